@@ -1,0 +1,1 @@
+"""The online house: bundles in, REST out. ONNX Runtime, Pillow and NumPy; never torch, onnx or `models`."""

@@ -1,0 +1,73 @@
+"""The command `percept`: finds its subcommands by entry points, so that neither house names the other.
+
+A subcommand is a function that takes the arguments after its name and returns the exit status.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+
+import uvicorn
+from pydantic import ValidationError
+
+from service.app import create_app
+from service.errors import PerceptError
+from service.settings import Settings
+
+GROUP = "percept.commands"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `percept COMMAND …`; an error of Percept's own is one line on stderr and status 1."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    commands = {point.name: point for point in entry_points(group=GROUP)}
+    parser = argparse.ArgumentParser("percept", description="Serves convolutional networks and shows what they saw.")
+    parser.add_argument("command", choices=sorted(commands), help="what to do; COMMAND --help says more")
+    chosen = parser.parse_args(arguments[:1]).command
+    try:
+        return _load(commands[chosen])(arguments[1:])
+    except PerceptError as error:
+        print(f"percept {chosen}: {error}", file=sys.stderr)
+        return 1
+
+
+def serve(arguments: list[str]) -> int:
+    """`percept serve`: run the service until it is told to stop."""
+    parser = argparse.ArgumentParser(
+        "percept serve",
+        description="Serve bundles over HTTP. Every setting is an environment variable PERCEPT_<NAME>.",
+        epilog="settings: " + ", ".join(Settings.model_fields),
+    )
+    parser.add_argument("--host")
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--models", help="folder of bundles")
+    given = {k: v for k, v in vars(parser.parse_args(arguments)).items() if v is not None}
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        for fault in error.errors():
+            print(f"percept serve: {fault['loc'][0]}: {fault['msg']}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)-8s  %(name)s: %(message)s")
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_level=settings.log_level,
+    )
+    return 0
+
+
+def _load(point: EntryPoint) -> Callable[[list[str]], int]:
+    """The function behind an entry point; says what to install where its house is not there."""
+    try:
+        command: Callable[[list[str]], int] = point.load()
+    except ModuleNotFoundError as error:
+        raise PerceptError(f"needs {error.name}, which is not installed: pip install 'percept[export]'") from error
+    return command
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""The application: settings in, an ASGI app out. Bundles are loaded beside the event loop, so that the process
+is live at once and ready when they are.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+
+from service import problems
+from service.cores import cores
+from service.pipeline import Pipeline
+from service.repository import Plan, Repository
+from service.routes import cam, features, health, models, predict
+from service.routes.query import State
+from service.session import resolve
+from service.settings import Settings
+
+DESCRIPTION = """Serves convolutional networks and shows what they saw: classes and masks (`/predict`), feature maps
+(`/features`) and class-activation heatmaps (`/cam`). Errors are problem details (RFC 9457) with a stable `code`."""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The service for `settings`, by default those of the environment.
+
+    Raises `DeviceError` where CUDA was asked for by name and does not work.
+    """
+    settings = settings or Settings()
+    device = resolve(settings.device)
+    workers = settings.threads or cores()
+    # A CPU gains nothing from batches: one image per core is already near its limit.
+    lanes, batch = (1, 16) if device == "cuda" else (workers, 1)
+    plan = Plan(device, lanes, settings.max_batch or batch, settings.max_queue)
+    repository = Repository(settings.models, plan, settings.default_model)
+    pipeline = Pipeline(settings, workers)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(asyncio.to_thread(repository.load))
+        yield
+        await loading
+        pipeline.close()
+        repository.close()
+
+    app = FastAPI(title="Percept", version=version("percept"), description=DESCRIPTION, lifespan=lifespan)
+    app.state.percept = State(settings, repository, pipeline)
+    problems.install(app)
+    for route in (predict, features, cam, models, health):
+        app.include_router(route.router)
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
+    return app

@@ -1,0 +1,76 @@
+"""Everything that can go wrong by name. What status each becomes is decided in `problems.py`.
+
+The message of an error is written for the person who has to mend it: what was wrong, and what would be right.
+"""
+
+
+class PerceptError(Exception):
+    """The root of all errors that Percept raises itself."""
+
+
+class BundleError(PerceptError):
+    """A bundle that does not keep the contract; refused by name while others are served."""
+
+
+class DeviceError(PerceptError):
+    """A device was asked for and does not work."""
+
+
+class InferenceError(PerceptError):
+    """ONNX Runtime failed on inputs that keep the contract."""
+
+
+class BadRequest(PerceptError):
+    """The request cannot be taken apart: malformed JSON, base64 or multipart, or no image in it."""
+
+
+class BadParameter(PerceptError):
+    """A parameter has a value that this endpoint, model or layer cannot honour."""
+
+
+class TargetAbsent(PerceptError):
+    """A class was asked for that the network sees nowhere in this image."""
+
+
+class GradientsUnavailable(PerceptError):
+    """The layer has no tail: gradients cannot be computed there."""
+
+
+class UnsupportedMediaType(PerceptError):
+    """The body's media type is none of those that carry images."""
+
+
+class NotAnImage(PerceptError):
+    """The bytes are no image of an allowed format."""
+
+
+class BrokenImage(PerceptError):
+    """The bytes begin like an image but cannot be decoded."""
+
+
+class ImageTooLarge(PerceptError):
+    """More bytes or more pixels than the service accepts."""
+
+
+class UnknownModel(PerceptError):
+    """No served model has this name or version."""
+
+
+class UnknownLayer(PerceptError):
+    """The model taps no layer of this name."""
+
+
+class UnknownClass(PerceptError):
+    """The model has no class of this label or index."""
+
+
+class NotAcceptable(PerceptError):
+    """None of the media types that the client accepts can be made here."""
+
+
+class QueueFull(PerceptError):
+    """More work is waiting than the service promises to do."""
+
+
+class NotReady(PerceptError):
+    """The models are still being loaded, or none could be."""

@@ -1,0 +1,144 @@
+"""One loaded bundle: the trunk, the tails, and the proof that they are what the manifest says.
+
+Everything here blocks and may be called from several threads. A tail is loaded when it is first asked for, but the
+one of the CAM layer at once.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service import manifest as contract
+from service.errors import BundleError, GradientsUnavailable, InferenceError
+from service.manifest import Layer, Manifest
+from service.session import Arrays, Device, Port, Session
+
+FLOAT = "tensor(float)"
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One prepared image, uint8 [H,W,3] RGB, and which trunk outputs are wanted of it."""
+
+    pixels: NDArray[np.uint8]
+    outputs: frozenset[str]
+
+
+class Network:
+    """A bundle that kept the contract when it was loaded."""
+
+    def __init__(self, folder: Path, device: Device, threads: int) -> None:
+        """Load and check the bundle in `folder`; raises `BundleError` with the reason for a refusal."""
+        self.manifest: Manifest = contract.read(folder)
+        self._folder, self._device, self._threads = folder, device, threads
+        self._trunk = Session(folder / self.manifest.trunk, device, threads)
+        _check_trunk(self._trunk, self.manifest)
+        self._check_golden()
+        self._tails: dict[str, Session] = {}
+        self._loading = threading.Lock()
+        cam_layer = self.manifest.layer(self.manifest.cam_layer)
+        if cam_layer is not None and cam_layer.tail is not None:
+            self._tail(cam_layer)
+
+    def cut(self, layer: Layer) -> frozenset[str]:
+        """The trunk outputs that gradients at `layer` need."""
+        crossing = layer.tail.crossing if layer.tail else ()
+        return frozenset({"logits", layer.name, *crossing})
+
+    def forward(self, looks: Sequence[Look]) -> list[Arrays]:
+        """One trunk pass over a batch; each image's own outputs, without the batch dimension."""
+        outputs = sorted(frozenset().union(*(look.outputs for look in looks)))
+        pixels = np.stack([look.pixels for look in looks])
+        batch = self._trunk.run({"pixels": pixels}, outputs)
+        return [{name: batch[name][row] for name in look.outputs} for row, look in enumerate(looks)]
+
+    def gradients(self, layer: Layer, row: Arrays, seed: NDArray[np.float32]) -> NDArray[np.float32]:
+        """d(sum of seed * logits)/dA at `layer`, float32 [C,h,w], for the trunk outputs of one image.
+
+        `seed` has the shape of the logits. Raises `GradientsUnavailable` where the layer has no tail.
+        """
+        if layer.tail is None:
+            raise GradientsUnavailable(f"layer {layer.name!r} has no gradients: {layer.unavailable}")
+        feeds = {"activations": row[layer.name][None], "seed": seed[None]}
+        feeds |= {name: row[name][None] for name in layer.tail.crossing}
+        session = self._tail(layer)
+        wanted = {name: array for name, array in feeds.items() if name in session.inputs}
+        gradients: NDArray[np.float32] = session.run(wanted, ["gradients"])["gradients"][0]
+        return gradients
+
+    def _tail(self, layer: Layer) -> Session:
+        assert layer.tail is not None
+        with self._loading:
+            if layer.name not in self._tails:
+                session = Session(self._folder / layer.tail.file, self._device, self._threads)
+                _check_tail(session, layer)
+                self._tails[layer.name] = session
+            return self._tails[layer.name]
+
+    def _check_golden(self) -> None:
+        golden = self.manifest.golden
+        pixels, expected = _read_golden(self._folder / golden.file)
+        try:
+            found = self._trunk.run({"pixels": pixels}, ["logits"])["logits"]
+        except InferenceError as error:
+            raise BundleError(f"the golden input cannot be run: {error}") from error
+        if found.shape != expected.shape:
+            raise BundleError(f"the golden logits are {expected.shape}, the trunk gives {found.shape}")
+        off = float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-12))
+        if not off <= golden.tolerance:
+            raise BundleError(
+                f"the golden input is not reproduced: off by {off:.2g} of the greatest logit, "
+                f"{golden.tolerance:.2g} is allowed"
+            )
+
+
+def _read_golden(file: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return arrays["pixels"], arrays["logits"]
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise BundleError(f"{file.name} holds no golden input: {error}") from error
+
+
+def _check_trunk(trunk: Session, manifest: Manifest) -> None:
+    rule = manifest.preprocessing
+    pixels = Port("tensor(uint8)", (None, rule.height, rule.width, 3))
+    logits = Port(FLOAT, (None, *manifest.logits))
+    layers = {layer.name: Port(FLOAT, (None, *layer.shape)) for layer in manifest.layers}
+    crossing = {name for layer in manifest.layers if layer.tail for name in layer.tail.crossing}
+    _check_ports("trunk input", {"pixels": pixels}, trunk.inputs)
+    _check_ports("trunk output", {"logits": logits, **layers}, trunk.outputs)
+    if missing := crossing - set(trunk.outputs):
+        raise BundleError(f"the trunk does not give {sorted(missing)}, which a tail needs")
+
+
+def _check_tail(tail: Session, layer: Layer) -> None:
+    gradients = {"gradients": Port(FLOAT, (None, *layer.shape))}
+    _check_ports(f"output of tail {layer.name!r}", gradients, tail.outputs)
+    known = {"activations", "seed", *(layer.tail.crossing if layer.tail else ())}
+    if unknown := set(tail.inputs) - known:
+        raise BundleError(f"the tail of {layer.name!r} wants {sorted(unknown)}, which nobody has")
+
+
+def _check_ports(kind: str, expected: dict[str, Port], found: dict[str, Port]) -> None:
+    for name, port in expected.items():
+        if name not in found:
+            raise BundleError(f"{kind} {name!r} is missing; there are {sorted(found)}")
+        if not _fits(port, found[name]):
+            raise BundleError(f"{kind} {name!r} is {found[name]}, the manifest says {port}")
+
+
+def _fits(expected: Port, found: Port) -> bool:
+    """Symbolic dimensions of a graph fit anything, but the batch must be symbolic."""
+    return (
+        expected.type == found.type
+        and len(expected.shape) == len(found.shape)
+        and not isinstance(found.shape[0], int)
+        and all(not isinstance(b, int) or a == b for a, b in zip(expected.shape[1:], found.shape[1:], strict=True))
+    )

@@ -1,0 +1,137 @@
+"""Errors → RFC 9457 problem details: one table from error to status, code and title, and the handlers that use it.
+
+A problem has `type` (a URN of the code), `title`, `status`, `detail` for the person, and a stable `code` for the
+program. Nothing else in the service names a status of failure.
+"""
+
+import logging
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from service import errors
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Kind(NamedTuple):
+    """What an error becomes."""
+
+    status: int
+    code: str
+    title: str
+
+
+PROBLEMS: dict[type[errors.PerceptError], Kind] = {
+    errors.BadRequest: Kind(400, "bad_request", "The request cannot be read"),
+    errors.UnknownModel: Kind(404, "unknown_model", "There is no such model"),
+    errors.UnknownLayer: Kind(404, "unknown_layer", "The model has no such layer"),
+    errors.UnknownClass: Kind(404, "unknown_class", "The model has no such class"),
+    errors.NotAcceptable: Kind(406, "not_acceptable", "No acceptable media type can be made"),
+    errors.ImageTooLarge: Kind(413, "image_too_large", "The image is too large"),
+    errors.NotAnImage: Kind(415, "not_an_image", "The bytes are no image"),
+    errors.UnsupportedMediaType: Kind(415, "unsupported_media_type", "The media type carries no image"),
+    errors.BrokenImage: Kind(422, "broken_image", "The image is broken"),
+    errors.BadParameter: Kind(422, "bad_parameter", "A parameter is wrong"),
+    errors.TargetAbsent: Kind(422, "target_absent", "The image has nothing of this class"),
+    errors.GradientsUnavailable: Kind(422, "gradients_unavailable", "The layer has no gradients"),
+    errors.QueueFull: Kind(429, "queue_full", "Too many images are waiting"),
+    errors.InferenceError: Kind(500, "inference_failed", "The model failed"),
+    errors.BundleError: Kind(500, "broken_bundle", "The model's files are broken"),
+    errors.DeviceError: Kind(500, "device_failed", "The device failed"),
+    errors.NotReady: Kind(503, "not_ready", "No model is ready"),
+}
+RETRY_AFTER_S = {429: "1", 503: "2"}
+
+
+class Problem(BaseModel):
+    """Problem details as RFC 9457 defines them, and a stable `code`."""
+
+    type: str = Field(examples=["urn:percept:problem:unknown_model"])
+    title: str = Field(examples=["There is no such model"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["there is no model 'cifar'; there are cifar10, clothing"])
+    code: str = Field(examples=["unknown_model"])
+
+
+def describe(error: errors.PerceptError) -> Problem:
+    """The problem that an error of Percept's own becomes."""
+    kind = PROBLEMS[type(error)]
+    return _problem(kind.status, kind.code, kind.title, str(error))
+
+
+def documented(*kinds: type[errors.PerceptError]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route in OpenAPI for the errors that it may answer with."""
+    codes: dict[int | str, list[str]] = {}
+    for kind in kinds:
+        codes.setdefault(PROBLEMS[kind].status, []).append(PROBLEMS[kind].code)
+    return {
+        status: {
+            "description": ", ".join(f"`{name}`" for name in names),
+            "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+        }
+        for status, names in sorted(codes.items(), key=str)
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Let every failure of `app` leave as a problem."""
+    app.add_exception_handler(errors.PerceptError, _on_own)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, _on_unexpected)
+
+
+def _problem(status: int, code: str, title: str, detail: str) -> Problem:
+    return Problem(type=f"urn:percept:problem:{code}", title=title, status=status, detail=detail, code=code)
+
+
+def _respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    headers = dict(headers or {})
+    if problem.status in RETRY_AFTER_S:
+        headers["Retry-After"] = RETRY_AFTER_S[problem.status]
+    return JSONResponse(problem.model_dump(), problem.status, headers, media_type=MEDIA_TYPE)
+
+
+async def _on_own(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.PerceptError)
+    problem = describe(error)
+    if problem.status >= 500:
+        log.error("%s %s: %s", request.method, request.url.path, error)
+    return _respond(problem)
+
+
+async def _on_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
+    kind = PROBLEMS[errors.BadParameter]
+    return _respond(_problem(kind.status, kind.code, kind.title, faults))
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    """Routing's own refusals: no such path, wrong method."""
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    code = status.phrase.lower().replace(" ", "_")
+    detail = f"{request.method} {request.url.path}: see /docs for what there is"
+    return _respond(_problem(status, code, status.phrase, detail), dict(error.headers or {}))
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    """The client is gone: nobody reads this, and it is nobody's fault."""
+    return Response(status_code=400)
+
+
+async def _on_unexpected(request: Request, error: Exception) -> Response:
+    """A fault of ours; the server logs the traceback itself."""
+    detail = "an unexpected fault of the service; its log has the traceback"
+    return _respond(_problem(500, "internal_error", "Internal error", detail))

@@ -1,0 +1,131 @@
+"""Which networks are served: a folder of bundles scanned, loaded, and looked up by name and version.
+
+A broken bundle is refused by name with its reason, and the others are served.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.batcher import Batcher
+from service.errors import BundleError, DeviceError, NotReady, UnknownModel
+from service.manifest import Manifest
+from service.network import Look, Network
+from service.session import Arrays, Device
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How networks are run: on what, by how many threads, in batches of what size, with how many waiting."""
+
+    device: Device
+    workers: int
+    max_batch: int
+    max_queue: int
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network in service: one queue in front of it."""
+
+    network: Network
+    queue: Batcher[Look, Arrays]
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of its bundle."""
+        return self.network.manifest
+
+
+class Repository:
+    """The models being served. `load` blocks and runs once, off the event loop; the rest is lookup."""
+
+    def __init__(self, root: Path, plan: Plan, default: str | None = None) -> None:
+        self.root, self.plan = root, plan
+        self.refused: dict[str, str] = {}
+        self._default = default
+        self._models: Mapping[str, Mapping[int, Model]] = {}
+        self._complete = False
+
+    @property
+    def models(self) -> Sequence[Model]:
+        """The newest version of every model, by name."""
+        return [self._models[name][max(self._models[name])] for name in sorted(self._models)]
+
+    @property
+    def default(self) -> str:
+        """The model that is meant where none is named: as set, else the first classifier, else the first by name."""
+        if self._default is not None or not self._models:
+            return self._default or ""
+        manifests = [model.manifest for model in self.models]
+        return min(manifests, key=lambda m: (m.task != "classification", m.name)).name
+
+    def load(self) -> None:
+        """Load every bundle below the root; refuse the broken ones, each with its reason."""
+        models: dict[str, dict[int, Model]] = {}
+        for folder in _bundles(self.root):
+            name = f"{folder.parent.name}/{folder.name}"
+            try:
+                model = self._open(folder)
+            except (BundleError, DeviceError) as error:
+                self.refused[name] = str(error)
+                log.error("bundle %s is refused: %s", name, error)
+            else:
+                models.setdefault(folder.parent.name, {})[int(folder.name)] = model
+                log.info("bundle %s is served as %s", name, model.manifest.task)
+        self._models, self._complete = models, True
+        if not models:
+            log.error("no bundle to serve in %s", self.root)
+
+    def close(self) -> None:
+        """Stop the threads of every model."""
+        for versions in self._models.values():
+            for model in versions.values():
+                model.queue.close()
+
+    def check(self) -> None:
+        """Raise `NotReady` with the reason while requests that name no model cannot be answered."""
+        if not self._models:
+            raise NotReady(self._why_nothing())
+        if self._default is not None and self._default not in self._models:
+            raise NotReady(f"the default model {self._default!r} is not served")
+
+    def versions(self, name: str) -> Sequence[int]:
+        """The served versions of a model, ascending; empty where there is none of that name."""
+        return sorted(self._models.get(name, ()))
+
+    def find(self, name: str | None = None, version: int | None = None) -> Model:
+        """The model of that name (else the default) and version (else the newest).
+
+        Raises `NotReady` while nothing is served, `UnknownModel` with what there is otherwise.
+        """
+        if not self._models:
+            raise NotReady(self._why_nothing())
+        name = name or self.default
+        versions = self._models.get(name)
+        if versions is None:
+            reason = "; ".join(f"{k} is refused: {v}" for k, v in self.refused.items() if k.startswith(f"{name}/"))
+            raise UnknownModel(reason or f"there is no model {name!r}; there are {', '.join(sorted(self._models))}")
+        if version is not None and version not in versions:
+            raise UnknownModel(f"model {name!r} has no version {version}; it has {sorted(versions)}")
+        return versions[max(versions) if version is None else version]
+
+    def _open(self, folder: Path) -> Model:
+        plan = self.plan
+        network = Network(folder, plan.device, threads=1)
+        return Model(network, Batcher(network.forward, plan.max_batch, plan.max_queue, plan.workers))
+
+    def _why_nothing(self) -> str:
+        if not self._complete:
+            return "the models are still being loaded"
+        refused = "; ".join(f"{name}: {reason}" for name, reason in self.refused.items())
+        return f"no bundle could be served from {self.root}: {refused or 'there is none'}"
+
+
+def _bundles(root: Path) -> list[Path]:
+    """The folders <name>/<version> below the root, versions being whole numbers, hidden ones left out."""
+    folders = [f for f in root.glob("[!.]*/*") if f.name.isdecimal() and f.is_dir()]
+    return sorted(folders, key=lambda f: (f.parent.name, int(f.name)))

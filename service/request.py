@@ -1,0 +1,133 @@
+"""Images out of a request: a raw body, multipart files, or JSON with base64. Bounded while it is being read."""
+
+import base64
+import binascii
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from service.errors import BadRequest, ImageTooLarge, UnsupportedMediaType
+from service.settings import Settings
+
+MULTIPART = "multipart/form-data"
+JSON = "application/json"
+# curl's --data-binary says that it sends a form unless told otherwise; what it sends is the image.
+RAW = ("", "application/octet-stream", "application/x-www-form-urlencoded")
+# Boundaries, part headers and JSON punctuation around the images themselves.
+ENVELOPE_BYTES = 64 * 2**10
+
+Base64 = Annotated[str, StringConstraints(min_length=1)]
+
+
+class ImageBody(BaseModel):
+    """The JSON form of a request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: Base64 = Field(description="the encoded image in base64, or as a data URL")
+
+
+REQUEST_BODY = {
+    "required": True,
+    "description": "The image: as a raw body, as a multipart file part, or in base64.",
+    "content": {
+        "image/*": {"schema": {"type": "string", "format": "binary"}},
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        MULTIPART: {
+            "schema": {
+                "type": "object",
+                "properties": {"image": {"type": "string", "format": "binary"}},
+            }
+        },
+        JSON: {
+            "schema": ImageBody.model_json_schema(),
+            "example": {
+                "image": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+            },
+        },
+    },
+}
+
+
+class _InMemory(MultiPartParser):
+    """Starlette's parser without temporary files: the body is bounded, and the root may be read-only."""
+
+    spool_max_size = 2**40
+
+
+async def images(request: Request, settings: Settings) -> list[bytes]:
+    """The encoded images of a request, in order, at least one; each is still unchecked.
+
+    Raises `BadRequest`, `UnsupportedMediaType` or `ImageTooLarge`.
+    """
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    limit = settings.max_image_bytes
+    if kind == MULTIPART:
+        return await _files(request, settings)
+    if kind == JSON:
+        return [_unpack(await _body(request, limit * 4 // 3 + ENVELOPE_BYTES))]
+    if kind in RAW or kind.startswith("image/"):
+        return [await _body(request, limit)]
+    raise UnsupportedMediaType(
+        f"a body of {kind} carries no image; send image/*, application/octet-stream, {MULTIPART} or {JSON}"
+    )
+
+
+async def image(request: Request, settings: Settings) -> bytes:
+    """The one encoded image of a request; raises `BadRequest` where there are several."""
+    found = await images(request, settings)
+    if len(found) > 1:
+        raise BadRequest(f"this endpoint takes one image, not {len(found)}")
+    return found[0]
+
+
+async def _stream(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    declared = request.headers.get("content-length", "")
+    total = int(declared) if declared.isdecimal() else 0
+    if total > limit:
+        raise ImageTooLarge(f"the body has {total} bytes; at most {limit} are accepted")
+    total = 0
+    async for chunk in request.stream():
+        total += len(chunk)
+        if total > limit:
+            raise ImageTooLarge(f"the body has more than the {limit} bytes that are accepted")
+        yield chunk
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    body = b"".join([chunk async for chunk in _stream(request, limit)])
+    if not body:
+        raise BadRequest("the body is empty; send an image")
+    return body
+
+
+async def _files(request: Request, settings: Settings) -> list[bytes]:
+    limit = settings.max_image_bytes * settings.max_images + ENVELOPE_BYTES
+    stream = _stream(request, limit)
+    parser = _InMemory(request.headers, stream, max_files=settings.max_images, max_fields=16)
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError) as error:
+        raise BadRequest(f"the multipart body cannot be read: {error}") from error
+    files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
+    if not files:
+        raise BadRequest("the multipart body has no file part")
+    return [await part.read() for part in files]
+
+
+def _unpack(body: bytes) -> bytes:
+    try:
+        text = ImageBody.model_validate_json(body).image
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in error.errors())
+        raise BadRequest(f'the body is not JSON like {{"image": "<base64>"}}: {faults}') from error
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadRequest(f"the image is not base64: {error}") from error

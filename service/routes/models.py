@@ -1,0 +1,62 @@
+"""`GET /models`, `GET /models/{name}`: what is served, and what is known of it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from service import errors
+from service.answers import ModelAnswer, ModelsAnswer, ModelSummary, layer_info
+from service.problems import documented
+from service.repository import Model, Repository
+from service.routes.query import Service
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+
+@router.get("", summary="The models", responses=documented(errors.NotReady))
+async def models(service: Service) -> ModelsAnswer:
+    """Every served model in its newest version, and every refused bundle with the reason."""
+    repository = service.repository
+    return ModelsAnswer(
+        models=[_summary(model, repository) for model in repository.models],
+        refused=repository.refused,
+    )
+
+
+@router.get(
+    "/{name}",
+    summary="One model",
+    responses=documented(errors.UnknownModel, errors.NotReady),
+)
+async def model(
+    name: Annotated[str, Path(examples=["cifar10"])],
+    service: Service,
+    version: Annotated[int | None, Query(description="default: the newest")] = None,
+) -> ModelAnswer:
+    """Labels, preprocessing, layers with receptive fields, and where the network comes from."""
+    found = service.repository.find(name, version)
+    manifest = found.manifest
+    return ModelAnswer(
+        **_summary(found, service.repository).model_dump(),
+        labels=list(manifest.labels),
+        activation=manifest.activation,
+        palette=list(manifest.palette),
+        background=manifest.background,
+        preprocessing=manifest.preprocessing,
+        layers=[layer_info(layer) for layer in manifest.layers],
+        provenance=manifest.provenance,
+    )
+
+
+def _summary(model: Model, repository: Repository) -> ModelSummary:
+    manifest = model.manifest
+    return ModelSummary(
+        name=manifest.name,
+        version=manifest.version,
+        task=manifest.task,
+        versions=list(repository.versions(manifest.name)),
+        classes=len(manifest.labels),
+        input=(manifest.preprocessing.height, manifest.preprocessing.width),
+        cam_layer=manifest.cam_layer,
+        default=manifest.name == repository.default,
+    )

@@ -1,0 +1,163 @@
+"""Small real bundles whose every answer is known in advance, built with onnx alone and nothing of `models/`.
+
+The network sees colour: channel k of its one layer, `colour`, is the mean over a cell of relu(2 c_k - the two other
+colours) / 510. White and grey are nothing; a marker of a pure colour is seen, and it is seen where it is.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto as T
+from onnx import helper, numpy_helper
+
+LABELS = {
+    "classification": ["red", "green", "blue"],
+    "segmentation": ["ground", "red", "green", "blue"],
+}
+# A pure colour: twice itself minus the two others, so that white and grey are nothing.
+COLOUR = np.array([[2, -1, -1], [-1, 2, -1], [-1, -1, 2]], np.float32) / 510
+GROUND = 0.2
+CELL = 4
+
+
+def bundle(
+    root: Path,
+    name: str = "marker",
+    version: int = 1,
+    task: str = "classification",
+    tail: bool = True,
+    **preprocessing: Any,
+) -> Path:
+    """Write the bundle `root/name/version` and return its folder."""
+    rule = {"height": 32, "width": 32, **preprocessing}
+    h, w = rule["height"] // CELL, rule["width"] // CELL
+    folder = root / name / str(version)
+    folder.mkdir(parents=True)
+    logits: tuple[int, ...] = (3,) if task == "classification" else (4, h, w)
+    _save(folder / "trunk.onnx", _trunk(rule["height"], rule["width"], h, w, logits))
+    _save(folder / "tail.colour.onnx", _tail(h, w, logits))
+    _golden(folder, rule["height"], rule["width"])
+    manifest = {
+        "name": name,
+        "version": version,
+        "task": task,
+        "activation": "softmax",
+        "labels": LABELS[task],
+        "background": None if task == "classification" else 0,
+        "palette": [] if task == "classification" else [[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]],
+        "logits": logits,
+        "preprocessing": rule,
+        "layers": [
+            {
+                "name": "colour",
+                "shape": [3, h, w],
+                "stride": [CELL, CELL],
+                "receptive_field": {"size": [CELL, CELL], "start": [CELL / 2, CELL / 2]},
+                **({"tail": {"file": "tail.colour.onnx"}} if tail else {"unavailable": "no rule for Colour"}),
+            }
+        ],
+        "cam_layer": "colour",
+        "files": {f.name: _sha(f) for f in folder.iterdir()},
+        "provenance": {"source": "tests/bundles.py", "weights": "by hand", "license": "Apache-2.0"},
+    }
+    write_manifest(folder, manifest)
+    return folder
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest as plain JSON."""
+    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    return found
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any], rehash: bool = False) -> None:
+    """Write a manifest; with `rehash` its hashes are made true first."""
+    if rehash:
+        manifest["files"] = {name: _sha(folder / name) for name in manifest["files"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _sha(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _golden(folder: Path, height: int, width: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+    session = ort.InferenceSession(folder / "trunk.onnx")
+    logits = session.run(["logits"], {"pixels": pixels})[0]
+    np.savez(folder / "golden.npz", pixels=pixels, logits=logits)
+
+
+def _save(file: Path, model: onnx.ModelProto) -> None:
+    onnx.checker.check_model(model, full_check=True)
+    file.write_bytes(model.SerializeToString())
+
+
+def _model(
+    nodes: list[onnx.NodeProto],
+    inputs: dict[str, tuple[int, list[int | str]]],
+    outputs: dict[str, list[int | str]],
+    constants: dict[str, np.ndarray],
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "marker",
+        [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in inputs.items()],
+        [helper.make_tensor_value_info(name, T.FLOAT, shape) for name, shape in outputs.items()],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def _head(logits: tuple[int, ...], source: str) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """From the layer to the logits: the mean of each channel, or each cell's colours against the ground."""
+    if len(logits) == 1:
+        axes = {"axes": np.array([2, 3])}
+        return [helper.make_node("ReduceMean", [source, "axes"], ["logits"], keepdims=0)], axes
+    weights = np.concatenate([np.zeros((1, 3)), np.eye(3)]).astype(np.float32)[:, :, None, None]
+    bias = np.array([GROUND, 0, 0, 0], np.float32)
+    node = helper.make_node("Conv", [source, "weights", "bias"], ["logits"])
+    return [node], {"weights": weights, "bias": bias}
+
+
+def _trunk(height: int, width: int, h: int, w: int, logits: tuple[int, ...]) -> onnx.ModelProto:
+    head, constants = _head(logits, "colour")
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=T.FLOAT),
+        helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["planes", "colours"], ["signed"]),
+        helper.make_node("Relu", ["signed"], ["fine"]),
+        helper.make_node("AveragePool", ["fine"], ["colour"], kernel_shape=[CELL] * 2, strides=[CELL] * 2),
+        *head,
+    ]
+    return _model(
+        nodes,
+        {"pixels": (T.UINT8, ["N", height, width, 3])},
+        {"logits": ["N", *logits], "colour": ["N", 3, h, w]},
+        {"colours": COLOUR[:, :, None, None], **constants},
+    )
+
+
+def _tail(h: int, w: int, logits: tuple[int, ...]) -> onnx.ModelProto:
+    head, constants = _head(logits, "activations")
+    if len(logits) == 1:
+        backward = [
+            helper.make_node("Unsqueeze", ["seed", "axes"], ["column"]),
+            helper.make_node("Div", ["column", "cells"], ["share"]),
+            helper.make_node("Shape", ["activations"], ["shape"]),
+            helper.make_node("Expand", ["share", "shape"], ["gradients"]),
+        ]
+        constants["cells"] = np.array(h * w, np.float32)
+    else:
+        backward = [helper.make_node("ConvTranspose", ["seed", "weights"], ["gradients"])]
+    return _model(
+        [*head, *backward],
+        {"activations": (T.FLOAT, ["N", 3, h, w]), "seed": (T.FLOAT, ["N", *logits])},
+        {"logits": ["N", *logits], "gradients": ["N", 3, h, w]},
+        constants,
+    )
