@@ -6,6 +6,7 @@ A subcommand is a function that takes the arguments after its name and returns t
 import argparse
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 
@@ -51,6 +52,8 @@ def serve(arguments: list[str]) -> int:
             print(f"percept serve: {fault['loc'][0]}: {fault['msg']}", file=sys.stderr)
         return 2
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)-8s  %(name)s: %(message)s")
+    # What Pillow finds odd in a client's file is no news for the operator.
+    warnings.filterwarnings("ignore", module=r"PIL\b")
     uvicorn.run(
         create_app(settings),
         host=settings.host,

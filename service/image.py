@@ -29,6 +29,9 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# The class of what the network never saw, in masks.
+UNSEEN = 255
+
 # The limit is checked here, from the header and by setting; Pillow's own would only warn.
 Image.MAX_IMAGE_PIXELS = None
 

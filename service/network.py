@@ -7,6 +7,7 @@ one of the CAM layer at once.
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -100,9 +101,9 @@ class Network:
 
 def _read_golden(file: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with np.load(BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
             return arrays["pixels"], arrays["logits"]
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise BundleError(f"{file.name} holds no golden input: {error}") from error
 
 

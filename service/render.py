@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from service.image import Map, Pixels
+from service.image import UNSEEN, Map, Pixels
 from service.manifest import Colour
-from service.tasks import UNSEEN
 
 COLORMAPS = ("inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet", "gray")
 # The longer side of a tile of a grid, the line above it that names it, and the gap around it, in pixels.
@@ -59,8 +58,8 @@ def overlay(photo: Image.Image, heat: Map, colormap: str, alpha: float) -> Image
     What the network never saw is dimmed and grey.
     """
     levels = _levels(heat)
-    strength = np.linspace(0, 1, 256) ** 0.75 * 255 * alpha
-    opacity = strength.round().astype(np.uint8)
+    # Rising faster than the heat, so that half-hot places are seen to be warm.
+    opacity = (np.clip(np.arange(-1, 255) / 254, 0, 1) ** 0.75 * 255 * alpha).round().astype(np.uint8)
     picture = photo.copy()
     if not levels.all():
         picture.paste(photo.convert("L").point(lambda v: v // 2), mask=Image.fromarray(levels == 0))

@@ -12,10 +12,9 @@ from PIL import Image
 from pydantic import BaseModel, Field
 
 from service.errors import TargetAbsent, UnknownClass
-from service.image import Geometry, Map, Pixels, spread
+from service.image import UNSEEN, Geometry, Map, Pixels, spread
 from service.manifest import Activation, Manifest
 
-UNSEEN = 255
 MAX_MASK_PIXELS = 2**20
 
 

@@ -21,7 +21,7 @@ LABELS = {
 }
 # A pure colour: twice itself minus the two others, so that white and grey are nothing.
 COLOUR = np.array([[2, -1, -1], [-1, 2, -1], [-1, -1, 2]], np.float32) / 510
-GROUND = 0.2
+GROUND = 0.5
 CELL = 4
 
 

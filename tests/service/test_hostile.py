@@ -1,0 +1,94 @@
+"""Hostile bytes: whatever is posted, the answer is a 2xx or a 4xx, the process lives and its memory stays."""
+
+import random
+import tarfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import Server
+from tests.photos import encoded, marked
+
+PATHS = ("/predict", "/predict?model=segmentation-pad&format=png", "/cam")
+
+
+@pytest.fixture(scope="module")
+def victim(start, bundles: Path) -> Server:
+    """A server of its own, warmed with large photos so that its memory is at its working size."""
+    server = start(bundles)
+    large = encoded(marked((3000, 2000), (900, 900), 200), "JPEG")
+    for path in PATHS * 4:
+        assert server.client.post(path, content=large).status_code == 200
+    return server
+
+
+def bombard(server: Server, bodies: Iterable[bytes]) -> dict[int, int]:
+    """Post every body to each endpoint in turn; the statuses that came back, counted."""
+    counts: dict[int, int] = {}
+    before = server.memory_mb()
+
+    def post(job: tuple[int, bytes]) -> httpx.Response:
+        return server.client.post(PATHS[job[0] % len(PATHS)], content=job[1])
+
+    with ThreadPoolExecutor(2) as pool:
+        for answer in pool.map(post, enumerate(bodies)):
+            counts[answer.status_code] = counts.get(answer.status_code, 0) + 1
+            assert 200 <= answer.status_code < 300 or 400 <= answer.status_code < 500, answer.text
+    assert server.process.poll() is None
+    assert server.client.get("/health/ready").status_code == 200
+    assert server.memory_mb() < before + 64
+    return counts
+
+
+def mutations(data: bytes, count: int) -> Iterator[bytes]:
+    """`count` random mutations: bytes flipped, cut out, doubled, or the end cut off."""
+    dice = random.Random(0)
+    for _ in range(count):
+        mutant = bytearray(data)
+        for _ in range(dice.randint(1, 8)):
+            a, b = sorted(dice.sample(range(len(mutant)), 2))
+            act = dice.randrange(4)
+            if act == 0:
+                mutant[a] = dice.randrange(256)
+            elif act == 1:
+                del mutant[a : min(b, a + 64)]
+            elif act == 2:
+                mutant[a:a] = mutant[a : min(b, a + 64)]
+            elif dice.random() < 0.2 and a > 16:
+                del mutant[a:]
+        yield bytes(mutant)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_thousand_mutations_of_an_image(victim: Server, kind: str) -> None:
+    data = encoded(marked((120, 90), (40, 30), 12), kind)
+    counts = bombard(victim, mutations(data, 1000))
+    assert sum(counts.values()) == 1000
+    assert counts[200] > 10
+    assert counts[422] > 10
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "BMP", "TIFF", "AVIF"])
+def test_mutations_of_every_other_format(victim: Server, kind: str) -> None:
+    data = encoded(marked((60, 45), (20, 15), 6), kind)
+    assert sum(bombard(victim, mutations(data, 150)).values()) == 150
+
+
+def test_every_odd_png(victim: Server, shared: Path) -> None:
+    files = sorted((shared / "images" / "odd" / "pngsuite").glob("*.png"))
+    counts = bombard(victim, [file.read_bytes() for file in files])
+    assert sum(counts.values()) == len(files) > 100
+    broken = [file for file in files if file.name.startswith("x")]
+    assert counts[200] >= len(files) - len(broken) - 1
+    assert broken
+
+
+@pytest.mark.parametrize("name", ["go-fuzz-corpus-images", "libjpeg-turbo-testimages"])
+def test_every_file_of_a_fuzz_corpus(victim: Server, shared: Path, name: str) -> None:
+    with tarfile.open(shared / "images" / "odd" / f"{name}.tar") as archive:
+        bodies = [archive.extractfile(m).read() for m in archive.getmembers() if m.isfile()]
+    counts = bombard(victim, bodies)
+    assert sum(counts.values()) == len(bodies)

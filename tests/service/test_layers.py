@@ -1,0 +1,77 @@
+"""The plan of the rooms: imports run downwards only, and the online house knows nothing of the offline one."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FLOORS = {
+    1: {"errors", "settings", "cores", "cam"},
+    2: {"manifest", "batcher", "session", "media", "problems"},
+    3: {"image", "network", "request"},
+    4: {"tasks", "render", "repository"},
+    5: {"pipeline"},
+    6: {"answers", "routes.query"},
+    7: {"routes.predict", "routes.features", "routes.cam", "routes.models", "routes.health"},
+    8: {"app"},
+    9: {"__main__"},
+}
+FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
+
+
+def modules(house: str) -> dict[str, Path]:
+    folder = ROOT / house
+    files = {".".join(f.relative_to(folder).with_suffix("").parts): f for f in folder.rglob("*.py")}
+    return {name: file for name, file in files.items() if not name.endswith("__init__")}
+
+
+def imported(file: Path) -> set[str]:
+    """Every module that a file imports, wherever in it, with `from a import b` as both a and a.b."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_every_module_has_a_floor() -> None:
+    assert set(modules("service")) == set(FLOOR)
+
+
+@pytest.mark.parametrize("name", FLOOR)
+def test_imports_run_downwards(name: str) -> None:
+    own = {m.removeprefix("service.") for m in imported(modules("service")[name])} & set(FLOOR)
+    assert {m for m in own if FLOOR[m] >= FLOOR[name]} == set()
+
+
+def test_the_online_house_knows_nothing_of_the_offline_one() -> None:
+    for file in modules("service").values():
+        roots = {name.split(".")[0] for name in imported(file)}
+        assert not roots & {"torch", "torchvision", "onnx", "onnxscript", "models", "tests"}, file
+
+
+def test_only_the_session_knows_onnx_runtime() -> None:
+    knowing = [name for name, file in modules("service").items() if "onnxruntime" in imported(file)]
+    assert knowing == ["session"]
+
+
+def test_the_offline_house_knows_only_the_contract_of_the_online_one() -> None:
+    allowed = {"service", "service.manifest", "service.errors", "service.image", "service.tasks"}
+    for name, file in modules("models").items():
+        used = {m for m in imported(file) if m.split(".")[0] == "service"}
+        assert {m for m in used if m.count(".") < 2} <= allowed, name
+
+
+def test_the_service_starts_where_torch_and_onnx_cannot_be_imported(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'onnx', 'onnxscript', 'models'): sys.modules[name] = None\n"
+        "from service.app import create_app; create_app()"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

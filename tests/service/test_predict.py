@@ -1,0 +1,92 @@
+"""`/predict`: classes, shares, masks and overlays."""
+
+import io
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.photos import encoded, marked
+
+PHOTO = marked((150, 110), (40, 30), 14)
+DATA = encoded(PHOTO)
+
+
+def picture(answer: httpx.Response) -> Image.Image:
+    assert answer.status_code == 200, answer.text
+    return Image.open(io.BytesIO(answer.content))
+
+
+def test_a_classifier_gives_its_classes_sorted(client: httpx.Client) -> None:
+    answer = client.post("/predict?model=classification-squeeze", content=DATA).json()
+    assert set(answer) == {"id", "model", "image", "predictions"}
+    assert answer["model"] == {"name": "classification-squeeze", "version": 1, "task": "classification"}
+    assert answer["image"] == {"width": 150, "height": 110}
+    assert answer["predictions"][0]["label"] == "red"
+    scores = [p["score"] for p in answer["predictions"]]
+    assert scores == sorted(scores, reverse=True)
+    assert sum(scores) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("top_k", "count"), [(1, 1), (2, 2), (100, 3)])
+def test_top_k_limits_the_classes(client: httpx.Client, top_k: int, count: int) -> None:
+    answer = client.post(f"/predict?top_k={top_k}", content=DATA).json()
+    assert len(answer["predictions"]) == count
+
+
+def test_every_answer_has_an_id_of_its_own(client: httpx.Client) -> None:
+    ids = {client.post("/predict", content=DATA).json()["id"] for _ in range(3)}
+    assert len(ids) == 3
+    assert min(map(len, ids)) >= 16
+
+
+def test_a_segmenter_gives_the_share_of_each_class(client: httpx.Client) -> None:
+    answer = client.post("/predict?model=segmentation-squeeze", content=DATA).json()
+    assert set(answer) == {"id", "model", "image", "classes"}
+    shares = {c["label"]: c["fraction"] for c in answer["classes"]}
+    assert set(shares) == {"ground", "red"}
+    assert shares["red"] == pytest.approx(28 * 28 / (150 * 110), rel=0.25)
+
+
+def test_a_mask_is_an_indexed_png_as_large_as_the_photo(client: httpx.Client) -> None:
+    url = "/predict?model=segmentation-squeeze"
+    for answer in (
+        client.post(url, content=DATA, headers={"accept": "image/png"}),
+        client.post(url + "&format=png", content=DATA),
+        client.post(url + "&view=mask", content=DATA),
+    ):
+        mask = picture(answer)
+        assert answer.headers["content-type"] == "image/png"
+        assert (mask.mode, mask.size) == ("P", (150, 110))
+        assert np.asarray(mask)[30, 40] == 1
+        assert mask.convert("RGB").getpixel((40, 30)) == (255, 0, 0)
+
+
+def test_an_overlay_shows_the_photo_and_the_mask(client: httpx.Client) -> None:
+    grey = encoded(marked((150, 110), (40, 30), 14, (0, 0, 255)))
+    url = "/predict?model=segmentation-squeeze&view=overlay&format=png"
+    overlay = picture(client.post(url, content=grey))
+    assert overlay.size == (150, 110)
+    assert overlay.getpixel((140, 100)) == marked((150, 110), (40, 30), 14).getpixel((140, 100))
+    jpeg = client.post("/predict?model=segmentation-squeeze&view=overlay", content=grey)
+    assert jpeg.headers["content-type"] == "image/jpeg"
+
+
+@pytest.mark.parametrize(
+    ("query", "accept", "status", "code"),
+    [
+        ("format=png", "*/*", 422, "bad_parameter"),
+        ("view=mask", "*/*", 422, "bad_parameter"),
+        ("", "image/png", 406, "not_acceptable"),
+        ("model=segmentation-pad&view=overlay", "text/html", 406, "not_acceptable"),
+        ("model=segmentation-pad&view=overlay&format=json", "*/*", 422, "bad_parameter"),
+        ("top_k=0", "*/*", 422, "bad_parameter"),
+        ("top_k=many", "*/*", 422, "bad_parameter"),
+        ("alpha=2", "*/*", 422, "bad_parameter"),
+        ("format=bmp", "*/*", 422, "bad_parameter"),
+    ],
+)
+def test_what_cannot_be_given_is_refused(client, query: str, accept: str, status: int, code: str) -> None:
+    answer = client.post(f"/predict?{query}", content=DATA, headers={"accept": accept})
+    assert (answer.status_code, answer.json()["code"]) == (status, code)

@@ -1,0 +1,74 @@
+"""Which bundles are served, which are refused, and who is meant by a name."""
+
+from pathlib import Path
+
+import pytest
+
+from service.errors import NotReady, UnknownModel
+from service.repository import Plan, Repository
+from tests.bundles import bundle
+
+PLAN = Plan("cpu", workers=1, max_batch=1, max_queue=8)
+
+
+def loaded(root: Path, default: str | None = None) -> Repository:
+    repository = Repository(root, PLAN, default)
+    repository.load()
+    return repository
+
+
+def test_a_broken_bundle_is_refused_by_name_and_the_others_are_served(tmp_path: Path) -> None:
+    bundle(tmp_path, "good")
+    (bundle(tmp_path, "bad") / "trunk.onnx").write_bytes(b"")
+    repository = loaded(tmp_path)
+    assert [model.manifest.name for model in repository.models] == ["good"]
+    assert "trunk.onnx is not the file" in repository.refused["bad/1"]
+    with pytest.raises(UnknownModel, match=r"bad/1 is refused: trunk\.onnx"):
+        repository.find("bad")
+
+
+def test_the_newest_version_answers_unless_another_is_named(tmp_path: Path) -> None:
+    for version in (2, 10, 9):
+        bundle(tmp_path, version=version)
+    repository = loaded(tmp_path)
+    assert repository.find("marker").manifest.version == 10
+    assert repository.find("marker", 2).manifest.version == 2
+    assert repository.versions("marker") == [2, 9, 10]
+    with pytest.raises(UnknownModel, match="no version 3; it has \\[2, 9, 10\\]"):
+        repository.find("marker", 3)
+
+
+def test_without_a_name_the_first_classifier_answers(tmp_path: Path) -> None:
+    bundle(tmp_path, "a-segmenter", task="segmentation")
+    bundle(tmp_path, "c-classifier")
+    bundle(tmp_path, "b-classifier")
+    assert loaded(tmp_path).find().manifest.name == "b-classifier"
+    assert loaded(tmp_path, "a-segmenter").find().manifest.name == "a-segmenter"
+
+
+def test_a_default_that_is_not_served_is_not_ready_but_others_answer(tmp_path: Path) -> None:
+    bundle(tmp_path)
+    repository = loaded(tmp_path, "absent")
+    with pytest.raises(NotReady, match="default model 'absent' is not served"):
+        repository.check()
+    assert repository.find("marker")
+
+
+def test_nothing_to_serve_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NotReady, match="still being loaded"):
+        Repository(tmp_path, PLAN).check()
+    with pytest.raises(NotReady, match="there is none"):
+        loaded(tmp_path).find()
+    (bundle(tmp_path) / "golden.npz").unlink()
+    with pytest.raises(NotReady, match=r"marker/1: golden\.npz cannot be read"):
+        loaded(tmp_path).check()
+
+
+def test_what_is_no_bundle_is_passed_over(tmp_path: Path) -> None:
+    bundle(tmp_path)
+    (tmp_path / ".staging" / "1").mkdir(parents=True)
+    (tmp_path / "marker" / "latest").mkdir()
+    (tmp_path / "README").write_text("bundles")
+    repository = loaded(tmp_path)
+    assert repository.versions("marker") == [1]
+    assert not repository.refused
