@@ -1,0 +1,124 @@
+"""Reverse mode on ONNX: from a trunk and a cut to the rest of the network with its derivative.
+
+In comes a model, the name of a tensor where it is cut, and the name of its logits y; out goes the tail, a model
+with the inputs `activations` A, `seed` s and the tensors that cross the cut, and the outputs `logits` and
+`gradients` = d(sum of s * y)/dA. How a single operator is reversed is the business of `rules.py`.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import onnx
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper
+
+from models.graph import OPSET, Builder, Graph
+from models.rules import RULES, Context, UnsupportedOperator
+
+ACTIVATIONS, SEED, LOGITS, GRADIENTS = "activations", "seed", "logits", "gradients"
+
+
+def tail(graph: Graph, cut: str, logits: str = LOGITS) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """The tail after the tensor `cut`, and the names of the trunk's tensors that cross the cut.
+
+    Raises `UnsupportedOperator` where an operator on the way has no rule, and `ValueError` where the logits do
+    not depend on the cut.
+    """
+    if taken := {ACTIVATIONS, SEED, GRADIENTS} & set(graph.shapes):
+        raise ValueError(f"the names {sorted(taken)} are reserved for the tail")
+    path, behind = between(graph, cut, logits)
+    builder = Builder([*graph.shapes, *graph.producer, *graph.constants])
+    builder.nodes = [_copy(node) for node in path]
+    gradient = reverse(builder, graph, behind, {logits: SEED}).get(cut)
+    if gradient is None:
+        raise ValueError(f"the logits do not vary with {cut!r}")
+    if gradient == SEED:
+        gradient = builder.op.Identity(gradient)
+    kept = list(_needed([*_fixed(graph), *builder.nodes], {logits, gradient}))
+    used = {name for node in kept for name in node.input if name}
+    crossing = _crossing(graph, kept, used - {cut, SEED})
+    _rename(kept, {cut: ACTIVATIONS, gradient: GRADIENTS, logits: LOGITS})
+    shapes = {ACTIVATIONS: cut, GRADIENTS: cut, SEED: logits, LOGITS: logits}
+    shapes |= {name: name for name in crossing}
+    described = {name: _describe(graph, name, like) for name, like in shapes.items()}
+    inputs = [described[name] for name in (ACTIVATIONS, *crossing, SEED)]
+    outputs = [described[LOGITS], described[GRADIENTS]]
+    stored = {t.name: t for t in graph.model.graph.initializer} | builder.constants
+    weights = [tensor for name, tensor in stored.items() if name in used]
+    made = helper.make_graph(kept, "tail", inputs, outputs, weights)
+    imports = graph.model.opset_import or [helper.make_opsetid("", OPSET)]
+    return helper.make_model(made, opset_imports=imports, ir_version=graph.model.ir_version), crossing
+
+
+def between(graph: Graph, cut: str, logits: str) -> tuple[list[NodeProto], set[str]]:
+    """The nodes through which the cut reaches the logits, in order, and all tensors computed from the cut."""
+    behind = graph.downstream(cut)
+    if logits not in behind or logits == cut:
+        raise ValueError(f"{logits!r} is not computed from {cut!r}")
+    dependent = [node for node in graph.nodes if not behind.isdisjoint(node.input)]
+    return list(_needed(dependent, {logits})), behind
+
+
+def reverse(builder: Builder, graph: Graph, behind: set[str], cotangents: dict[str, str]) -> dict[str, str]:
+    """Walk the builder's nodes backwards, add up cotangents, and return those of all tensors in `behind`.
+
+    `cotangents` says where the walk begins: tensor -> the name of its cotangent.
+    """
+    for node in reversed(builder.nodes.copy()):
+        given = [cotangents.get(name) for name in node.output]
+        if not any(given):
+            continue
+        if node.op_type not in RULES:
+            raise UnsupportedOperator(node.op_type)
+        wanted = frozenset(i for i, name in enumerate(node.input) if name in behind)
+        found = RULES[node.op_type](Context(node, graph, builder, wanted), *given)
+        for name, cotangent in zip(node.input, found, strict=False):
+            if cotangent is not None and name in behind:
+                known = cotangents.get(name)
+                cotangents[name] = builder.op.Add(known, cotangent) if known else cotangent
+    return cotangents
+
+
+def _copy(node: NodeProto) -> NodeProto:
+    """A copy that a rule may give another output (the indices of a MaxPool)."""
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    return copy
+
+
+def _fixed(graph: Graph) -> list[NodeProto]:
+    return [n for n in graph.nodes if n.output[0] in graph.fixed]
+
+
+def _needed(nodes: Sequence[NodeProto], wanted: set[str]) -> Iterable[NodeProto]:
+    """The nodes without which the wanted tensors could not be computed, in their order."""
+    wanted, kept = set(wanted), []
+    for node in reversed(nodes):
+        if not wanted.isdisjoint(node.output):
+            wanted.update(filter(None, node.input))
+            kept.append(node)
+    return reversed(kept)
+
+
+def _crossing(graph: Graph, kept: Sequence[NodeProto], used: set[str]) -> tuple[str, ...]:
+    """What the tail needs and neither computes nor stores, in the trunk's order.
+
+    Raises `UnsupportedOperator` where such a tensor has no batch axis: it could not be cut into rows.
+    """
+    made = {name for node in kept for name in node.output}
+    foreign = [name for name in graph.shapes if name in used - made and name not in graph.fixed]
+    for name in foreign:
+        if graph.shapes[name][:1] != (None,):
+            maker = graph.producer.get(name)
+            raise UnsupportedOperator(maker.op_type if maker else name)
+    return tuple(foreign)
+
+
+def _rename(nodes: Iterable[NodeProto], names: dict[str, str]) -> None:
+    for node in nodes:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+
+
+def _describe(graph: Graph, name: str, like: str) -> ValueInfoProto:
+    """An input or output of the shape and type of the trunk's tensor `like`; the batch is called N."""
+    sizes = [size or "N" if axis == 0 else size for axis, size in enumerate(graph.shapes[like])]
+    return helper.make_tensor_value_info(name, graph.types.get(like) or TensorProto.FLOAT, sizes)
