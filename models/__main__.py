@@ -1,0 +1,119 @@
+"""The offline commands: `verify`, `layers` and `teach`.
+
+Each is a function from its arguments to an exit status, which the command `percept` finds by its entry point.
+"""
+
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from models.teach import RECIPES, reference
+from models.teach import teach as make
+from models.verify import table
+from models.verify import verify as check
+from service.errors import PerceptError
+from service.manifest import Layer, read
+
+REPOSITORY = Path("models/repository")
+
+
+def verify(arguments: Sequence[str]) -> int:
+    """`verify BUNDLE [--against torch|nothing]`: prints every check; status 1 where one fails."""
+    parser = ArgumentParser("percept verify", description="Check that a bundle computes what it should.")
+    parser.add_argument("bundle", type=Path, help="the folder <root>/<name>/<version>")
+    parser.add_argument(
+        "--against",
+        choices=("torch", "nothing"),
+        help="torch (default for built-in networks), or only what the bundle says of itself",
+    )
+    asked = parser.parse_args(arguments)
+    built_in = asked.bundle.resolve().parent.name in RECIPES
+    try:
+        against = asked.against or ("torch" if built_in else "nothing")
+        network = reference(asked.bundle) if against == "torch" else None
+    except PerceptError as error:
+        return _failed(error)
+    except KeyError as error:
+        return _failed(f"no recipe is called {error}: there is no torch network to compare with")
+    checks = check(asked.bundle, network)
+    print(table(checks))
+    return 0 if all(one.passed for one in checks) else 1
+
+
+def layers(arguments: Sequence[str]) -> int:
+    """`layers BUNDLE`: prints a table of the tapped layers."""
+    parser = ArgumentParser("percept layers", description="List the layers of a bundle.")
+    parser.add_argument("bundle", type=Path, help="the folder <root>/<name>/<version>")
+    try:
+        manifest = read(parser.parse_args(arguments).bundle)
+    except PerceptError as error:
+        return _failed(error)
+    rows = [HEADINGS, *(_row(layer) for layer in manifest.layers)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    return 0
+
+
+def teach(arguments: Sequence[str]) -> int:
+    """`teach NAME --data DIR`: trains, exports, verifies and measures a built-in bundle."""
+    parser = ArgumentParser("percept teach", description="Make a built-in bundle from its data set.")
+    parser.add_argument("name", choices=sorted(RECIPES))
+    parser.add_argument("--data", type=Path, required=True, help="the folder of the data set")
+    parser.add_argument("--out", type=Path, default=REPOSITORY, help=f"default: {REPOSITORY}")
+    parser.add_argument("--epochs", type=int, help="default: what the recipe says")
+    parser.add_argument("--weights", type=Path, help="a trained state dict: nothing is trained")
+    asked = parser.parse_args(arguments)
+    try:
+        folder = make(asked.name, asked.data, asked.out, asked.epochs, asked.weights)
+    except (PerceptError, OSError) as error:
+        return _failed(error)
+    print(folder)
+    return 0
+
+
+HEADINGS = ("layer", "shape", "stride", "dilation", "field", "start", "gradients")
+
+
+def _row(layer: Layer) -> tuple[str, ...]:
+    """A layer in the order of the headings; pairs are (y, x)."""
+    field = layer.receptive_field
+    return (
+        layer.name,
+        "x".join(map(str, layer.shape)),
+        _pair(layer.stride),
+        _pair(layer.dilation),
+        _pair(field.size) if field else "all",
+        _pair(field.start) if field else "-",
+        layer.unavailable or "yes",
+    )
+
+
+def _pair(values: tuple[float, float]) -> str:
+    y, x = (f"{value:g}" for value in values)
+    return y if y == x else f"{y},{x}"
+
+
+def _failed(why: object) -> int:
+    print(f"percept: {why}", file=sys.stderr)
+    return 1
+
+
+COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
+    "verify": verify,
+    "layers": layers,
+    "teach": teach,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m models COMMAND ...`."""
+    parser = ArgumentParser("python -m models")
+    parser.add_argument("command", choices=COMMANDS)
+    return COMMANDS[parser.parse_args(arguments[:1]).command](arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,124 @@
+"""A torch network as the trunk's ONNX model: uint8 pixels go in, logits and tapped layers come out.
+
+What a bundle's `trunk.onnx` computes is written here once, as the module `Trunk`; `trace` turns it into ONNX,
+and `verify` runs the same module in PyTorch. Where the pixels come from and what the logits mean is not known.
+"""
+
+import copy
+import warnings
+from collections.abc import Sequence
+
+import onnx
+import onnx_ir as ir
+import torch
+from onnx_ir.passes import Sequential
+from onnx_ir.passes import common as passes
+from onnxscript import optimizer
+from torch import Tensor, nn
+
+from models.graph import OPSET
+from service.manifest import Preprocessing
+
+PIXELS, LOGITS = "pixels", "logits"
+PREFIX = "network."  # of every initializer that is a parameter of the network
+
+
+class Trunk(nn.Module):
+    """pixels uint8 [N,H,W,3] RGB -> logits, and the outputs [N,C,h,w] of the named modules, in order."""
+
+    def __init__(self, network: nn.Module, how: Preprocessing, layers: Sequence[str]) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).eval()
+        self.layers = tuple(layers)
+        self.flipped: bool = how.channels == "BGR"
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(how.mean))
+        self.register_buffer("std", torch.tensor(how.std))
+        for module in self.network.modules():
+            if hasattr(module, "inplace"):
+                module.inplace = False  # type: ignore[assignment]  # it would overwrite a tapped layer
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Normalise, run the network, and return the logits followed by the taps."""
+        taps: dict[str, Tensor] = {}
+        hooks = [
+            self.network.get_submodule(name).register_forward_hook(
+                lambda _module, _inputs, output, name=name: taps.__setitem__(name, output)
+            )
+            for name in self.layers
+        ]
+        x = pixels.flip(-1) if self.flipped else pixels
+        x = (x.float() - self.mean) / self.std
+        logits = self.network(x.permute(0, 3, 1, 2))
+        for hook in hooks:
+            hook.remove()
+        if missing := set(self.layers) - set(taps):
+            raise ValueError(f"the network does not use its modules {sorted(missing)}")
+        return (logits, *(taps[name] for name in self.layers))
+
+
+def trace(network: nn.Module, how: Preprocessing, layers: Sequence[str]) -> onnx.ModelProto:
+    """The trunk as an ONNX model with a symbolic batch N.
+
+    Every initializer keeps the name of its torch parameter behind `PREFIX`, none is merged with another or left
+    out: `export.weights` reads them back. Nothing in it tells on which machine it was made. Raises `ValueError`
+    for a layer that is not a module of its own, used, whose output is a feature map.
+    """
+    trunk = Trunk(network.cpu(), how, layers).eval()
+    example = torch.zeros(2, how.height, how.width, 3, dtype=torch.uint8)
+    _check(trunk, example)
+    with warnings.catch_warnings(), torch.no_grad():
+        # torch 2.13's exporter copies its own deprecated LeafSpec
+        warnings.filterwarnings("ignore", r".*LeafSpec.*is deprecated", FutureWarning)
+        program = torch.onnx.export(
+            trunk,
+            (example,),
+            dynamo=True,
+            optimize=False,
+            opset_version=OPSET,
+            input_names=[PIXELS],
+            output_names=[LOGITS, *layers],
+            dynamic_shapes={PIXELS: {0: torch.export.Dim("N")}},
+            verbose=False,
+        )
+    assert program is not None
+    _simplify(program.model)
+    return ir.to_proto(program.model)
+
+
+def _check(trunk: Trunk, example: Tensor) -> None:
+    """Raise `ValueError` for a layer that is no module of its own whose output is a feature map."""
+    known = dict(trunk.network.named_modules(remove_duplicate=False))
+    if unknown := set(trunk.layers) - set(known):
+        raise ValueError(f"the network has no module {sorted(unknown)}")
+    with torch.no_grad():
+        taps = trunk(example)[1:]
+    for name, tap in zip(trunk.layers, taps, strict=True):
+        if not isinstance(tap, Tensor) or tap.dim() != 4:
+            raise ValueError(f"the layer {name!r} gives no feature map [N,C,h,w]")
+        same = [other for other, t in zip(trunk.layers, taps, strict=True) if t is tap]
+        if len(same) > 1:
+            raise ValueError(f"the layers {same} are one and the same tensor")
+
+
+def _simplify(model: ir.Model) -> None:
+    """Fold what is constant and drop what is not needed, but leave every parameter as it is."""
+    passes.InlinePass()(model)
+    optimizer.fold_constants_ir(model, onnx_shape_inference=True)
+    Sequential(
+        passes.IdentityEliminationPass(),
+        passes.RemoveUnusedNodesPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.ShapeInferencePass(),
+        passes.ClearMetadataAndDocStringPass(),
+    )(model)
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for value in [*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()]:
+        value.metadata_props.clear()
+    for node in model.graph:
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
