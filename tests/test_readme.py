@@ -1,0 +1,60 @@
+"""The README is true: its commands run, its tables name everything there is."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from service.cam import METHODS
+from service.manifest import read
+from service.problems import PROBLEMS
+from service.render import COLORMAPS
+from service.settings import BUILT_IN, Settings
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+
+
+def test_its_calls_work(start, tmp_path: Path, shared: Path) -> None:
+    names = (shared / "data" / "clothing" / "test.txt").read_text().split()
+    photo = shared / "data" / "clothing" / "images" / f"{names[0]}.jpg"
+    (tmp_path / "photo.jpg").write_bytes(photo.read_bytes())
+    address = start().client.base_url.netloc.decode()
+    block = re.search(r"<!-- readme: run -->\n```sh\n(.*?)```", README, re.DOTALL)
+    assert block
+    calls = block[1].strip().splitlines()
+    assert len(calls) == 4
+    for call in calls:
+        command = call.replace("localhost:8000", address).replace("curl", "curl --fail --silent --show-error")
+        subprocess.run(command, shell=True, cwd=tmp_path, check=True, capture_output=True)
+    with Image.open(photo) as image:
+        size = image.size
+    for name in ("mask.png", "heatmap.jpg"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.size == size
+    with Image.open(tmp_path / "features.png") as picture:
+        assert picture.format == "PNG"
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_described(name: str) -> None:
+    assert f"`PERCEPT_{name.upper()}`" in README
+
+
+@pytest.mark.parametrize("kind", PROBLEMS.values(), ids=lambda kind: kind.code)
+def test_every_problem_is_described_with_its_status(kind) -> None:
+    assert re.search(rf"^\| [\d, ]*{kind.status}[\d, ]* \|.*`{kind.code}`", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", [*METHODS, *COLORMAPS])
+def test_every_method_and_colour_map_is_named(name: str) -> None:
+    assert f"`{name}`" in README
+
+
+@pytest.mark.parametrize("name", ["cifar10", "clothing"])
+def test_the_figures_of_the_built_in_models_are_those_of_their_manifests(name: str) -> None:
+    row = re.search(rf"^\| `{name}` \|(.*)$", README, re.MULTILINE)
+    assert row
+    for value in read(BUILT_IN / name / "1").provenance.metrics.values():
+        assert f"{value:.4f}" in row[1]
