@@ -25,7 +25,7 @@ format: .venv/developing ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 bench: .venv/developing ## measure the service against bare ONNX Runtime, in one interleaved run
-	$(BIN)/python benchmarks/http.py
+	$(BIN)/python benchmarks/throughput.py
 
 prove: .venv/developing ## the heavier proofs: full test splits and long bombardments
 	$(BIN)/python -m pytest -q -m prove

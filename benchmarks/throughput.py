@@ -85,8 +85,10 @@ def served() -> Iterator[tuple[str, int]]:
     """A running service of the built-in bundles; its address."""
     environment = {**os.environ, "PERCEPT_PORT": "0", "PERCEPT_LOG_LEVEL": "info", "PERCEPT_DEVICE": "cpu"}
     command = [sys.executable, "-m", "service", "serve"]
-    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
-    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+    # The access log goes to stdout and to nobody.
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stderr
         address = ""
         for line in process.stderr:
