@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from service.session import Session
 
 Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]
@@ -183,18 +184,11 @@ def _same(
     return tuple(large + small if lower else small + large)
 
 
-def session(model: onnx.ModelProto | Path) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on the CPU with one thread: the same input gives the same bits."""
-    onnxruntime.disable_telemetry_events()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-
-
 def run(model: onnx.ModelProto | Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Execute a graph once on the CPU and return all its outputs by name."""
-    opened = session(model)
-    names = [output.name for output in opened.get_outputs()]
-    return dict(zip(names, opened.run(names, dict(feeds)), strict=True))
+    """Execute a graph once on one thread of the CPU and return all its outputs by name.
+
+    The same input gives the same bits. Raises `BundleError` for a graph that cannot be loaded, `InferenceError`
+    for inputs that do not fit it.
+    """
+    opened = Session(model if isinstance(model, Path) else model.SerializeToString())
+    return opened.run(feeds, list(opened.outputs))

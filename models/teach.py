@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from models.export import TRUNK, export, weights
-from models.graph import session
 from models.recipes import cifar10, clothing
 from models.recipes.blocks import fold
 from models.recipes.training import Predict
@@ -22,6 +21,7 @@ from models.trunk import LOGITS, PIXELS
 from models.verify import table, verify
 from service.errors import BundleError
 from service.manifest import Activation, Colour, Preprocessing, Provenance, Task, read
+from service.session import Session
 
 
 @dataclass(frozen=True)
@@ -161,10 +161,10 @@ def reference(folder: Path) -> nn.Module:
 
 def served(folder: Path) -> Predict:
     """The trunk of a bundle in ONNX Runtime as a function uint8 [n,3,H,W] -> float32 logits."""
-    trunk = session(folder / TRUNK)
+    trunk = Session(folder / TRUNK)
 
     def predict(pixels: Tensor) -> Tensor:
         rows = pixels.permute(0, 2, 3, 1).contiguous().numpy()
-        return torch.from_numpy(trunk.run([LOGITS], {PIXELS: rows})[0])
+        return torch.from_numpy(trunk.run({PIXELS: rows}, [LOGITS])[LOGITS])
 
     return predict

@@ -6,24 +6,28 @@ listed and still fail to load, so a small convolution is run as a canary first.
 
 import base64
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.errors import BundleError, DeviceError, InferenceError
+
+# ONNX Runtime must open no connection of its own. Switching its events off is not enough: at the import it has set
+# up its uploader already, which calls home ten seconds later (1.31, strace; microsoft/onnxruntime pull request 27379).
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime as ort
 
 Device = Literal["cpu", "cuda"]
 Arrays = dict[str, NDArray[Any]]
 
 log = logging.getLogger(__name__)
 
-# ONNX Runtime must open no connection of its own, so this comes before the first session.
-ort.disable_telemetry_events()
+ort.disable_telemetry_events()  # Windows knows only this
 
 CUDA = "CUDAExecutionProvider"
 PROVIDERS: dict[Device, list[Any]] = {

@@ -26,7 +26,7 @@ async def models(service: Service) -> ModelsAnswer:
 @router.get(
     "/{name}",
     summary="One model",
-    responses=documented(errors.UnknownModel, errors.NotReady),
+    responses=documented(errors.UnknownModel, errors.BadParameter, errors.NotReady),
 )
 async def model(
     name: Annotated[str, Path(examples=["cifar10"])],

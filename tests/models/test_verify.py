@@ -72,7 +72,7 @@ TAMPERINGS = [
     (tamper_weights, "logits"),
     (tamper_golden, "golden"),
     (tamper_tail, "stage2 gradients"),
-    (truncate_trunk, "graphs"),
+    (truncate_trunk, "bundle"),
 ]
 
 

@@ -1,5 +1,11 @@
 """ONNX Runtime behind its wall: devices fail loudly, graphs by name."""
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -7,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from service import session
 from service.errors import BundleError, DeviceError, InferenceError
+from tests.conftest import ROOT
 
 
 def canary() -> bytes:
@@ -26,6 +33,28 @@ def test_the_canary_is_one_convolution() -> None:
     assert onnx.load_from_string(session.CANARY) == onnx.load_from_string(canary())
     found = session.Session(session.CANARY).run({"x": np.ones((1, 1, 3, 3), np.float32)}, ["y"])
     assert found["y"].item() == 9
+
+
+LOAD_A_GRAPH = "import sys, time; from service.session import CANARY, Session; Session(CANARY); time.sleep(%d)"
+# Under CI and pytest the telemetry of ONNX Runtime holds its tongue by itself.
+BARE = {k: v for k, v in os.environ.items() if not k.startswith(("CI", "PYTEST", "GITHUB", "ORT_"))}
+
+
+def test_the_telemetry_of_onnx_runtime_is_never_set_up(tmp_path: Path) -> None:
+    """Where it is, it makes an identity for the device and a cache of events below the home folder."""
+    command = [sys.executable, "-c", LOAD_A_GRAPH % 0]
+    subprocess.run(command, check=True, cwd=ROOT, env={**BARE, "HOME": str(tmp_path)})
+    assert not list(tmp_path.rglob("*onnxruntime*"))
+
+
+@pytest.mark.prove
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_onnx_runtime_opens_no_connection(tmp_path: Path) -> None:
+    """Its telemetry does within some ten seconds, also where events are switched off after the import."""
+    trace = tmp_path / "trace"
+    command = ["strace", "-f", "-e", "trace=connect", "-o", trace, sys.executable, "-c", LOAD_A_GRAPH % 16]
+    subprocess.run(command, check=True, cwd=ROOT, env=BARE)
+    assert "AF_INET" not in trace.read_text()
 
 
 def test_a_session_says_what_goes_in_and_out() -> None:
