@@ -68,9 +68,7 @@ class Network:
             raise GradientsUnavailable(f"layer {layer.name!r} has no gradients: {layer.unavailable}")
         feeds = {"activations": row[layer.name][None], "seed": seed[None]}
         feeds |= {name: row[name][None] for name in layer.tail.crossing}
-        session = self._tail(layer)
-        wanted = {name: array for name, array in feeds.items() if name in session.inputs}
-        gradients: NDArray[np.float32] = session.run(wanted, ["gradients"])["gradients"][0]
+        gradients: NDArray[np.float32] = self._tail(layer).run(feeds, ["gradients"])["gradients"][0]
         return gradients
 
     def _tail(self, layer: Layer) -> Session:
@@ -122,9 +120,9 @@ def _check_trunk(trunk: Session, manifest: Manifest) -> None:
 def _check_tail(tail: Session, layer: Layer) -> None:
     gradients = {"gradients": Port(FLOAT, (None, *layer.shape))}
     _check_ports(f"output of tail {layer.name!r}", gradients, tail.outputs)
-    known = {"activations", "seed", *(layer.tail.crossing if layer.tail else ())}
-    if unknown := set(tail.inputs) - known:
-        raise BundleError(f"the tail of {layer.name!r} wants {sorted(unknown)}, which nobody has")
+    feeds = {"activations", "seed", *(layer.tail.crossing if layer.tail else ())}
+    if set(tail.inputs) != feeds:
+        raise BundleError(f"the tail of {layer.name!r} takes {sorted(tail.inputs)}, not {sorted(feeds)}")
 
 
 def _check_ports(kind: str, expected: dict[str, Port], found: dict[str, Port]) -> None:

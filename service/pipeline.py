@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 from service.cam import METHODS, unit
-from service.errors import BadParameter, UnknownLayer
+from service.errors import UnknownLayer
 from service.image import Geometry, Map, Pixels, decode, geometry, prepare
 from service.manifest import Layer
 from service.network import Look
@@ -105,13 +105,11 @@ class Pipeline:
     async def explain(
         self, model: Model, data: bytes, method: str, target: str | None, layer_name: str | None
     ) -> Explanation:
-        """Where the network looks for a class: by default the top class at the CAM layer of the bundle.
+        """Where the network looks for a class by a row of `METHODS`: by default the top class at the CAM layer.
 
-        Raises `UnknownLayer`, `UnknownClass`, `TargetAbsent`, `GradientsUnavailable` or `BadParameter`.
+        Raises `UnknownLayer`, `UnknownClass`, `TargetAbsent` or `GradientsUnavailable`.
         """
         manifest = model.manifest
-        if method not in METHODS:
-            raise BadParameter(f"there is no method {method!r}; there are {', '.join(METHODS)}")
         layer = find_layer(model, layer_name or manifest.cam_layer)
         index = None if target is None else class_index(manifest, target)
         view = await self._look(model, data)

@@ -20,6 +20,8 @@ from service.manifest import Colour
 COLORMAPS = ("inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet", "gray")
 # The longer side of a tile of a grid, the line above it that names it, and the gap around it, in pixels.
 TILE, LINE, GAP = 96, 14, 4
+# What was never seen, where a format has no transparency.
+GREY = 128
 _TABLES = np.asarray(Image.open(io.BytesIO(files("service").joinpath("colormaps.png").read_bytes())))
 
 ENCODERS: dict[str, dict[str, Any]] = {
@@ -48,7 +50,7 @@ def npy(array: NDArray[Any]) -> bytes:
 
 
 def heatmap(heat: Map, colormap: str) -> Image.Image:
-    """A map in [0,1] as an indexed picture of the same size; NaN is level 0, transparent."""
+    """A map in [0,1] as an indexed picture of the same size; NaN is transparent, or grey where that cannot be."""
     return _indexed(_levels(heat), colormap)
 
 
@@ -60,9 +62,7 @@ def overlay(photo: Image.Image, heat: Map, colormap: str, alpha: float) -> Image
     levels = _levels(heat)
     # Rising faster than the heat, so that half-hot places are seen to be warm.
     opacity = (np.clip(np.arange(-1, 255) / 254, 0, 1) ** 0.75 * 255 * alpha).round().astype(np.uint8)
-    picture = photo.copy()
-    if not levels.all():
-        picture.paste(photo.convert("L").point(lambda v: v // 2), mask=Image.fromarray(levels == 0))
+    picture = _dimmed(photo, levels == 0)
     picture.paste(_indexed(levels, colormap).convert("RGB"), mask=Image.fromarray(opacity[levels]))
     return picture
 
@@ -86,10 +86,7 @@ def mask_overlay(
     """A mask laid over the photo; the background stays clear, what was never seen is dimmed and grey."""
     opacity = np.full(256, round(alpha * 255), np.uint8)
     opacity[[UNSEEN] if background is None else [UNSEEN, background]] = 0
-    picture = photo.copy()
-    if (labels == UNSEEN).any():
-        grey = photo.convert("L").point(lambda v: v // 2)
-        picture.paste(grey, mask=Image.fromarray(labels == UNSEEN))
+    picture = _dimmed(photo, labels == UNSEEN)
     picture.paste(mask_picture(labels, palette).convert("RGB"), mask=Image.fromarray(opacity[labels]))
     return picture
 
@@ -115,6 +112,14 @@ def grid(features: Map, colormap: str, count: int) -> Image.Image:
     return sheet
 
 
+def _dimmed(photo: Image.Image, unseen: NDArray[np.bool_]) -> Image.Image:
+    """A copy of the photo, dark and grey where it was not seen."""
+    picture = photo.copy()
+    if unseen.any():
+        picture.paste(photo.convert("L").point(lambda v: v // 2), mask=Image.fromarray(unseen))
+    return picture
+
+
 def _stretched(channel: Map) -> Map:
     low, high = float(channel.min()), float(channel.max())
     return (channel - low) / (high - low) if high > low else np.zeros_like(channel)
@@ -128,7 +133,9 @@ def _levels(heat: Map) -> Pixels:
 
 def _indexed(levels: Pixels, colormap: str) -> Image.Image:
     picture = Image.fromarray(levels).convert("P")
-    picture.putpalette(_TABLES[COLORMAPS.index(colormap)].tobytes())
+    colours = _TABLES[COLORMAPS.index(colormap)].copy()
+    colours[0] = GREY
+    picture.putpalette(colours.tobytes())
     if not levels.all():
         picture.info["transparency"] = 0
     return picture
@@ -140,7 +147,7 @@ def _palette(colours: Sequence[Colour]) -> Pixels:
     for k in range(256):
         table[k] = _distinct(k)
     table[: len(colours)] = np.asarray(colours, np.uint8).reshape(-1, 3)
-    table[UNSEEN] = 128
+    table[UNSEEN] = GREY
     return table
 
 

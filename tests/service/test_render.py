@@ -30,6 +30,8 @@ def test_a_heatmap_is_hot_where_the_map_is_and_unseen_is_transparent() -> None:
     assert (pixels[..., 3] == 0).sum() == 1
     assert pixels[5, 7, 0] == 255
     assert (np.diff(pixels[..., 0].ravel()[1:].astype(int)) >= 0).all()
+    jpeg = Image.open(io.BytesIO(render.encode(render.heatmap(HEAT * np.nan, "inferno"), "jpeg")))
+    assert jpeg.getpixel((4, 3)) == (render.GREY,) * 3
 
 
 def test_an_overlay_leaves_cold_pixels_and_dims_unseen_ones() -> None:
