@@ -26,7 +26,7 @@ _TABLES = np.asarray(Image.open(io.BytesIO(files("service").joinpath("colormaps.
 
 ENCODERS: dict[str, dict[str, Any]] = {
     "jpeg": {"format": "JPEG", "quality": 85},
-    # Level 1 takes a quarter of the time of level 6 for a fifth more bytes.
+    # Level 1 takes a fifth of the time of level 6 for a tenth more bytes (overlays of ten photos at 640 x 480).
     "png": {"format": "PNG", "compress_level": 1},
     "webp": {"format": "WEBP", "quality": 85, "method": 0},
 }

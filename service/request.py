@@ -128,6 +128,6 @@ def _unpack(body: bytes) -> bytes:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadRequest(f"the image is not base64: {error}") from error

@@ -38,8 +38,9 @@ def test_a_file_part_is_an_image(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
-def test_json_carries_base64(client: httpx.Client, prefix: str) -> None:
-    answer = client.post("/predict", json={"image": prefix + base64.b64encode(PHOTO).decode()})
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.encodebytes], ids=["plain", "in lines"])
+def test_json_carries_base64(client: httpx.Client, prefix: str, encode) -> None:
+    answer = client.post("/predict", json={"image": prefix + encode(PHOTO).decode()})
     assert answer.json()["image"] == {"width": 60, "height": 40}
 
 
