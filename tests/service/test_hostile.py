@@ -12,6 +12,9 @@ import pytest
 from tests.conftest import Server
 from tests.photos import encoded, marked
 
+ENVELOPE = (
+    b'--x\r\nContent-Disposition: form-data; name="a"; filename="f"\r\nContent-Type: image/png\r\n\r\n%s\r\n--x--\r\n'
+)
 PATHS = ("/predict", "/predict?model=segmentation-pad&format=png", "/cam")
 
 
@@ -49,6 +52,8 @@ def mutations(data: bytes, count: int) -> Iterator[bytes]:
     for _ in range(count):
         mutant = bytearray(data)
         for _ in range(dice.randint(1, 8)):
+            if len(mutant) < 2:
+                break
             a, b = sorted(dice.sample(range(len(mutant)), 2))
             act = dice.randrange(4)
             if act == 0:
@@ -69,6 +74,19 @@ def test_a_thousand_mutations_of_an_image(victim: Server, kind: str) -> None:
     assert sum(counts.values()) == 1000
     assert counts[200] > 10
     assert counts[422] > 10
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("multipart/form-data; boundary=x", ENVELOPE % b"no image"),
+        ("application/json", b'{"image": "bm8gaW1hZ2U="}'),
+    ],
+)
+def test_mutations_of_the_envelope(victim: Server, content_type: str, body: bytes) -> None:
+    for mutant in mutations(body, 500):
+        answer = victim.client.post("/predict", content=mutant, headers={"content-type": content_type})
+        assert 400 <= answer.status_code < 500, answer.text
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "BMP", "TIFF", "AVIF"])
