@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
+from fastapi_offline import FastAPIOffline
 
 from service import problems
 from service.cores import cores
@@ -45,7 +46,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         pipeline.close()
         repository.close()
 
-    app = FastAPI(title="Percept", version=version("percept"), description=DESCRIPTION, lifespan=lifespan)
+    # The documentation must work where there is no way out to a content delivery network.
+    app = FastAPIOffline(title="Percept", version=version("percept"), description=DESCRIPTION, lifespan=lifespan)
     app.state.percept = State(settings, repository, pipeline)
     problems.install(app)
     for route in (predict, features, cam, models, health):

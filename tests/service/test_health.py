@@ -1,5 +1,6 @@
 """Live, ready, and what is served."""
 
+import re
 import time
 from pathlib import Path
 
@@ -55,9 +56,18 @@ def test_a_model_tells_all_that_is_known_of_it(client: httpx.Client) -> None:
 
 def test_the_documentation_describes_every_endpoint_with_examples(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
-    assert client.get("/docs").status_code == 200
     for path in ("/predict", "/features", "/cam"):
         post = document["paths"][path]["post"]
         assert {"200", "404", "413", "415", "422", "429", "503"} <= set(post["responses"])
         assert post["requestBody"]["content"]["application/json"]["example"]
         assert all("description" in p or p["schema"].get("default") for p in post["parameters"])
+
+
+def test_the_documentation_page_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
+    page = client.get("/docs")
+    assert page.status_code == 200
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(sources) >= 3
+    for source in sources:
+        assert source.startswith("/"), source
+        assert client.get(source).status_code == 200
