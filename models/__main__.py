@@ -63,7 +63,7 @@ def teach(arguments: Sequence[str]) -> int:
     parser.add_argument("name", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, required=True, help="the folder of the data set")
     parser.add_argument("--out", type=Path, default=REPOSITORY, help=f"default: {REPOSITORY}")
-    parser.add_argument("--epochs", type=int, help="default: what the recipe says")
+    parser.add_argument("--epochs", type=int, help="of each phase; default: what the recipe says")
     parser.add_argument("--weights", type=Path, help="a trained state dict: nothing is trained")
     asked = parser.parse_args(arguments)
     try:

@@ -28,14 +28,13 @@ from service.session import Session
 class Recipe:
     """A built-in network: how it is trained, measured and described.
 
-    `train` takes the folder of the data and a number of epochs; `measure` takes a function uint8 [n,3,H,W] ->
-    logits and the folder, and gives figures of the test split by name.
+    `train` takes the folder of the data and a number of epochs, None being the recipe's own; `measure` takes a
+    function uint8 [n,3,H,W] -> logits and the folder, and gives figures of the test split by name.
     """
 
     network: Callable[[], nn.Module]
-    train: Callable[[Path, int], nn.Module]
+    train: Callable[[Path, int | None], nn.Module]
     measure: Callable[[Predict, Path], dict[str, float]]
-    epochs: int
     task: Task
     labels: tuple[str, ...]
     preprocessing: Preprocessing
@@ -59,7 +58,6 @@ RECIPES: Mapping[str, Recipe] = {
         network=cifar10.Network,
         train=cifar10.train,
         measure=cifar10.measure,
-        epochs=cifar10.EPOCHS,
         task="classification",
         labels=cifar10.CLASSES,
         preprocessing=_preprocessing(32, 32, cifar10.MEAN, cifar10.STD),
@@ -72,7 +70,6 @@ RECIPES: Mapping[str, Recipe] = {
         network=clothing.Network,
         train=clothing.train,
         measure=clothing.measure,
-        epochs=clothing.EPOCHS,
         task="segmentation",
         labels=clothing.CLASSES,
         preprocessing=_preprocessing(clothing.HEIGHT, clothing.WIDTH, clothing.MEAN, clothing.STD),
@@ -106,7 +103,7 @@ def teach(name: str, data: Path, out: Path, epochs: int | None = None, trained: 
     """
     recipe = RECIPES[name]
     if trained is None:
-        network = recipe.train(data, epochs or recipe.epochs)
+        network = recipe.train(data, epochs)
     else:
         network = recipe.network()
         network.load_state_dict(torch.load(trained, map_location="cpu", weights_only=True))

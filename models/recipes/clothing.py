@@ -149,8 +149,9 @@ def measure(predict: Predict, data: Path) -> dict[str, float]:
     return {"mean_iou": mean, "foreground_iou": front}
 
 
-def train(data: Path, count: int = EPOCHS) -> nn.Module:
+def train(data: Path, count: int | None = None) -> nn.Module:
     """Train on the `train` split for `count` epochs; the test split is only reported, never chosen by."""
+    count = count or EPOCHS
     seed_everything(SEED)
     where = device()
     pixels, masks = (t.to(where) for t in load(data, "train"))
