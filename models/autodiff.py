@@ -7,11 +7,13 @@ with the inputs `activations` A, `seed` s and the tensors that cross the cut, an
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from models.graph import OPSET, Builder, Graph
-from models.rules import RULES, Context, UnsupportedOperator
+from models.context import Context, UnsupportedOperator
+from models.graph import OPSET, Builder, Graph, attributes
+from models.rules import RULES, zero
 
 ACTIVATIONS, SEED, LOGITS, GRADIENTS = "activations", "seed", "logits", "gradients"
 
@@ -24,10 +26,11 @@ def tail(graph: Graph, cut: str, logits: str = LOGITS) -> tuple[onnx.ModelProto,
     """
     if taken := {ACTIVATIONS, SEED, GRADIENTS} & set(graph.shapes):
         raise ValueError(f"the names {sorted(taken)} are reserved for the tail")
-    path, behind = between(graph, cut, logits)
+    path = between(graph, cut, logits)
     builder = Builder([*graph.shapes, *graph.producer, *graph.constants])
-    builder.nodes = [_copy(node) for node in path]
-    gradient = reverse(builder, graph, behind, {logits: SEED}).get(cut)
+    _resume(builder, graph, cut, path)
+    builder.nodes += [_copy(node) for node in path]
+    gradient = reverse(builder, graph, varying(graph, cut, path), {logits: SEED}).get(cut)
     if gradient is None:
         raise ValueError(f"the logits do not vary with {cut!r}")
     if gradient == SEED:
@@ -48,17 +51,65 @@ def tail(graph: Graph, cut: str, logits: str = LOGITS) -> tuple[onnx.ModelProto,
     return helper.make_model(made, opset_imports=imports, ir_version=graph.model.ir_version), crossing
 
 
-def between(graph: Graph, cut: str, logits: str) -> tuple[list[NodeProto], set[str]]:
-    """The nodes through which the cut reaches the logits, in order, and all tensors computed from the cut."""
+def between(graph: Graph, cut: str, logits: str) -> list[NodeProto]:
+    """The nodes through which the cut reaches the logits, in order."""
     behind = graph.downstream(cut)
     if logits not in behind or logits == cut:
         raise ValueError(f"{logits!r} is not computed from {cut!r}")
     dependent = [node for node in graph.nodes if not behind.isdisjoint(node.input)]
-    return list(_needed(dependent, {logits})), behind
+    return list(_needed(dependent, {logits}))
 
 
-def reverse(builder: Builder, graph: Graph, behind: set[str], cotangents: dict[str, str]) -> dict[str, str]:
-    """Walk the builder's nodes backwards, add up cotangents, and return those of all tensors in `behind`.
+def varying(graph: Graph, cut: str, path: Iterable[NodeProto]) -> set[str]:
+    """The tensors on the path that vary with the values at the cut: sizes, indices and comparisons do not."""
+    found = {cut}
+    for node in path:
+        if RULES.get(node.op_type) is not zero and not found.isdisjoint(node.input):
+            found.update(name for name in node.output if graph.dtype(name).kind not in "biu")
+    return found
+
+
+def _resume(builder: Builder, graph: Graph, cut: str, path: Sequence[NodeProto]) -> None:
+    """Write anew what the path needs from before the cut and has no batch axis, by what has: it can cross the cut.
+
+    Sizes such as [N, 512] are measured at the cut, where N is the same.
+    """
+    made = {cut}.union(*(node.output for node in path), graph.fixed)
+    wanted = {name for node in path for name in node.input if name and name not in made and not _rows(graph, name)}
+    found: list[NodeProto] = []
+    for node in reversed(graph.nodes):
+        if wanted.isdisjoint(node.output) or node.output[0] in made:
+            continue
+        wanted.difference_update(node.output)
+        if node.op_type == "Shape" and None not in graph.shapes[node.input[0]][1:]:
+            found += reversed(_shape_of(builder, graph, cut, node))
+        else:
+            wanted.update(name for name in node.input if name and name not in graph.fixed and not _rows(graph, name))
+            found.append(node)
+    if not wanted:
+        builder.nodes += reversed(found)
+
+
+def _shape_of(builder: Builder, graph: Graph, cut: str, node: NodeProto) -> list[NodeProto]:
+    """A node Shape of any tensor [N,...], measured at the cut."""
+    has, shape = attributes(node), graph.shapes[node.input[0]]
+    sizes = list(enumerate(shape))[has.get("start", 0) : has.get("end", len(shape))]
+    if (0, None) not in sizes:
+        stored = numpy_helper.from_array(np.array([size for _, size in sizes], np.int64))
+        return [helper.make_node("Constant", [], node.output, value=stored)]
+    batch = builder.fresh("batch")
+    rest = builder.constant(np.array([size for _, size in sizes[1:]], np.int64))
+    first = helper.make_node("Shape", [cut], [batch], start=0, end=1)
+    return [first, helper.make_node("Concat", [batch, rest], node.output, axis=0)]
+
+
+def _rows(graph: Graph, name: str) -> bool:
+    """Whether a tensor has a batch axis, so that it can be cut into rows."""
+    return graph.shapes.get(name, ())[:1] == (None,)
+
+
+def reverse(builder: Builder, graph: Graph, wrt: set[str], cotangents: dict[str, str]) -> dict[str, str]:
+    """Walk the builder's nodes backwards, add up cotangents, and return those of all tensors in `wrt`.
 
     `cotangents` says where the walk begins: tensor -> the name of its cotangent.
     """
@@ -68,10 +119,10 @@ def reverse(builder: Builder, graph: Graph, behind: set[str], cotangents: dict[s
             continue
         if node.op_type not in RULES:
             raise UnsupportedOperator(node.op_type)
-        wanted = frozenset(i for i, name in enumerate(node.input) if name in behind)
+        wanted = frozenset(i for i, name in enumerate(node.input) if name in wrt)
         found = RULES[node.op_type](Context(node, graph, builder, wanted), *given)
         for name, cotangent in zip(node.input, found, strict=False):
-            if cotangent is not None and name in behind:
+            if cotangent is not None and name in wrt:
                 known = cotangents.get(name)
                 cotangents[name] = builder.op.Add(known, cotangent) if known else cotangent
     return cotangents
@@ -106,7 +157,7 @@ def _crossing(graph: Graph, kept: Sequence[NodeProto], used: set[str]) -> tuple[
     made = {name for node in kept for name in node.output}
     foreign = [name for name in graph.shapes if name in used - made and name not in graph.fixed]
     for name in foreign:
-        if graph.shapes[name][:1] != (None,):
+        if not _rows(graph, name):
             maker = graph.producer.get(name)
             raise UnsupportedOperator(maker.op_type if maker else name)
     return tuple(foreign)

@@ -20,9 +20,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from models.autodiff import tail
+from models.context import UnsupportedOperator
 from models.graph import Array, Graph, run
 from models.receptive import Field, fields
-from models.rules import UnsupportedOperator
 from models.store import Store
 from models.trunk import LOGITS, PIXELS, PREFIX, trace
 from service.errors import BundleError

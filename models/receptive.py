@@ -16,7 +16,7 @@ import numpy as np
 from onnx import NodeProto
 
 from models.graph import Graph, attributes, window
-from models.rules import interpolation
+from models.windows import interpolation
 from service.manifest import ReceptiveField
 
 

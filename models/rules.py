@@ -4,137 +4,21 @@ A rule gets the context of a node y = f(x_0, x_1, ...) and the name g of the cot
 None where nothing depends on it); it writes ordinary ONNX operators and returns, for each input, the name of its
 cotangent or None. Three verbs: a rule, a declared `zero`, and anything else fails by name (`UnsupportedOperator`).
 
-In the equations x is the input, y the output, g = dL/dy, dx = dL/dx, and * between tensors is elementwise.
-`unbroadcast` undoes NumPy's broadcasting. Nothing is transposed at run time that could be read transposed.
+In the equations x is the input, y the output, g = dL/dy, dx = dL/dx, [p] is 1 where p holds and else 0, and *
+between tensors is elementwise. Nothing is transposed at run time that could be read transposed. The rules of
+sliding windows are in `windows.py`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property, reduce
-from typing import Any
+from collections.abc import Callable
+from itertools import chain
 
 import numpy as np
-import onnx
-from onnx import NodeProto, TensorProto, helper
+from onnx import helper
 
-from models.graph import OPSET, Array, Builder, Graph, Operators, Shape, Window, attributes, window
-from models.graph import run as evaluate
-from service.errors import PerceptError
+from models.context import Context, Cotangents, mean, reshaped, unbroadcast, zeros_like
+from models.windows import average_pool, conv, conv_transpose, max_pool, resize
 
-Cotangents = Sequence[str | None]
 Rule = Callable[..., Cotangents]
-
-
-class UnsupportedOperator(PerceptError):
-    """An operator, or a use of it, through which gradients cannot be computed."""
-
-    def __init__(self, operator: str, why: str = "it has no rule") -> None:
-        super().__init__(f"no gradients through the operator {operator}: {why}")
-        self.operator = operator
-
-
-@dataclass(frozen=True)
-class Context:
-    """A node with what a rule may know of it; `wanted` are the inputs that depend on the cut."""
-
-    node: NodeProto
-    graph: Graph
-    builder: Builder
-    wanted: frozenset[int]
-
-    @property
-    def op(self) -> Operators:
-        """Writes an operator: `c.op.Add(a, b)`."""
-        return self.builder.op
-
-    @cached_property
-    def attributes(self) -> dict[str, Any]:
-        """The attributes of the node as Python values."""
-        return attributes(self.node)
-
-    def attribute(self, name: str, default: Any) -> Any:
-        """One attribute, or its default."""
-        return self.attributes.get(name, default)
-
-    def x(self, i: int = 0) -> str:
-        """The name of input i; empty where it is left out."""
-        inputs: Sequence[str] = self.node.input
-        return inputs[i] if i < len(inputs) else ""
-
-    @property
-    def y(self) -> str:
-        """The name of the first output."""
-        outputs: Sequence[str] = self.node.output
-        return outputs[0]
-
-    def shape(self, name: str) -> Shape:
-        """The shape of a tensor, None where a size is symbolic."""
-        if name not in self.graph.shapes:
-            raise self.refusal(f"the shape of {name} is not known")
-        return self.graph.shapes[name]
-
-    def sizes(self, name: str, axes: Sequence[int]) -> list[int]:
-        """The sizes along some axes, which must be static."""
-        found = [self.shape(name)[axis] for axis in axes]
-        if None in found:
-            raise self.refusal(f"the size of {name} is not known")
-        return [size for size in found if size is not None]
-
-    def value(self, i: int) -> Array:
-        """The value of input i, which must be stored."""
-        value = self.graph.value(self.x(i))
-        if value is None:
-            raise self.refusal(f"input {i} is computed")
-        return value
-
-    def integers(self, i: int, attribute: str) -> list[int] | None:
-        """Integers that newer operators take as input i and older ones as an attribute."""
-        if self.x(i):
-            return [int(v) for v in self.value(i).ravel()]
-        return self.attributes.get(attribute)
-
-    def ints(self, *values: int | None) -> str:
-        """A constant int64 vector; None, of which there may be one, becomes -1."""
-        return self.builder.constant(np.array([-1 if v is None else v for v in values], np.int64))
-
-    def like(self, value: Any, name: str | None = None) -> str:
-        """A constant of the type of a tensor, by default of the first input."""
-        return self.builder.constant(np.asarray(value, self.graph.dtype(name or self.x())))
-
-    def window(self) -> Window:
-        """The sliding window of the node."""
-        try:
-            return window(self.node, self.graph)
-        except ValueError as error:
-            raise self.refusal(str(error)) from error
-
-    def only(self, *inputs: int) -> None:
-        """Refuse the node where an input other than these depends on the cut."""
-        if not self.wanted <= set(inputs):
-            raise self.refusal(f"input {min(self.wanted - set(inputs))} depends on the layer")
-
-    def refusal(self, why: str) -> UnsupportedOperator:
-        """The error that says why this node cannot be reversed."""
-        return UnsupportedOperator(self.node.op_type, why)
-
-
-def reshaped(c: Context, g: str, name: str) -> str:
-    """The cotangent g in the shape of a tensor; more than one symbolic size is read at run time."""
-    shape = c.shape(name)
-    symbolic = shape.count(None) > 1 or (None in shape and 0 in shape)
-    return c.op.Reshape(g, c.op.Shape(name) if symbolic else c.ints(*shape))
-
-
-def unbroadcast(c: Context, g: str, name: str) -> str:
-    """Sum g over the axes along which a tensor was repeated to the shape of y."""
-    shape, full = c.shape(name), c.shape(c.y)
-    lead = len(full) - len(shape)
-    small = (None,) * lead + shape
-    axes = [a for a in range(len(full)) if a < lead or (small[a] == 1 and full[a] != 1)]
-    if axes:
-        g = c.op.ReduceSum(g, c.ints(*axes), keepdims=1)
-    return c.op.Squeeze(g, c.ints(*range(lead))) if lead else g
-
 
 # Elementwise
 
@@ -192,6 +76,31 @@ def power(c: Context, g: str) -> Cotangents:
     return [unbroadcast(c, c.op.Mul(g, slope), c.x())]
 
 
+def maximum(c: Context, g: str) -> Cotangents:
+    """`y = max or min of the inputs x_i`: dx_i = g * [x_i = y] / n, n the number of inputs that are equal to y."""
+    kind = helper.np_dtype_to_tensor_dtype(c.graph.dtype(c.x()))
+    chosen = [c.op.Cast(c.op.Equal(x, c.y), to=kind) for x in c.node.input]
+    share = c.op.Div(g, c.op.Sum(*chosen))
+    return [unbroadcast(c, c.op.Mul(share, one), x) for one, x in zip(chosen, c.node.input, strict=True)]
+
+
+def total(c: Context, g: str) -> Cotangents:
+    """`y = sum of the inputs x_i`: dx_i = g."""
+    return [unbroadcast(c, g, x) for x in c.node.input]
+
+
+def average(c: Context, g: str) -> Cotangents:
+    """`y = mean of n inputs x_i`: dx_i = g / n."""
+    return total(c, c.op.Mul(g, c.like(1 / len(c.node.input))))
+
+
+def where(c: Context, g: str) -> Cotangents:
+    """`y = a where p holds, else b`: da = g * [p], db = g * [not p]."""
+    p, a, b = c.node.input
+    nothing = c.like(0, a)
+    return [None, unbroadcast(c, c.op.Where(p, g, nothing), a), unbroadcast(c, c.op.Where(p, nothing, g), b)]
+
+
 def neg(c: Context, g: str) -> Cotangents:
     """`y = -x`: dx = -g."""
     return [c.op.Neg(g)]
@@ -200,6 +109,11 @@ def neg(c: Context, g: str) -> Cotangents:
 def absolute(c: Context, g: str) -> Cotangents:
     """`y = |x|`: dx = g * sign(x)."""
     return [c.op.Mul(g, c.op.Sign(c.x()))]
+
+
+def reciprocal(c: Context, g: str) -> Cotangents:
+    """`y = 1 / x`: dx = -g * y^2."""
+    return [c.op.Neg(c.op.Mul(g, c.op.Mul(c.y, c.y)))]
 
 
 def exp(c: Context, g: str) -> Cotangents:
@@ -222,11 +136,47 @@ def relu(c: Context, g: str) -> Cotangents:
     return [c.op.Mul(g, c.op.Sign(c.y))]
 
 
+def _bent(c: Context, g: str, above: str, below: str) -> Cotangents:
+    """dx = g * (slope above where x > 0, else slope below)."""
+    return [c.op.Mul(g, c.op.Where(c.op.Greater(c.x(), c.like(0)), above, below))]
+
+
 def leaky_relu(c: Context, g: str) -> Cotangents:
-    """`y = x where x > 0, else a * x`: dx = g * (a + (1 - a) * [x > 0])."""
-    a = c.attribute("alpha", 0.01)
-    above = c.op.Sign(c.op.Relu(c.x()))
-    return [c.op.Mul(g, c.op.Add(c.op.Mul(above, c.like(1 - a)), c.like(a)))]
+    """`y = x where x > 0, else a * x`: dx = g * (1 where x > 0, else a)."""
+    return _bent(c, g, c.like(1), c.like(c.attribute("alpha", 0.01)))
+
+
+def prelu(c: Context, g: str) -> Cotangents:
+    """`y = x where x > 0, else a * x, a constant`: dx = g * (1 where x > 0, else a)."""
+    c.only(0)
+    return _bent(c, g, c.like(1), c.x(1))
+
+
+def elu(c: Context, g: str) -> Cotangents:
+    """`y = x where x > 0, else a * (e^x - 1)`: dx = g * (1 where x > 0, else y + a)."""
+    return _bent(c, g, c.like(1), c.op.Add(c.y, c.like(c.attribute("alpha", 1.0))))
+
+
+def celu(c: Context, g: str) -> Cotangents:
+    """`y = x where x > 0, else a * (e^(x / a) - 1)`: dx = g * (1 where x > 0, else y / a + 1)."""
+    return _bent(c, g, c.like(1), c.op.Add(c.op.Mul(c.y, c.like(1 / c.attribute("alpha", 1.0))), c.like(1)))
+
+
+def selu(c: Context, g: str) -> Cotangents:
+    """`y = s * x where x > 0, else s * a * (e^x - 1)`: dx = g * (s where x > 0, else y + s * a)."""
+    a, s = c.attribute("alpha", 1.6732632423543772), c.attribute("gamma", 1.0507009873554805)
+    return _bent(c, g, c.like(s), c.op.Add(c.y, c.like(s * a)))
+
+
+def softplus(c: Context, g: str) -> Cotangents:
+    """`y = ln(1 + e^x)`: dx = g / (1 + e^-x)."""
+    return [c.op.Mul(g, c.op.Sigmoid(c.x()))]
+
+
+def softsign(c: Context, g: str) -> Cotangents:
+    """`y = x / (1 + |x|)`: dx = g / (1 + |x|)^2."""
+    below = c.op.Add(c.op.Abs(c.x()), c.like(1))
+    return [c.op.Div(g, c.op.Mul(below, below))]
 
 
 def clip(c: Context, g: str) -> Cotangents:
@@ -273,11 +223,44 @@ def hard_swish(c: Context, g: str) -> Cotangents:
     return [c.op.Mul(g, c.op.Add(h, slope))]
 
 
+def mish(c: Context, g: str) -> Cotangents:
+    """`y = x * t, t = tanh(ln(1 + e^x))`: dx = g * (t + x * (1 - t^2) / (1 + e^-x))."""
+    t = c.op.Tanh(c.op.Softplus(c.x()))
+    rest = c.op.Sub(c.like(1), c.op.Mul(t, t))
+    return [c.op.Mul(g, c.op.Add(t, c.op.Mul(c.op.Mul(c.x(), rest), c.op.Sigmoid(c.x()))))]
+
+
+def gelu(c: Context, g: str) -> Cotangents:
+    """`y = x * P(x)`, P the normal distribution: dx = g * (P + x * p), p = P'.
+
+    P = (1 + erf(x / sqrt(2))) / 2, or by approximation (1 + tanh u) / 2, u = sqrt(2 / pi) * (x + 0.044715 * x^3).
+    """
+    x, half = c.x(), c.like(0.5)
+    square = c.op.Mul(x, x)
+    if c.attribute("approximate", "none") == "none":
+        bent = c.op.Erf(c.op.Mul(x, c.like(np.sqrt(0.5))))
+        p = c.op.Mul(c.op.Exp(c.op.Mul(square, c.like(-0.5))), c.like(np.sqrt(0.5 / np.pi)))
+    else:
+        a = np.sqrt(2 / np.pi)
+        u = c.op.Mul(x, c.op.Add(c.op.Mul(square, c.like(0.044715 * a)), c.like(a)))
+        bent = c.op.Tanh(u)
+        slope = c.op.Add(c.op.Mul(square, c.like(3 * 0.044715 * a)), c.like(a))
+        p = c.op.Mul(half, c.op.Mul(c.op.Sub(c.like(1), c.op.Mul(bent, bent)), slope))
+    whole = c.op.Mul(half, c.op.Add(c.like(1), bent))
+    return [c.op.Mul(g, c.op.Add(whole, c.op.Mul(x, p)))]
+
+
 def softmax(c: Context, g: str) -> Cotangents:
     """`y_i = e^x_i / sum_j e^x_j along an axis`: dx = y * (g - sum(g * y))."""
     axis = c.ints(c.attribute("axis", -1))
     both = c.op.ReduceSum(c.op.Mul(g, c.y), axis, keepdims=1)
     return [c.op.Mul(c.y, c.op.Sub(g, both))]
+
+
+def log_softmax(c: Context, g: str) -> Cotangents:
+    """`y = x - ln sum_j e^x_j along an axis`: dx = g - e^y * sum(g)."""
+    both = c.op.ReduceSum(g, c.ints(c.attribute("axis", -1)), keepdims=1)
+    return [c.op.Sub(g, c.op.Mul(c.op.Exp(c.y), both))]
 
 
 def batch_normalization(c: Context, g: str) -> Cotangents:
@@ -286,6 +269,54 @@ def batch_normalization(c: Context, g: str) -> Cotangents:
     scale = c.value(1) / np.sqrt(c.value(4) + c.attribute("epsilon", 1e-5))
     rank = len(c.shape(c.x()))
     return [c.op.Mul(g, c.like(scale.reshape(-1, *[1] * (rank - 2))))]
+
+
+def _standardized(c: Context, h: str, x: str, axes: list[int], n: int) -> str:
+    """`z = (x - m) / sqrt(v + e)`, m the mean and v the variance of n cells, h its cotangent.
+
+    dx = (h - mean(h) - z * mean(h * z)) / sqrt(v + e).
+    """
+    centred = c.op.Sub(x, mean(c, x, axes, n))
+    variance = mean(c, c.op.Mul(centred, centred), axes, n)
+    deviation = c.op.Sqrt(c.op.Add(variance, c.like(c.attribute("epsilon", 1e-5))))
+    z = c.op.Div(centred, deviation)
+    shared = c.op.Add(mean(c, h, axes, n), c.op.Mul(z, mean(c, c.op.Mul(h, z), axes, n)))
+    return c.op.Div(c.op.Sub(h, shared), deviation)
+
+
+def layer_normalization(c: Context, g: str) -> Cotangents:
+    """`y = z * s + b, z = x standardized over the last axes, s and b constant`: `_standardized` with h = g * s."""
+    c.only(0)
+    rank = len(c.shape(c.x()))
+    axes = list(range(c.attribute("axis", -1) % rank, rank))
+    n = int(np.prod(c.sizes(c.x(), axes)))
+    return [_standardized(c, c.op.Mul(g, c.x(1)), c.x(), axes, n)]
+
+
+def instance_normalization(c: Context, g: str) -> Cotangents:
+    """`y = z * s + b, z = each channel of each image standardized`: `_standardized` with h = g * s."""
+    c.only(0)
+    axes = list(range(2, len(c.shape(c.x()))))
+    n = int(np.prod(c.sizes(c.x(), axes)))
+    scale = c.like(c.value(1).reshape(-1, *[1] * len(axes)))
+    return [_standardized(c, c.op.Mul(g, scale), c.x(), axes, n)]
+
+
+def local_response_normalization(c: Context, g: str) -> Cotangents:
+    """`y = x * q^-b, q = k + a / n * B x^2`, B the sum over n neighbouring channels.
+
+    dx = g * q^-b - 2 a b / n * x * B^T(g * x * q^(-b-1)). B is a band of ones, applied as a convolution of size 1.
+    """
+    (channels,) = c.sizes(c.x(), [1])
+    n, rank = c.attribute("size", 1), len(c.shape(c.x()))
+    a, b, k = c.attribute("alpha", 1e-4), c.attribute("beta", 0.75), c.attribute("bias", 1.0)
+    away = np.arange(channels) - np.arange(channels)[:, None]
+    band = ((away >= -((n - 1) // 2)) & (away <= n // 2)).reshape(channels, channels, *[1] * (rank - 2))
+    squares = c.op.Conv(c.op.Mul(c.x(), c.x()), c.like(a / n * band))
+    q = c.op.Add(squares, c.like(k))
+    scaled = c.op.Mul(g, c.op.Pow(q, c.like(-b)))
+    shared = c.op.Conv(c.op.Div(c.op.Mul(scaled, c.x()), q), c.like(2 * a * b / n * band.swapaxes(0, 1)))
+    return [c.op.Sub(scaled, c.op.Mul(c.x(), shared))]
 
 
 # Linear algebra
@@ -375,18 +406,33 @@ def split(c: Context, *g: str | None) -> Cotangents:
 
 
 def slices(c: Context, g: str) -> Cotangents:
-    """`y = x[start:end]` along some axes, in steps of 1: dx = g with zeros around it."""
+    """`y = x[start:end:step]` along some axes: dx = g with zeros around it, and between where the step is not 1."""
     c.only(0)
     starts, rank = c.integers(1, "starts") or [], len(c.shape(c.x()))
     axes = [a % rank for a in c.integers(3, "axes") or range(len(starts))]
-    if set(c.integers(4, "steps") or [1]) != {1}:
-        raise c.refusal("its step is not 1")
-    before, after = [0] * rank, [0] * rank
-    for axis, start in zip(axes, starts, strict=True):
+    steps = c.integers(4, "steps") or [1] * len(axes)
+    before, after, sizes = [0] * rank, [0] * rank, list(c.shape(c.y))
+    for axis, start, step in zip(axes, starts, steps, strict=True):
         whole, part = c.sizes(c.x(), [axis])[0], c.sizes(c.y, [axis])[0]
-        before[axis] = min(max(start + whole if start < 0 else start, 0), whole)
-        after[axis] = whole - part - before[axis]
+        first = min(max(start + whole if start < 0 else start, 0), whole - (step < 0))
+        if step < 0:
+            g = c.op.Slice(g, c.ints(-1), c.ints(np.iinfo(np.int64).min), c.ints(axis), c.ints(-1))
+            first += (part - 1) * step
+        if abs(step) > 1:
+            g = _stretched(c, g, axis, abs(step), sizes)
+        before[axis], after[axis] = first, whole - first - (sizes[axis] or 0)
     return [c.op.Pad(g, c.ints(*before, *after))]
+
+
+def _stretched(c: Context, g: str, axis: int, step: int, sizes: list[int | None]) -> str:
+    """The cells of g, of these sizes, with step - 1 zeros between each two along an axis."""
+    n = (sizes[axis] or 0) * step
+    trail = [0] * (len(sizes) + 1)
+    trail[axis + 1] = step - 1
+    spread = c.op.Pad(c.op.Unsqueeze(g, c.ints(axis + 1)), c.ints(*[0] * len(trail), *trail))
+    merged = c.op.Reshape(spread, c.ints(*[0] * axis, n, *sizes[axis + 1 :]))
+    sizes[axis] = n - step + 1
+    return c.op.Slice(merged, c.ints(0), c.ints(n - step + 1), c.ints(axis))
 
 
 def pad(c: Context, g: str) -> Cotangents:
@@ -400,6 +446,55 @@ def pad(c: Context, g: str) -> Cotangents:
     places = [(a, b, e) for a, b, e in zip(axes, pads, pads[len(axes) :], strict=False) if b or e]
     starts, ends = [b for _, b, _ in places], [-e or np.iinfo(np.int64).max for _, _, e in places]
     return [c.op.Slice(g, c.ints(*starts), c.ints(*ends), c.ints(*[a for a, _, _ in places]))]
+
+
+def expand(c: Context, g: str) -> Cotangents:
+    """`y = x, repeated along axes of size 1`: dx = g summed over them."""
+    return [unbroadcast(c, g, c.x())]
+
+
+def tile(c: Context, g: str) -> Cotangents:
+    """`y = x, r times along each axis`: dx = the sum of the r pieces of g."""
+    repeats = [int(r) for r in c.value(1)]
+    pieces = chain.from_iterable(zip(repeats, c.shape(c.x()), strict=True))
+    cut = c.op.Reshape(g, c.ints(*pieces))
+    return [c.op.ReduceSum(cut, c.ints(*range(0, 2 * len(repeats), 2)), keepdims=0)]
+
+
+def gather(c: Context, g: str) -> Cotangents:
+    """`y = x[..., i, ...], i indices along an axis`: dx = zeros, to which g is added at i."""
+    c.only(0)
+    rank, places = len(c.shape(c.x())), len(c.shape(c.x(1)))
+    axis = c.attribute("axis", 0) % rank
+    others = [a for a in range(rank) if a != axis]
+    moved = [a + (places - 1) * (a > axis) for a in others]
+    nothing, g = zeros_like(c, c.x()), c.op.Transpose(g, perm=[*range(axis, axis + places), *moved])
+    nothing = c.op.Transpose(nothing, perm=[axis, *others])
+    dx = c.op.ScatterND(nothing, c.op.Unsqueeze(c.x(1), c.ints(-1)), g, reduction="add")
+    return [c.op.Transpose(dx, perm=[int(i) for i in np.argsort([axis, *others])])]
+
+
+def gather_nd(c: Context, g: str) -> Cotangents:
+    """`y = x[i], i tuples of indices`: dx = zeros, to which g is added at i."""
+    c.only(0)
+    if c.attribute("batch_dims", 0):
+        raise c.refusal("its indices differ from image to image")
+    return [c.op.ScatterND(zeros_like(c, c.x()), c.x(1), g, reduction="add")]
+
+
+def depth_to_space(c: Context, g: str) -> Cotangents:
+    """`y = channels laid out as blocks of b x b cells`: dx = the blocks of g as channels."""
+    b = c.attribute("blocksize", 1)
+    if c.attribute("mode", "DCR") == "DCR":
+        return [c.op.SpaceToDepth(g, blocksize=b)]
+    channels, height, width = c.sizes(c.x(), [1, 2, 3])
+    cut = c.op.Reshape(g, c.ints(-1, channels // b**2, height, b, width, b))
+    return [reshaped(c, c.op.Transpose(cut, perm=[0, 1, 3, 5, 2, 4]), c.x())]
+
+
+def space_to_depth(c: Context, g: str) -> Cotangents:
+    """`y = blocks of b x b cells laid out as channels`: dx = the channels of g as blocks."""
+    return [c.op.DepthToSpace(g, blocksize=c.attribute("blocksize", 1))]
 
 
 # Reductions
@@ -436,187 +531,33 @@ def reduce_mean(c: Context, g: str) -> Cotangents:
     return [_spread(c, c.op.Mul(g, c.like(1 / n)), axes)]
 
 
+def reduce_max(c: Context, g: str) -> Cotangents:
+    """`y = max or min of x over some axes`: dx = g * [x = y] / n, n the number of cells that are equal to y."""
+    return [_largest(c, g, _reduced(c))]
+
+
+def global_max_pool(c: Context, g: str) -> Cotangents:
+    """`y = max of x over the cells of a feature map`: dx = g * [x = y] / n, n the cells that are equal to y."""
+    return [_largest(c, g, list(range(2, len(c.shape(c.x())))))]
+
+
+def _largest(c: Context, g: str, axes: list[int]) -> str:
+    kind = helper.np_dtype_to_tensor_dtype(c.graph.dtype(c.x()))
+    chosen = c.op.Cast(c.op.Equal(c.x(), _spread(c, c.y, axes)), to=kind)
+    n = c.op.ReduceSum(chosen, c.ints(*axes), keepdims=1)
+    return c.op.Mul(_spread(c, g, axes), c.op.Div(chosen, n))
+
+
+def reduce_l2(c: Context, g: str) -> Cotangents:
+    """`y = sqrt(sum of x^2 over some axes)`: dx = g * x / y."""
+    return [c.op.Mul(_spread(c, c.op.Div(g, c.y), _reduced(c)), c.x())]
+
+
 def global_average_pool(c: Context, g: str) -> Cotangents:
     """`y = mean of x over the n cells of a feature map`: dx = g / n, repeated."""
     axes = list(range(2, len(c.shape(c.x()))))
     n = float(np.prod(c.sizes(c.x(), axes)))
     return [_spread(c, c.op.Mul(g, c.like(1 / n)), axes)]
-
-
-# Sliding windows
-
-
-def _spatial(c: Context) -> list[int]:
-    return c.sizes(c.x(), range(2, len(c.shape(c.x()))))
-
-
-def _untouched(c: Context, w: Window) -> list[int]:
-    """How many cells at the end of x no window covers, per axis; negative where windows reach over it."""
-    cells = c.sizes(c.y, range(2, len(c.shape(c.y))))
-    parts = zip(_spatial(c), cells, w.stride, w.reach, w.begin, w.end, strict=True)
-    return [n + b + e - (m - 1) * s - r - 1 for n, m, s, r, b, e in parts]
-
-
-def conv(c: Context, g: str) -> Cotangents:
-    """`y = W * x + b`, * the convolution: dx = its transpose on g by the very same W, padded to the size of x."""
-    c.only(0)
-    w = c.window()
-    dx = c.op.ConvTranspose(
-        g,
-        c.x(1),
-        group=c.attribute("group", 1),
-        kernel_shape=w.kernel,
-        strides=w.stride,
-        dilations=w.dilation,
-        pads=w.begin + w.end,
-        output_padding=_untouched(c, w),
-    )
-    return [dx]
-
-
-def conv_transpose(c: Context, g: str) -> Cotangents:
-    """`y = the transposed convolution of x by W`: dx = W * g, * the convolution, by the same W."""
-    c.only(0)
-    if c.attribute("auto_pad", "NOTSET") != "NOTSET" or "output_shape" in c.attributes:
-        raise c.refusal("its padding is automatic")
-    w = c.window()
-    dx = c.op.Conv(
-        g,
-        c.x(1),
-        group=c.attribute("group", 1),
-        kernel_shape=w.kernel,
-        strides=w.stride,
-        dilations=w.dilation,
-        pads=w.begin + w.end,
-    )
-    beyond = _spare(c, w)
-    if any(beyond):
-        axes = range(2, 2 + len(beyond))
-        dx = c.op.Slice(dx, c.ints(*[0] * len(beyond)), c.ints(*_spatial(c)), c.ints(*axes))
-    return [dx]
-
-
-def _spare(c: Context, w: Window) -> list[int]:
-    """How many cells too many the convolution of conv_transpose's g gives, because of output_padding."""
-    sizes = c.sizes(c.y, range(2, len(c.shape(c.y))))
-    parts = zip(sizes, _spatial(c), w.stride, w.reach, w.begin, w.end, strict=True)
-    return [(m + b + e - r - 1) // s + 1 - n for m, n, s, r, b, e in parts]
-
-
-def _pooling(c: Context) -> Window:
-    """The window of a pooling; refused where its last one would lie wholly beyond the input.
-
-    ONNX's shape inference counts such a window in ceil mode and ONNX Runtime does not.
-    """
-    w = c.window()
-    cells = c.sizes(c.y, range(2, len(c.shape(c.y))))
-    parts = zip(_spatial(c), cells, w.stride, w.begin, strict=True)
-    if any((m - 1) * s >= n + b for n, m, s, b in parts):
-        raise c.refusal("its last window lies beyond the input")
-    return w
-
-
-def max_pool(c: Context, g: str, *indices: str) -> Cotangents:
-    """`y = x[indices]`: dx = zeros, to which g is added at the indices that the pooling itself reports."""
-    _pooling(c)
-    if c.attribute("storage_order", 0):
-        raise c.refusal("its indices are in column order")
-    if len(c.node.output) < 2:
-        c.node.output.append(c.builder.fresh("indices"))
-    flat = c.ints(-1)
-    count = c.op.Reshape(c.op.Size(c.x()), flat)
-    nothing = helper.make_tensor("zero", helper.np_dtype_to_tensor_dtype(c.graph.dtype(c.x())), [1], [0])
-    dx = c.op.ScatterElements(
-        c.op.ConstantOfShape(count, value=nothing),
-        c.op.Reshape(c.node.output[1], flat),
-        c.op.Reshape(g, flat),
-        axis=0,
-        reduction="add",
-    )
-    return [reshaped(c, dx, c.x())]
-
-
-def average_pool(c: Context, g: str) -> Cotangents:
-    """`y = sum of a window / n`: dx = the transposed convolution of g / n by ones, channel by channel.
-
-    n differs at the edges where padding is not counted, or where a window reaches over the end (ceil mode).
-    """
-    w = _pooling(c)
-    over = _untouched(c, w)
-    n = _counts(c, w)
-    g = c.op.Div(g, c.like(n if n.min() != n.max() else n.max()))
-    cells = c.sizes(c.y, range(2, len(c.shape(c.y))))
-    dx = c.op.ConvTranspose(
-        c.op.Reshape(g, c.ints(-1, 1, *cells)),
-        c.like(np.ones((1, 1, *w.kernel))),
-        kernel_shape=w.kernel,
-        strides=w.stride,
-        dilations=w.dilation,
-        pads=[*w.begin, *(e + max(-o, 0) for e, o in zip(w.end, over, strict=True))],
-        output_padding=[max(o, 0) for o in over],
-    )
-    return [reshaped(c, dx, c.x())]
-
-
-def _counts(c: Context, w: Window) -> Array:
-    """The number of cells that each window averages, [h,w]."""
-    padded = c.attribute("count_include_pad", 0)
-    cells = c.sizes(c.y, range(2, len(c.shape(c.y))))
-    counts = []
-    for i, (n, m) in enumerate(zip(_spatial(c), cells, strict=True)):
-        first = np.arange(m)[:, None] * w.stride[i] - w.begin[i]
-        taps = first + np.arange(w.kernel[i]) * w.dilation[i]
-        low, high = (-w.begin[i], n + w.end[i]) if padded else (0, n)
-        counts.append(((taps >= low) & (taps < high)).sum(1))
-    return np.asarray(reduce(np.multiply.outer, counts))
-
-
-def resize(c: Context, g: str) -> Cotangents:
-    """`y = P x Q^T, whatever the interpolation, for it is linear and separable`: dx = P^T g Q.
-
-    P and Q are constant: `interpolation` asks the operator itself for them.
-    """
-    c.only(0)
-    rank = len(c.shape(c.x()))
-    if rank != 4 or c.shape(c.x())[1] != c.shape(c.y)[1]:
-        raise c.refusal("only resizing of height and width has a rule")
-    for axis in (2, 3):
-        p = interpolation(c.node, c.graph, axis)
-        if p is None:
-            continue
-        g = c.op.MatMul(c.like(p.T), g) if axis == 2 else c.op.MatMul(g, c.like(p))
-    return [g]
-
-
-def interpolation(node: NodeProto, graph: Graph, axis: int) -> Array | None:
-    """The matrix [outputs, inputs] by which a Resize acts along an axis: its answer to the identity.
-
-    None where it leaves the axis as it is. Raises `UnsupportedOperator` for a crop or an unknown size.
-    """
-    n, m = graph.shapes[node.input[0]][axis], graph.shapes[node.output[0]][axis]
-    has = attributes(node)
-    if n is None or m is None or has.get("coordinate_transformation_mode") == "tf_crop_and_resize":
-        raise UnsupportedOperator(node.op_type, "it crops, or a size is not known")
-    if n == m:
-        return None
-    scales = graph.value(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-    axes = [a % 4 for a in has.pop("axes", range(4))]
-    has.pop("keep_aspect_ratio_policy", None)
-    builder = Builder()
-    if scales is None:
-        target = ("", "", builder.constant(np.array([1, 1, n, m], np.int64)))
-    else:
-        scale = np.array([1, 1, 1, scales[axes.index(axis)]], np.float32)
-        target = ("", builder.constant(scale), "")
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, n, n])]
-    output = builder.write("Resize", ("x", *target), 1, **has)[0]
-    outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, 1, n, m])]
-    weights = list(builder.constants.values())
-    made = helper.make_graph(builder.nodes, "resize", inputs, outputs, weights)
-    imports = graph.model.opset_import or [helper.make_opsetid("", OPSET)]
-    model: onnx.ModelProto = helper.make_model(made, opset_imports=imports, ir_version=8)
-    answer = evaluate(model, {"x": np.eye(n, dtype=np.float32)[None, None]})[output]
-    return np.asarray(answer[0, 0].T)
 
 
 RULES: dict[str, Rule] = {
@@ -628,46 +569,74 @@ RULES: dict[str, Rule] = {
     "BatchNormalization": batch_normalization,
     "Cast": cast,
     "Ceil": zero,
+    "Celu": celu,
     "Clip": clip,
     "Concat": concat,
     "Conv": conv,
     "ConvTranspose": conv_transpose,
+    "DepthToSpace": depth_to_space,
     "Div": div,
     "Dropout": dropout,
+    "Elu": elu,
     "Erf": erf,
     "Exp": exp,
+    "Expand": expand,
     "Flatten": reshape,
     "Floor": zero,
+    "Gather": gather,
+    "GatherND": gather_nd,
+    "Gelu": gelu,
     "Gemm": gemm,
     "GlobalAveragePool": global_average_pool,
+    "GlobalMaxPool": global_max_pool,
     "HardSigmoid": hard_sigmoid,
     "HardSwish": hard_swish,
     "Identity": identity,
+    "InstanceNormalization": instance_normalization,
+    "LRN": local_response_normalization,
+    "LayerNormalization": layer_normalization,
     "LeakyRelu": leaky_relu,
     "Log": log,
+    "LogSoftmax": log_softmax,
     "MatMul": matmul,
+    "Max": maximum,
     "MaxPool": max_pool,
+    "Mean": average,
+    "Min": maximum,
+    "Mish": mish,
     "Mul": mul,
     "Neg": neg,
+    "PRelu": prelu,
     "Pad": pad,
     "Pow": power,
+    "Reciprocal": reciprocal,
+    "ReduceL2": reduce_l2,
+    "ReduceMax": reduce_max,
     "ReduceMean": reduce_mean,
+    "ReduceMin": reduce_max,
     "ReduceSum": reduce_sum,
     "Relu": relu,
     "Reshape": reshape,
     "Resize": resize,
     "Round": zero,
+    "Selu": selu,
     "Shape": zero,
     "Sigmoid": sigmoid,
     "Sign": zero,
     "Size": zero,
     "Slice": slices,
     "Softmax": softmax,
+    "Softplus": softplus,
+    "Softsign": softsign,
+    "SpaceToDepth": space_to_depth,
     "Split": split,
     "Sqrt": root,
     "Squeeze": reshape,
     "Sub": sub,
+    "Sum": total,
     "Tanh": tanh,
+    "Tile": tile,
     "Transpose": transpose,
     "Unsqueeze": reshape,
+    "Where": where,
 }

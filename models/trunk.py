@@ -6,7 +6,8 @@ and `verify` runs the same module in PyTorch. Where the pixels come from and wha
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -15,6 +16,8 @@ from onnx_ir.passes import Sequential
 from onnx_ir.passes import common as passes
 from onnxscript import optimizer
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from models.graph import OPSET
 from service.manifest import Preprocessing
@@ -58,6 +61,41 @@ class Trunk(nn.Module):
         return (logits, *(taps[name] for name in self.layers))
 
 
+class AdaptivePooling(TorchFunctionMode):
+    """Writes adaptive average pooling as what it is: the exporter would write it as arithmetic on indices."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call a function of torch, or the pooling in its place."""
+        act = adaptive_average if function is F.adaptive_avg_pool2d else function
+        return act(*args, **(kwargs or {}))
+
+
+def adaptive_average(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
+    """`y = P x Q^T`: cell i of m averages the cells from floor(i n / m) to ceil((i + 1) n / m) of n."""
+    asked = (output_size, output_size) if isinstance(output_size, int) else output_size
+    sizes = (input.shape[-2], input.shape[-1])
+    cells = [m or n for m, n in zip(asked, sizes, strict=True)]
+    if cells == [1, 1]:
+        return input.mean((-2, -1), keepdim=True)
+    if not any(n % m for n, m in zip(sizes, cells, strict=True)):
+        return F.avg_pool2d(input, [n // m for n, m in zip(sizes, cells, strict=True)])
+    p, q = (_averages(n, m).to(input.dtype) for n, m in zip(sizes, cells, strict=True))
+    return p @ (input @ q.T.contiguous())
+
+
+def _averages(n: int, m: int) -> Tensor:
+    """The matrix [m,n] that averages n cells into m."""
+    begin, end = ([i * n // m for i in range(m)], [-(-(i + 1) * n // m) for i in range(m)])
+    rows = [[(a <= j < b) / (b - a) for j in range(n)] for a, b in zip(begin, end, strict=True)]
+    return torch.tensor(rows)
+
+
 def trace(network: nn.Module, how: Preprocessing, layers: Sequence[str]) -> onnx.ModelProto:
     """The trunk as an ONNX model with a symbolic batch N.
 
@@ -68,18 +106,20 @@ def trace(network: nn.Module, how: Preprocessing, layers: Sequence[str]) -> onnx
     trunk = Trunk(network.cpu(), how, layers).eval()
     example = torch.zeros(2, how.height, how.width, 3, dtype=torch.uint8)
     _check(trunk, example)
+    batch = {PIXELS: {0: torch.export.Dim("N")}}
     with warnings.catch_warnings(), torch.no_grad():
         # torch 2.13's exporter copies its own deprecated LeafSpec
         warnings.filterwarnings("ignore", r".*LeafSpec.*is deprecated", FutureWarning)
+        with AdaptivePooling():
+            captured = torch.export.export(trunk, (example,), dynamic_shapes=batch)
         program = torch.onnx.export(
-            trunk,
-            (example,),
+            captured,
             dynamo=True,
             optimize=False,
             opset_version=OPSET,
             input_names=[PIXELS],
             output_names=[LOGITS, *layers],
-            dynamic_shapes={PIXELS: {0: torch.export.Dim("N")}},
+            dynamic_shapes=batch,
             verbose=False,
         )
     assert program is not None

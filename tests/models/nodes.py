@@ -11,21 +11,22 @@ from models.autodiff import tail
 from models.graph import OPSET, Array, Graph, run
 
 Inputs = Sequence[Array | None]
+SINCE = {"Gelu": 20}  # operators that are younger than OPSET
 
 
 def model(
-    operator: str, inputs: Inputs, attributes: Mapping[str, Any], double: bool = False, outputs: int = 1
+    operator: str, inputs: Inputs, attributes: Mapping[str, Any], double: bool = False, outputs: int = 1, at: int = 0
 ) -> onnx.ModelProto:
-    """A model y = operator(x, ...): the first input has a symbolic batch, the others are stored."""
+    """A model y = operator(..., x, ...): input number `at` is x and has a symbolic batch, the others are stored."""
     kind = TensorProto.DOUBLE if double else TensorProto.FLOAT
     real = np.float64 if double else np.float32
-    names = ["x", *(f"c{i}" if c is not None else "" for i, c in enumerate(inputs[1:], 1))]
+    names = ["x" if i == at else f"c{i}" if c is not None else "" for i, c in enumerate(inputs)]
     stored = [
         numpy_helper.from_array(c.astype(real) if c.dtype.kind == "f" else c, name)
-        for name, c in zip(names[1:], inputs[1:], strict=True)
-        if c is not None
+        for name, c in zip(names, inputs, strict=True)
+        if c is not None and name != "x"
     ]
-    x = inputs[0]
+    x = inputs[at]
     assert x is not None
     made = [f"y{i}" for i in range(outputs)]
     node = helper.make_node(operator, names, made, **attributes)
@@ -33,7 +34,7 @@ def model(
     given = helper.make_tensor_value_info("x", kind, ["N", *x.shape[1:]])
     answer = helper.make_empty_tensor_value_info("logits")
     graph = helper.make_graph([node, asked], "one", [given], [answer], stored)
-    imports = [helper.make_opsetid("", OPSET)]
+    imports = [helper.make_opsetid("", max(OPSET, SINCE.get(operator, 0)))]
     return onnx.shape_inference.infer_shapes(helper.make_model(graph, opset_imports=imports, ir_version=8))
 
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.autodiff import tail
+from models.context import UnsupportedOperator
 from models.graph import Array, Graph, run
-from models.rules import RULES, UnsupportedOperator
+from models.rules import RULES
 from tests.models import nodes
 
 
@@ -31,12 +32,13 @@ def ints(*values: int) -> Array:
 
 @dataclass(frozen=True)
 class Case:
-    """An operator on given inputs (the first is differentiated) and the same in PyTorch."""
+    """An operator on given inputs (number `at` is differentiated) and the same in PyTorch."""
 
     torch: Callable[..., Tensor]
     inputs: Sequence[Array | None]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     outputs: int = 1
+    at: int = 0
 
 
 X = noise(2, 4, 6, 5)
@@ -94,9 +96,25 @@ def resize(x: Array, size: tuple[int, int], torch_mode: str, **attributes: Any) 
     return Case(lambda x, *_: F.interpolate(x, size, mode=torch_mode, **corners), (x, *target), attributes)
 
 
+def blocks(x: Tensor) -> Tensor:
+    """DepthToSpace by blocks of 2: the places in a block are the slowest of the channels."""
+    n, c, h, w = x.shape
+    return x.reshape(n, 2, 2, c // 4, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c // 4, 2 * h, 2 * w)
+
+
+def depths(x: Tensor) -> Tensor:
+    """SpaceToDepth by blocks of 2, the inverse."""
+    n, c, h, w = x.shape
+    return x.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 3, 5, 1, 2, 4).reshape(n, 4 * c, h // 2, w // 2)
+
+
 CASES: dict[str, list[Case]] = {
     "Abs": [Case(torch.abs, (X,))],
-    "Add": [Case(torch.add, (X, noise(4, 1, 5))), Case(torch.add, (X, X + 1))],
+    "Add": [
+        Case(torch.add, (X, noise(4, 1, 5))),
+        Case(torch.add, (X, X + 1)),
+        Case(torch.add, (X, noise(2, 1, 6, 1)), at=1),
+    ],
     "AveragePool": [
         pool("avg", X, 2, 2, 0, False, 0),
         pool("avg", X, 3, 2, 1, False, 0),
@@ -111,6 +129,7 @@ CASES: dict[str, list[Case]] = {
         )
     ],
     "Cast": [Case(lambda x: x.double(), (X,), {"to": 11})],
+    "Celu": [Case(lambda x: F.celu(x, 0.7), (X,), {"alpha": 0.7})],
     "Clip": [
         Case(lambda x, a, b: x.clamp(a, b), (X, np.float32(-0.5), np.float32(0.25))),
         Case(lambda x, b: x.clamp(max=b), (X, None, np.float32(0.25))),
@@ -125,28 +144,82 @@ CASES: dict[str, list[Case]] = {
         deconv(X, noise(4, 3, 3, 3), (0, 0), stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=1),
         deconv(X, noise(4, 2, 2, 3), (1, 1), stride=(2, 2), padding=(0, 1), dilation=(1, 1), groups=2),
     ],
-    "Div": [Case(torch.div, (X, noise(4, 1, 1, low=1, high=2)))],
+    "DepthToSpace": [
+        Case(lambda x: F.pixel_shuffle(x, 2), (X,), {"blocksize": 2, "mode": "CRD"}),
+        Case(blocks, (X,), {"blocksize": 2}),
+    ],
+    "Div": [
+        Case(torch.div, (X, noise(4, 1, 1, low=1, high=2))),
+        Case(torch.div, (X, noise(2, 4, 1, 1, low=1, high=2)), at=1),
+    ],
     "Dropout": [Case(lambda x: x, (X,))],
+    "Elu": [Case(lambda x: F.elu(x, 0.7), (X,), {"alpha": 0.7})],
     "Erf": [Case(torch.erf, (X,))],
     "Exp": [Case(torch.exp, (X,))],
+    "Expand": [
+        Case(lambda x, _: x.expand(2, 4, 6, 5), (noise(2, 4, 1, 1), ints(1, 4, 6, 5))),
+        Case(lambda x, _: x.expand(3, 2, 4, 5), (noise(2, 1, 5), ints(3, 1, 4, 1))),
+    ],
     "Flatten": [Case(lambda x: x.flatten(1), (X,))],
+    "Gather": [
+        Case(lambda x, _: x[:, 2], (X, np.array(2)), {"axis": 1}),
+        Case(lambda x, i: x[:, :, i], (X, np.array([[0, 5], [-1, 2]])), {"axis": 2}),
+        Case(lambda x, i: x[i], (X, ints(1, 1, 0)), {"axis": 0}),
+    ],
+    "GatherND": [Case(lambda x, i: x[i[..., 0], i[..., 1]], (X, np.array([[[0, 1], [1, 3]], [[0, 1], [0, -2]]])))],
+    "Gelu": [
+        Case(F.gelu, (2 * X,)),
+        Case(lambda x: F.gelu(x, approximate="tanh"), (2 * X,), {"approximate": "tanh"}),
+    ],
     "Gemm": [
         Case(lambda x, w, b: x @ w.T + b, (ROWS, noise(4, 5), noise(4)), {"transB": 1}),
         Case(lambda x, w: 0.5 * x @ w, (ROWS, noise(5, 4)), {"alpha": 0.5}),
         Case(lambda x, w: x.T @ w, (ROWS, noise(3, 4)), {"transA": 1}),
         Case(lambda x, w: x.T @ w.T, (ROWS, noise(4, 3)), {"transA": 1, "transB": 1}),
+        Case(lambda x, w: x @ w.T, (ROWS, noise(4, 5)), {"transB": 1}, at=1),
+        Case(lambda x, w: x.T @ w, (ROWS, noise(3, 4)), {"transA": 1}, at=1),
+        Case(lambda x, w, b: x @ w + 0.5 * b, (ROWS, noise(5, 4), noise(3, 4)), {"beta": 0.5}, at=2),
     ],
     "GlobalAveragePool": [Case(lambda x: x.mean((2, 3), keepdim=True), (X,))],
+    "GlobalMaxPool": [Case(lambda x: x.amax((2, 3), keepdim=True), (X,))],
     "HardSigmoid": [Case(F.hardsigmoid, (4 * X,), {"alpha": 1 / 6})],
     "HardSwish": [Case(F.hardswish, (4 * X,))],
     "Identity": [Case(lambda x: x, (X,))],
+    "InstanceNormalization": [
+        Case(lambda x, s, b: F.instance_norm(x, weight=s, bias=b), (X, noise(4), noise(4))),
+        Case(
+            lambda x, s, b: F.instance_norm(x, weight=s, bias=b, eps=0.1), (X[0], noise(6), noise(6)), {"epsilon": 0.1}
+        ),
+    ],
+    "LRN": [
+        Case(
+            lambda x: F.local_response_norm(x, 3, 2.0, 0.6, 1.5),
+            (X,),
+            {"size": 3, "alpha": 2.0, "beta": 0.6, "bias": 1.5},
+        ),
+        Case(lambda x: F.local_response_norm(x, 5, 0.5), (noise(2, 7, 3, 2),), {"size": 5, "alpha": 0.5}),
+    ],
+    "LayerNormalization": [
+        Case(lambda x, s, b: F.layer_norm(x, (5,), s, b), (X, noise(5), noise(5))),
+        Case(lambda x, s: F.layer_norm(x, (6, 5), s, eps=0.1), (X, noise(6, 5)), {"axis": 2, "epsilon": 0.1}),
+    ],
     "LeakyRelu": [Case(lambda x: F.leaky_relu(x, 0.1), (X,), {"alpha": 0.1})],
     "Log": [Case(torch.log, (POSITIVE,))],
+    "LogSoftmax": [
+        Case(lambda x: x.log_softmax(-1), (ROWS,)),
+        Case(lambda x: x.log_softmax(1), (X,), {"axis": 1}),
+    ],
     "MatMul": [
         Case(torch.matmul, (ROWS, noise(5, 4))),
         Case(torch.matmul, (X, noise(5, 3))),
         Case(torch.matmul, (X, noise(4, 5, 3))),
         Case(torch.matmul, (noise(2, 1, 6, 5), noise(4, 5, 3))),
+        Case(torch.matmul, (noise(3, 6), X), at=1),
+    ],
+    "Max": [
+        Case(torch.maximum, (X, noise(4, 1, 5, seed=5))),
+        Case(torch.maximum, (noise(4, 1, 5, seed=5), X), at=1),
+        Case(torch.maximum, (np.round(X), np.round(-X))),
     ],
     "MaxPool": [
         pool("max", X, 2, 2, 0, False, 1),
@@ -154,14 +227,29 @@ CASES: dict[str, list[Case]] = {
         pool("max", X, 3, 2, 0, True, 1),
         pool("max", X, 2, 1, 1, False, 2),
     ],
-    "Mul": [Case(torch.mul, (X, noise(1, 4, 1, 1))), Case(torch.mul, (X, X + 1))],
+    "Mean": [Case(lambda x, a, b: (x + a + b) / 3, (X, noise(4, 1, 5), noise(1)))],
+    "Min": [Case(torch.minimum, (X, noise(4, 1, 5, seed=5))), Case(torch.minimum, (np.round(X), np.round(-X)))],
+    "Mish": [Case(F.mish, (3 * X,))],
+    "Mul": [
+        Case(torch.mul, (X, noise(1, 4, 1, 1))),
+        Case(torch.mul, (X, X + 1)),
+        Case(torch.mul, (X, noise(2, 1, 6, 1)), at=1),
+    ],
     "Neg": [Case(torch.neg, (X,))],
+    "PRelu": [Case(lambda x, a: F.prelu(x, a.flatten()), (X, noise(4, 1, 1)))],
     "Pad": [Case(lambda x, _: F.pad(x, (1, 0, 2, 3)), (X, ints(0, 0, 2, 1, 0, 0, 3, 0)))],
     "Pow": [Case(torch.pow, (POSITIVE, np.float32(3))), Case(torch.pow, (POSITIVE, np.float32(0.5)))],
+    "Reciprocal": [Case(torch.reciprocal, (POSITIVE,))],
+    "ReduceL2": [Case(lambda x, _: x.norm(dim=1, keepdim=True), (X, ints(1)))],
+    "ReduceMax": [
+        Case(lambda x, _: x.amax((2, 3)), (X, ints(2, 3)), {"keepdims": 0}),
+        Case(lambda x, _: x.amax(1, keepdim=True), (np.concatenate([X, X], 1), ints(1))),
+    ],
     "ReduceMean": [
         Case(lambda x, _: x.mean((2, 3)), (X, ints(2, 3)), {"keepdims": 0}),
         Case(lambda x, _: x.mean((2, 3), keepdim=True), (X, ints(-1, -2))),
     ],
+    "ReduceMin": [Case(lambda x, _: x.amin((2, 3), keepdim=True), (X, ints(-1, -2)))],
     "ReduceSum": [Case(lambda x, _: x.sum(1), (X, ints(1)), {"keepdims": 0})],
     "Relu": [Case(torch.relu, (X,))],
     "Reshape": [
@@ -177,22 +265,35 @@ CASES: dict[str, list[Case]] = {
         ),
         resize(X, (11, 9), "bilinear", mode="linear", coordinate_transformation_mode="align_corners"),
     ],
+    "Selu": [Case(F.selu, (X,))],
     "Sigmoid": [Case(torch.sigmoid, (X,))],
     "Slice": [
         Case(lambda x, *_: x[:, :, 1:5, -3:], (X, ints(1, -3), ints(5, 99), ints(2, 3))),
         Case(lambda x, *_: x[:, 1:3], (X, ints(1), ints(3), ints(1), ints(1))),
+        Case(lambda x, *_: x[:, :, ::2, 1:5:3], (X, ints(0, 1), ints(9, 5), ints(2, 3), ints(2, 3))),
+        Case(lambda x, *_: x.flip(2)[:, :, :4:3], (X, ints(9), ints(1), ints(2), ints(-3))),
     ],
     "Softmax": [
         Case(lambda x: x.softmax(-1), (ROWS,)),
         Case(lambda x: x.softmax(1), (X,), {"axis": 1}),
     ],
+    "Softplus": [Case(F.softplus, (3 * X,))],
+    "Softsign": [Case(F.softsign, (3 * X,))],
+    "SpaceToDepth": [Case(depths, (noise(2, 3, 4, 6),), {"blocksize": 2})],
     "Split": [Case(lambda x, _: x[:, :1], (X, ints(1, 3)), {"axis": 1}, 2)],
     "Sqrt": [Case(torch.sqrt, (POSITIVE,))],
     "Squeeze": [Case(lambda x, _: x[:, :, 0, 0], (noise(2, 4, 1, 1), ints(2, 3)))],
-    "Sub": [Case(torch.sub, (X, noise(4, 1, 1)))],
+    "Sub": [Case(torch.sub, (X, noise(4, 1, 1))), Case(torch.sub, (X, noise(2, 4, 1, 1)), at=1)],
+    "Sum": [Case(lambda x, a, b: x + a + b, (X, noise(4, 1, 5), noise(1)))],
     "Tanh": [Case(torch.tanh, (X,))],
+    "Tile": [Case(lambda x, _: x.repeat(1, 2, 1, 3), (X, ints(1, 2, 1, 3)))],
     "Transpose": [Case(lambda x: x.permute(0, 3, 1, 2), (X,), {"perm": [0, 3, 1, 2]})],
     "Unsqueeze": [Case(lambda x, _: x[:, None, ..., None], (X, ints(1, 5)))],
+    "Where": [
+        Case(torch.where, (X > 0, X, noise(4, 1, 1)), at=1),
+        Case(torch.where, (X[:, :1] > 0, np.float32(0), X), at=2),
+        Case(torch.where, (X > 0, noise(2, 4, 1, 1), X), at=1),
+    ],
 }
 ZEROS = {"ArgMax", "ArgMin", "Ceil", "Floor", "Round", "Shape", "Sign", "Size"}
 PROVEN = [(name, case) for name, cases in CASES.items() for case in cases]
@@ -202,12 +303,12 @@ IDS = [f"{name}-{i}" for name, cases in CASES.items() for i, _ in enumerate(case
 def check(operator: str, case: Case) -> None:
     """Output and gradient of the graph equal PyTorch's, relative to their greatest magnitude."""
     given = [torch.from_numpy(np.asarray(x)) for x in case.inputs if x is not None]
-    x = given[0].clone().requires_grad_()
-    y = case.torch(x, *given[1:])
+    x = given[case.at].clone().requires_grad_()
+    y = case.torch(*given[: case.at], x, *given[case.at + 1 :])
     seed = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype)
     (expected,) = torch.autograd.grad((y * seed).sum(), x)
-    made = nodes.model(operator, case.inputs, case.attributes, outputs=case.outputs)
-    logits, found = nodes.gradient(made, given[0].numpy(), seed.numpy())
+    made = nodes.model(operator, case.inputs, case.attributes, outputs=case.outputs, at=case.at)
+    logits, found = nodes.gradient(made, given[case.at].numpy(), seed.numpy())
     np.testing.assert_allclose(logits, y.detach().numpy(), atol=2e-5, rtol=1e-4)
     scale = max(float(expected.abs().max()), 1e-6)
     assert found.shape == expected.shape
@@ -226,15 +327,16 @@ def test_a_rule_agrees_with_autograd(operator: str, case: Case) -> None:
 
 
 # Operators without a float64 kernel in ONNX Runtime. Of a linear one even far points give the exact slope.
-LINEAR = {"Conv", "ConvTranspose", "AveragePool", "GlobalAveragePool", "Resize"}
-SMOOTH = {"Erf", "HardSigmoid", "HardSwish"}
+LINEAR = {"Conv", "ConvTranspose", "AveragePool", "GlobalAveragePool", "Mean", "Resize"}
+SMOOTH = {"Celu", "Erf", "Gelu", "GlobalMaxPool", "HardSigmoid", "HardSwish", "LRN"}
+SMOOTH |= {"InstanceNormalization"}
 
 
 @pytest.mark.parametrize(("operator", "case"), PROVEN, ids=IDS)
 def test_a_rule_agrees_with_central_differences(operator: str, case: Case) -> None:
     """The derivative along a random direction is the slope between two points, in float64 where there is one."""
     double = operator not in LINEAR | SMOOTH | {"Cast"}
-    made = nodes.model(operator, case.inputs, case.attributes, double=double, outputs=case.outputs)
+    made = nodes.model(operator, case.inputs, case.attributes, double, case.outputs, case.at)
     graph, _ = tail(Graph(made), "x")
     real = np.float64 if double else np.float32
     step, tolerance = (1e-6, 1e-6) if double else (1.0, 1e-5)
@@ -243,7 +345,7 @@ def test_a_rule_agrees_with_central_differences(operator: str, case: Case) -> No
     with torch.no_grad():
         shape = case.torch(*(torch.as_tensor(c) for c in case.inputs if c is not None)).shape
     rng = np.random.default_rng(2)
-    x = np.asarray(case.inputs[0])
+    x = np.asarray(case.inputs[case.at])
     direction, seed = rng.uniform(-1, 1, x.shape), rng.uniform(-1, 1, shape)
     answers = {}
     for k in (1, 0, -1):

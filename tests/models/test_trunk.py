@@ -1,0 +1,60 @@
+"""How a network is written down, and that its tail can follow."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.autodiff import tail
+from models.graph import Graph, run
+from models.trunk import Trunk, adaptive_average, trace
+from models.verify import difference
+from tests.models.networks import HOW
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, (6, None), [1, 4]])
+@pytest.mark.parametrize("n", [2, 5, 9])
+def test_adaptive_pooling_is_pytorchs(n: int, size: int | tuple[int, int | None]) -> None:
+    """Whether cells are whole windows, overlap, or are more than there were."""
+    x = torch.randn(2, 3, n, n + 1)
+    torch.testing.assert_close(adaptive_average(x, size), F.adaptive_avg_pool2d(x, size))
+
+
+class Head(nn.Module):
+    """What comes late in networks: uneven pooling, merging by a new axis, a choice by comparison, flattening."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 4, 3, 2)
+        self.left, self.right = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+        self.pool = nn.AdaptiveAvgPool2d((4, 3))
+        self.head = nn.Linear(48, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the output."""
+        x = self.stem(x)
+        both = torch.stack([self.left(x), self.right(x)]).sum(0)
+        both = torch.where(both > 0, both, 0.1 * both)
+        return self.head(torch.flatten(self.pool(both), 1))
+
+
+@pytest.mark.parametrize("layer", ["stem", "left", "pool"])
+def test_sizes_and_stacks_from_before_the_cut_are_made_anew(layer: str) -> None:
+    """What crosses the cut has a batch axis, and the gradient is PyTorch's."""
+    network = Head().eval()
+    layers = ("stem", "left", "right", "pool")
+    graph = Graph(trace(network, HOW, layers))
+    assert not {"Gather", "GatherND"} & {node.op_type for node in graph.nodes}
+    made, names = tail(graph, layer)
+    assert set(names) == ({"right"} if layer == "left" else set())
+    pixels = torch.randint(0, 256, (3, HOW.height, HOW.width, 3), dtype=torch.uint8)
+    logits, *taps = Trunk(network, HOW, layers).requires_grad_(True)(pixels)
+    seed = torch.randn(logits.shape)
+    tap = dict(zip(layers, taps, strict=True))
+    (expected,) = torch.autograd.grad((logits * seed).sum(), tap[layer])
+    feeds = {name: tap[name].detach().numpy() for name in names}
+    answer = run(made, feeds | {"activations": tap[layer].detach().numpy(), "seed": seed.numpy()})
+    np.testing.assert_allclose(answer["logits"], logits.detach().numpy(), atol=1e-5)
+    assert difference(answer["gradients"], expected.numpy()) < 1e-5
