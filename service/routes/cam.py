@@ -17,7 +17,7 @@ from service.pipeline import Explanation
 from service.problems import documented
 from service.render import COLORMAPS, encode, heatmap, npy, overlay
 from service.request import REQUEST_BODY, image
-from service.routes.query import ModelQuery, Service, documented_formats, picture
+from service.routes.query import IMAGE_ERRORS, ModelQuery, Service, documented_formats, picture
 
 router = APIRouter(tags=["images"])
 
@@ -50,20 +50,7 @@ class CamQuery(ModelQuery):
     responses={
         200: {"content": documented_formats("jpeg", "png", "webp", "npy")},
         **documented(
-            errors.BadRequest,
-            errors.UnknownModel,
-            errors.UnknownLayer,
-            errors.UnknownClass,
-            errors.NotAcceptable,
-            errors.ImageTooLarge,
-            errors.NotAnImage,
-            errors.UnsupportedMediaType,
-            errors.BrokenImage,
-            errors.BadParameter,
-            errors.TargetAbsent,
-            errors.GradientsUnavailable,
-            errors.QueueFull,
-            errors.NotReady,
+            *IMAGE_ERRORS, errors.UnknownLayer, errors.UnknownClass, errors.TargetAbsent, errors.GradientsUnavailable
         ),
     },
     openapi_extra={"requestBody": REQUEST_BODY},

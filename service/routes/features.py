@@ -20,7 +20,7 @@ from service.pipeline import POOLS, Features
 from service.problems import documented
 from service.render import COLORMAPS, encode, grid, npy
 from service.request import REQUEST_BODY, image
-from service.routes.query import ModelQuery, Service, documented_formats, picture
+from service.routes.query import IMAGE_ERRORS, ModelQuery, Service, documented_formats, picture
 
 router = APIRouter(tags=["images"])
 
@@ -45,19 +45,7 @@ class FeaturesQuery(ModelQuery):
     response_model_exclude_none=True,
     responses={
         200: {"content": documented_formats("npy", "png", "jpeg", "webp")},
-        **documented(
-            errors.BadRequest,
-            errors.UnknownModel,
-            errors.UnknownLayer,
-            errors.NotAcceptable,
-            errors.ImageTooLarge,
-            errors.NotAnImage,
-            errors.UnsupportedMediaType,
-            errors.BrokenImage,
-            errors.BadParameter,
-            errors.QueueFull,
-            errors.NotReady,
-        ),
+        **documented(*IMAGE_ERRORS, errors.UnknownLayer),
     },
     openapi_extra={"requestBody": {**REQUEST_BODY, "required": False}},
 )

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import Field
 
-from service import errors
 from service.answers import BatchAnswer, PredictAnswer, predict_answer
 from service.errors import BadParameter, PerceptError
 from service.media import choose
@@ -15,7 +14,7 @@ from service.problems import Problem, describe, documented
 from service.render import encode, mask_overlay, mask_picture
 from service.repository import Model
 from service.request import REQUEST_BODY, images
-from service.routes.query import ModelQuery, Service, documented_formats, picture
+from service.routes.query import IMAGE_ERRORS, ModelQuery, Service, documented_formats, picture
 from service.tasks import mask
 
 router = APIRouter(tags=["images"])
@@ -43,18 +42,7 @@ class PredictQuery(ModelQuery):
     response_model_exclude_none=True,
     responses={
         200: {"content": documented_formats("png", "jpeg", "webp")},
-        **documented(
-            errors.BadRequest,
-            errors.UnknownModel,
-            errors.NotAcceptable,
-            errors.ImageTooLarge,
-            errors.NotAnImage,
-            errors.UnsupportedMediaType,
-            errors.BrokenImage,
-            errors.BadParameter,
-            errors.QueueFull,
-            errors.NotReady,
-        ),
+        **documented(*IMAGE_ERRORS),
     },
     openapi_extra={"requestBody": REQUEST_BODY},
 )

@@ -6,10 +6,25 @@ from fastapi import Depends, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from service import errors
 from service.media import MEDIA_TYPES
 from service.pipeline import Pipeline
 from service.repository import Model, Repository
 from service.settings import Settings
+
+# What any endpoint that takes an image may answer with.
+IMAGE_ERRORS = (
+    errors.BadRequest,
+    errors.UnknownModel,
+    errors.NotAcceptable,
+    errors.ImageTooLarge,
+    errors.NotAnImage,
+    errors.UnsupportedMediaType,
+    errors.BrokenImage,
+    errors.BadParameter,
+    errors.QueueFull,
+    errors.NotReady,
+)
 
 
 class State:
