@@ -41,12 +41,15 @@ class Model:
 
 
 class Repository:
-    """The models being served. `load` blocks and runs once, off the event loop; the rest is lookup."""
+    """The models being served. `load` blocks and runs once, off the event loop; the rest is lookup.
+
+    `default` is the model that is meant where none is named: as set, else the first classifier by name.
+    """
 
     def __init__(self, root: Path, plan: Plan, default: str | None = None) -> None:
         self.root, self.plan = root, plan
         self.refused: dict[str, str] = {}
-        self._default = default
+        self.default = default or ""
         self._models: Mapping[str, Mapping[int, Model]] = {}
         self._complete = False
 
@@ -54,14 +57,6 @@ class Repository:
     def models(self) -> Sequence[Model]:
         """The newest version of every model, by name."""
         return [self._models[name][max(self._models[name])] for name in sorted(self._models)]
-
-    @property
-    def default(self) -> str:
-        """The model that is meant where none is named: as set, else the first classifier, else the first by name."""
-        if self._default is not None or not self._models:
-            return self._default or ""
-        manifests = [model.manifest for model in self.models]
-        return min(manifests, key=lambda m: (m.task != "classification", m.name)).name
 
     def load(self) -> None:
         """Load every bundle below the root; refuse the broken ones, each with its reason."""
@@ -77,7 +72,9 @@ class Repository:
                 models.setdefault(folder.parent.name, {})[int(folder.name)] = model
                 log.info("bundle %s is served as %s", name, model.manifest.task)
         self._models, self._complete = models, True
-        if not models:
+        if models:
+            self.default = self.default or self._first()
+        else:
             log.error("no bundle to serve in %s", self.root)
 
     def close(self) -> None:
@@ -90,8 +87,8 @@ class Repository:
         """Raise `NotReady` with the reason while requests that name no model cannot be answered."""
         if not self._models:
             raise NotReady(self._why_nothing())
-        if self._default is not None and self._default not in self._models:
-            raise NotReady(f"the default model {self._default!r} is not served")
+        if self.default not in self._models:
+            raise NotReady(f"the default model {self.default!r} is not served")
 
     def versions(self, name: str) -> Sequence[int]:
         """The served versions of a model, ascending; empty where there is none of that name."""
@@ -112,6 +109,11 @@ class Repository:
         if version is not None and version not in versions:
             raise UnknownModel(f"model {name!r} has no version {version}; it has {sorted(versions)}")
         return versions[max(versions) if version is None else version]
+
+    def _first(self) -> str:
+        """The first classifier by name, else the first model by name."""
+        manifests = [model.manifest for model in self.models]
+        return min(manifests, key=lambda m: (m.task != "classification", m.name)).name
 
     def _open(self, folder: Path) -> Model:
         plan = self.plan
