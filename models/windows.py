@@ -5,6 +5,7 @@ transposed, never transposed at run time.
 """
 
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,20 +27,22 @@ def _untouched(c: Context, w: Window) -> list[int]:
     return [n + b + e - (m - 1) * s - r - 1 for n, m, s, r, b, e in parts]
 
 
+def _settings(c: Context, w: Window) -> dict[str, Any]:
+    """The attributes that a convolution and its transpose have in common."""
+    return {
+        "group": c.attribute("group", 1),
+        "kernel_shape": w.kernel,
+        "strides": w.stride,
+        "dilations": w.dilation,
+        "pads": w.begin + w.end,
+    }
+
+
 def conv(c: Context, g: str) -> Cotangents:
     """`y = W * x + b`, * the convolution: dx = its transpose on g by the very same W, padded to the size of x."""
     c.only(0)
     w = c.window()
-    dx = c.op.ConvTranspose(
-        g,
-        c.x(1),
-        group=c.attribute("group", 1),
-        kernel_shape=w.kernel,
-        strides=w.stride,
-        dilations=w.dilation,
-        pads=w.begin + w.end,
-        output_padding=_untouched(c, w),
-    )
+    dx = c.op.ConvTranspose(g, c.x(1), **_settings(c, w), output_padding=_untouched(c, w))
     return [dx]
 
 
@@ -49,15 +52,7 @@ def conv_transpose(c: Context, g: str) -> Cotangents:
     if c.attribute("auto_pad", "NOTSET") != "NOTSET" or "output_shape" in c.attributes:
         raise c.refusal("its padding is automatic")
     w = c.window()
-    dx = c.op.Conv(
-        g,
-        c.x(1),
-        group=c.attribute("group", 1),
-        kernel_shape=w.kernel,
-        strides=w.stride,
-        dilations=w.dilation,
-        pads=w.begin + w.end,
-    )
+    dx = c.op.Conv(g, c.x(1), **_settings(c, w))
     beyond = _spare(c, w)
     if any(beyond):
         axes = range(2, 2 + len(beyond))
