@@ -72,14 +72,23 @@ def test_the_classifier_answers_without_a_model_named(client: httpx.Client) -> N
     assert answer["model"] == {"name": "cifar10", "version": 1, "task": "classification"}
 
 
-def test_real_photos_are_recognised(client: httpx.Client, shared: Path) -> None:
-    """18 of the 24 with the weights of version 1; the goal is 8 of 10."""
-    found = {}
-    for name in PHOTOS:
+@pytest.fixture(scope="module")
+def recognised(client: httpx.Client, shared: Path) -> float:
+    """The share of the photos whose top class is right."""
+    hits = 0
+    for name, label in PHOTOS.items():
         answer = client.post("/predict", content=(shared / "images" / name).read_bytes()).json()
-        found[name] = answer["predictions"][0]["label"]
-    hits = [name for name, label in PHOTOS.items() if found[name] == label]
-    assert len(hits) >= 18, {n: found[n] for n in PHOTOS if n not in hits}
+        hits += answer["predictions"][0]["label"] == label
+    return hits / len(PHOTOS)
+
+
+@pytest.mark.xfail(reason="the weights of version 1 reach 18 of 24; train further", strict=True)
+def test_eight_of_ten_real_photos_are_recognised(recognised: float) -> None:
+    assert recognised >= 0.8
+
+
+def test_no_fewer_real_photos_are_recognised_than_were(recognised: float) -> None:
+    assert recognised >= 18 / 24
 
 
 def test_clothes_are_segmented_where_they_are(client: httpx.Client, shared: Path) -> None:
