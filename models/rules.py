@@ -549,8 +549,9 @@ def _largest(c: Context, g: str, axes: list[int]) -> str:
 
 
 def reduce_l2(c: Context, g: str) -> Cotangents:
-    """`y = sqrt(sum of x^2 over some axes)`: dx = g * x / y."""
-    return [c.op.Mul(_spread(c, c.op.Div(g, c.y), _reduced(c)), c.x())]
+    """`y = sqrt(sum of x^2 over some axes)`: dx = g * x / y, 0 where y = 0."""
+    share = c.op.Where(c.op.Equal(c.y, c.like(0)), c.like(0), c.op.Div(g, c.y))
+    return [c.op.Mul(_spread(c, share, _reduced(c)), c.x())]
 
 
 def global_average_pool(c: Context, g: str) -> Cotangents:

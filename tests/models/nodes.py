@@ -15,7 +15,13 @@ SINCE = {"Gelu": 20}  # operators that are younger than OPSET
 
 
 def model(
-    operator: str, inputs: Inputs, attributes: Mapping[str, Any], double: bool = False, outputs: int = 1, at: int = 0
+    operator: str,
+    inputs: Inputs,
+    attributes: Mapping[str, Any],
+    double: bool = False,
+    outputs: int = 1,
+    at: int = 0,
+    opset: int = OPSET,
 ) -> onnx.ModelProto:
     """A model y = operator(..., x, ...): input number `at` is x and has a symbolic batch, the others are stored."""
     kind = TensorProto.DOUBLE if double else TensorProto.FLOAT
@@ -34,7 +40,7 @@ def model(
     given = helper.make_tensor_value_info("x", kind, ["N", *x.shape[1:]])
     answer = helper.make_empty_tensor_value_info("logits")
     graph = helper.make_graph([node, asked], "one", [given], [answer], stored)
-    imports = [helper.make_opsetid("", max(OPSET, SINCE.get(operator, 0)))]
+    imports = [helper.make_opsetid("", max(opset, SINCE.get(operator, 0)))]
     return onnx.shape_inference.infer_shapes(helper.make_model(graph, opset_imports=imports, ir_version=8))
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from models.autodiff import tail
 from models.context import UnsupportedOperator
-from models.graph import Array, Graph, run
+from models.graph import OPSET, Array, Graph, run
 from models.rules import RULES
 from tests.models import nodes
 
@@ -39,6 +40,11 @@ class Case:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     outputs: int = 1
     at: int = 0
+    opset: int = OPSET
+
+    def model(self, operator: str, double: bool = False) -> onnx.ModelProto:
+        """The operator as a whole graph."""
+        return nodes.model(operator, self.inputs, self.attributes, double, self.outputs, self.at, self.opset)
 
 
 X = noise(2, 4, 6, 5)
@@ -108,6 +114,11 @@ def depths(x: Tensor) -> Tensor:
     return x.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 3, 5, 1, 2, 4).reshape(n, 4 * c, h // 2, w // 2)
 
 
+def dilated(x: Tensor) -> Tensor:
+    """An average of 2 x 2 cells that lie 3 and 2 apart, as a convolution."""
+    return F.conv2d(x, torch.full((4, 1, 2, 2), 0.25, dtype=x.dtype), None, (2, 1), 0, (3, 2), 4)
+
+
 CASES: dict[str, list[Case]] = {
     "Abs": [Case(torch.abs, (X,))],
     "Add": [
@@ -121,6 +132,10 @@ CASES: dict[str, list[Case]] = {
         pool("avg", X, 3, 2, 1, True, 0),
         pool("avg", X, 3, 2, 1, False, 1),
         pool("avg", X, 2, 3, 0, False, 0),
+        pool("avg", X, 3, 2, 1, True, 1),
+        pool("avg", X, 4, 3, 2, True, 1),
+        pool("avg", X, 1, 1, 0, False, 0),
+        Case(dilated, (X,), {"kernel_shape": [2, 2], "dilations": [3, 2], "strides": [2, 1]}, opset=19),
     ],
     "BatchNormalization": [
         Case(
@@ -240,7 +255,10 @@ CASES: dict[str, list[Case]] = {
     "Pad": [Case(lambda x, _: F.pad(x, (1, 0, 2, 3)), (X, ints(0, 0, 2, 1, 0, 0, 3, 0)))],
     "Pow": [Case(torch.pow, (POSITIVE, np.float32(3))), Case(torch.pow, (POSITIVE, np.float32(0.5)))],
     "Reciprocal": [Case(torch.reciprocal, (POSITIVE,))],
-    "ReduceL2": [Case(lambda x, _: x.norm(dim=1, keepdim=True), (X, ints(1)))],
+    "ReduceL2": [
+        Case(lambda x, _: x.norm(dim=1, keepdim=True), (X, ints(1))),
+        Case(lambda x, _: x.norm(dim=(2, 3)), (X * (X[:, :, :1, :1] > 0), ints(2, 3)), {"keepdims": 0}),
+    ],
     "ReduceMax": [
         Case(lambda x, _: x.amax((2, 3)), (X, ints(2, 3)), {"keepdims": 0}),
         Case(lambda x, _: x.amax(1, keepdim=True), (np.concatenate([X, X], 1), ints(1))),
@@ -307,8 +325,7 @@ def check(operator: str, case: Case) -> None:
     y = case.torch(*given[: case.at], x, *given[case.at + 1 :])
     seed = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype)
     (expected,) = torch.autograd.grad((y * seed).sum(), x)
-    made = nodes.model(operator, case.inputs, case.attributes, outputs=case.outputs, at=case.at)
-    logits, found = nodes.gradient(made, given[case.at].numpy(), seed.numpy())
+    logits, found = nodes.gradient(case.model(operator), given[case.at].numpy(), seed.numpy())
     np.testing.assert_allclose(logits, y.detach().numpy(), atol=2e-5, rtol=1e-4)
     scale = max(float(expected.abs().max()), 1e-6)
     assert found.shape == expected.shape
@@ -327,35 +344,44 @@ def test_a_rule_agrees_with_autograd(operator: str, case: Case) -> None:
 
 
 # Operators without a float64 kernel in ONNX Runtime. Of a linear one even far points give the exact slope.
-LINEAR = {"Conv", "ConvTranspose", "AveragePool", "GlobalAveragePool", "Mean", "Resize"}
-SMOOTH = {"Celu", "Erf", "Gelu", "GlobalMaxPool", "HardSigmoid", "HardSwish", "LRN"}
-SMOOTH |= {"InstanceNormalization"}
+LINEAR = {"AveragePool", "Conv", "ConvTranspose", "GlobalAveragePool", "Mean", "Resize"}
+SINGLE = {"Cast", "Celu", "Erf", "Gelu", "GlobalMaxPool", "HardSigmoid", "HardSwish"}
+SINGLE |= {"InstanceNormalization", "LRN", *LINEAR}
 
 
 @pytest.mark.parametrize(("operator", "case"), PROVEN, ids=IDS)
 def test_a_rule_agrees_with_central_differences(operator: str, case: Case) -> None:
-    """The derivative along a random direction is the slope between two points, in float64 where there is one."""
-    double = operator not in LINEAR | SMOOTH | {"Cast"}
-    made = nodes.model(operator, case.inputs, case.attributes, double, case.outputs, case.at)
-    graph, _ = tail(Graph(made), "x")
-    real = np.float64 if double else np.float32
-    step, tolerance = (1e-6, 1e-6) if double else (1.0, 1e-5)
-    if operator in SMOOTH:
-        step, tolerance = 1e-3, 1e-3
-    with torch.no_grad():
-        shape = case.torch(*(torch.as_tensor(c) for c in case.inputs if c is not None)).shape
+    """The derivative along a random direction is the slope between two points in float64.
+
+    The slope of the graph itself where ONNX Runtime has such a kernel or the operator is linear, and always that of
+    the same function in PyTorch.
+    """
+    double = operator not in SINGLE
+    graph, _ = tail(Graph(case.model(operator, double)), "x")
+    given = [torch.as_tensor(np.asarray(c)) for c in case.inputs if c is not None]
+    given = [c.double() if c.is_floating_point() else c for c in given]
     rng = np.random.default_rng(2)
-    x = np.asarray(case.inputs[case.at])
-    direction, seed = rng.uniform(-1, 1, x.shape), rng.uniform(-1, 1, shape)
-    answers = {}
-    for k in (1, 0, -1):
-        feeds = {"activations": (x + k * step * direction).astype(real)}
-        seeds = {"seed": seed.astype(np.float64 if operator == "Cast" else real)}
-        answers[k] = run(graph, feeds | seeds)
-    rise = answers[1]["logits"].astype(np.float64) - answers[-1]["logits"]
-    slope = float((seed * rise).sum() / (2 * step))
-    expected = float((answers[0]["gradients"] * direction).sum())
-    assert slope == pytest.approx(expected, rel=tolerance, abs=tolerance)
+    x = given[case.at].numpy()
+    direction, seed = rng.uniform(-1, 1, x.shape), rng.uniform(-1, 1, case.torch(*given).shape)
+    real = np.float64 if double else np.float32
+    seeds = {"seed": seed.astype(np.float64 if operator == "Cast" else real)}
+
+    def own(x: Array) -> Array:
+        return run(graph, seeds | {"activations": x.astype(real)})["logits"].astype(np.float64)
+
+    def other(x: Array) -> Array:
+        return case.torch(*given[: case.at], torch.from_numpy(x), *given[case.at + 1 :]).numpy()
+
+    def slope(f: Callable[[Array], Array], step: float) -> float:
+        rise = f(x + step * direction) - f(x - step * direction)
+        return float((seed * rise).sum() / (2 * step))
+
+    gradients = run(graph, seeds | {"activations": x.astype(real)})["gradients"]
+    expected = float((gradients * direction).sum())
+    tolerance = 1e-6 if double else 1e-5
+    assert slope(other, 1e-6) == pytest.approx(expected, rel=tolerance, abs=tolerance)
+    if double or operator in LINEAR:
+        assert slope(own, 1e-6 if double else 1.0) == pytest.approx(expected, rel=tolerance, abs=tolerance)
 
 
 @pytest.mark.parametrize("operator", sorted(ZEROS))
@@ -430,14 +456,50 @@ def test_poolings_of_any_shape(
     kind: str, size: int, stride: int, pads: int, ceil: bool, extra: int, h: int, w: int
 ) -> None:
     """Windows, strides, pads, ceil mode, dilation and counted padding in any combination."""
-    if kind == "avg" and ceil and extra:
-        return  # before opset 19 ONNX counts padding beyond the end too, PyTorch does not
     operator = {"max": "MaxPool", "avg": "AveragePool"}[kind]
     pads = min(pads, size // 2)
     if ceil and any(-(-(n + 2 * pads - (size - 1)) // stride) * stride >= n for n in (h, w)):
         return  # refused: see test_a_window_beyond_the_input_is_refused
     x = np.random.default_rng(3).permutation(6 * h * w).reshape(2, 3, h, w).astype(np.float32)
     check(operator, pool(kind, x, size, stride, pads, ceil, extra + (kind == "max")))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.data())
+def test_uneven_windows_of_any_shape(data: st.DataObject) -> None:
+    """What PyTorch does not have, against the slope of ONNX Runtime's own answers: padding differs from side to side,
+    or is automatic, also in ceil mode with counted padding, and averages have holes.
+    """
+    pick = data.draw
+    operator, opset = pick(st.sampled_from(["Conv", "AveragePool", "MaxPool"])), pick(st.sampled_from([18, 19]))
+    kernel, stride, dilation = ([pick(st.integers(1, n)) for _ in range(2)] for n in (3, 3, 2))
+    has = {"kernel_shape": kernel, "strides": stride}
+    if operator != "AveragePool" or opset > 18:
+        has["dilations"] = dilation
+    if pick(st.booleans()):
+        has["pads"] = [pick(st.integers(0, k - 1)) for k in kernel * 2]
+    elif max(dilation) == 1 and max(stride) <= min(kernel):  # ONNX Runtime has no other
+        has["auto_pad"] = pick(st.sampled_from(["SAME_UPPER", "SAME_LOWER", "VALID"]))
+    if operator != "Conv" and "auto_pad" not in has:
+        has["ceil_mode"] = pick(st.integers(0, 1))
+    if operator == "AveragePool":
+        has["count_include_pad"] = pick(st.integers(0, 1))
+    h, w = (pick(st.integers(6, 9)) for _ in range(2))
+    x = np.random.default_rng(3).permutation(4 * h * w).reshape(2, 2, h, w).astype(np.float32) / 100
+    inputs = (x, noise(3, 2, *kernel)) if operator == "Conv" else (x,)
+    graph = Graph(nodes.model(operator, inputs, has, opset=opset))
+    try:
+        made, _ = tail(graph, "x")
+    except UnsupportedOperator:
+        return  # see test_a_window_beyond_the_input_is_refused
+    direction = noise(*x.shape, seed=1)
+    seed = noise(2, *(size or 0 for size in graph.shapes["logits"][1:]), seed=2)
+    answers = [
+        run(made, {"activations": (x + k * direction / 500).astype(np.float32), "seed": seed}) for k in (-1, 0, 1)
+    ]
+    rise = answers[2]["logits"].astype(np.float64) - answers[0]["logits"]
+    expected = float((answers[1]["gradients"] * direction).sum())
+    assert float((seed * rise).sum() * 250) == pytest.approx(expected, rel=2e-3, abs=2e-3)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
