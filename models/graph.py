@@ -22,6 +22,7 @@ from service.session import Session
 
 Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]
+WEIGHTS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
 OPSET = 18  # the newest for which ONNX Runtime has a CUDA kernel of every operator used here
 
 
@@ -39,8 +40,8 @@ class Graph:
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = onnx.shape_inference.infer_shapes(model, data_prop=True)
-        graph = self.model.graph
+        self.model = model
+        graph = onnx.shape_inference.infer_shapes(_light(model), data_prop=True).graph
         self.nodes: Sequence[NodeProto] = list(graph.node)
         self.outputs = [value.name for value in graph.output]
         self.producer = {name: node for node in self.nodes for name in node.output if name}
@@ -51,7 +52,7 @@ class Graph:
         values = [*graph.input, *graph.value_info, *graph.output]
         self.shapes: dict[str, Shape] = {v.name: _shape(v) for v in values if _known(v)}
         self.types = {v.name: v.type.tensor_type.elem_type for v in values}
-        self.constants: dict[str, TensorProto] = {t.name: t for t in graph.initializer}
+        self.constants: dict[str, TensorProto] = {t.name: t for t in model.graph.initializer}
         self.shapes |= {name: tuple(t.dims) for name, t in self.constants.items()}
         self.types |= {name: t.data_type for name, t in self.constants.items()}
         for node in self.nodes:
@@ -77,6 +78,21 @@ class Graph:
             if not found.isdisjoint(node.input):
                 found.update(filter(None, node.output))
         return found
+
+
+def _light(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its weights as inputs: shapes do not depend on them, and inference copies all that it gets."""
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    graph = light.graph
+    graph.name = "light"
+    for kind in ("node", "input", "output", "value_info"):
+        getattr(graph, kind).extend(getattr(model.graph, kind))
+    for tensor in model.graph.initializer:
+        if tensor.data_type in WEIGHTS and len(tensor.dims) > 1:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        else:
+            graph.initializer.append(tensor)
+    return light
 
 
 def _known(value: ValueInfoProto) -> bool:
