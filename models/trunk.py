@@ -12,17 +12,17 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 import torch
-from onnx_ir.passes import Sequential
-from onnx_ir.passes import common as passes
-from onnxscript import optimizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from models.autodiff import ACTIVATIONS, GRADIENTS, SEED
 from models.graph import OPSET
+from models.simplify import simplify
 from service.manifest import Preprocessing
 
 PIXELS, LOGITS = "pixels", "logits"
+RESERVED = frozenset({"", PIXELS, LOGITS, ACTIVATIONS, SEED, GRADIENTS})
 PREFIX = "network."  # of every initializer that is a parameter of the network
 
 
@@ -53,12 +53,61 @@ class Trunk(nn.Module):
         ]
         x = pixels.flip(-1) if self.flipped else pixels
         x = (x.float() - self.mean) / self.std
-        logits = self.network(x.permute(0, 3, 1, 2))
+        logits = scores(self.network(x.permute(0, 3, 1, 2)))
         for hook in hooks:
             hook.remove()
         if missing := set(self.layers) - set(taps):
             raise ValueError(f"the network does not use its modules {sorted(missing)}")
         return (logits, *(taps[name] for name in self.layers))
+
+
+def scores(answer: Any) -> Tensor:
+    """The logits in what a network answers; a mask of one channel gets a background whose logit is 0.
+
+    Networks answer with a tensor, with a dictionary that calls it `out` or `logits` (torchvision's segmenters,
+    transformers), or with the logits before what only training needs. Raises `ValueError` for anything else.
+    """
+    if isinstance(answer, Mapping):
+        answer = next((answer[name] for name in ("out", "logits") if name in answer), None)
+    if isinstance(answer, (tuple, list)) and answer:
+        answer = answer[0]
+    if not isinstance(answer, Tensor):
+        raise ValueError(f"the network answers with {type(answer).__name__}, not with a tensor of logits")
+    if answer.dim() == 4 and answer.shape[1] == 1:
+        return F.pad(answer, (0, 0, 0, 0, 1, 0))  # sigmoid(y) is the softmax of (0, y)
+    return answer
+
+
+def candidates(network: nn.Module, how: Preprocessing) -> dict[str, int]:
+    """The modules whose output is a feature map [N,C,h,w] of several cells -> how deep they are nested.
+
+    Of modules that give one and the same tensor only the outermost counts, and none that is called as something of
+    the trunk or a tail is. Names are in the order of computation.
+    """
+    trunk = Trunk(network.cpu(), how, ())
+    found: dict[str, Tensor] = {}
+    names = {module: name for name, module in trunk.network.named_modules()}
+
+    def note(module: nn.Module, _inputs: Any, output: Any) -> None:
+        found.pop(names[module], None)
+        if isinstance(output, Tensor) and output.dim() == 4 and output.shape[-2:].numel() > 1:
+            found[names[module]] = output
+
+    for module in trunk.network.modules():
+        module.register_forward_hook(note)
+    with torch.no_grad():
+        answer = trunk(example(how))[0]
+    nesting: dict[int, tuple[str, int]] = {}
+    for name, tensor in found.items():
+        depth = name.count(".")
+        if name not in RESERVED and tensor is not answer and depth < nesting.get(id(tensor), ("", depth + 1))[1]:
+            nesting[id(tensor)] = name, depth
+    return dict(nesting.values())
+
+
+def example(how: Preprocessing) -> Tensor:
+    """Two black pictures of a network's size, uint8 [2,H,W,3]."""
+    return torch.zeros(2, how.height, how.width, 3, dtype=torch.uint8)
 
 
 class AdaptivePooling(TorchFunctionMode):
@@ -104,14 +153,14 @@ def trace(network: nn.Module, how: Preprocessing, layers: Sequence[str]) -> onnx
     for a layer that is not a module of its own, used, whose output is a feature map.
     """
     trunk = Trunk(network.cpu(), how, layers).eval()
-    example = torch.zeros(2, how.height, how.width, 3, dtype=torch.uint8)
-    _check(trunk, example)
+    pixels = example(how)
+    _check(trunk, pixels)
     batch = {PIXELS: {0: torch.export.Dim("N")}}
     with warnings.catch_warnings(), torch.no_grad():
         # torch 2.13's exporter copies its own deprecated LeafSpec
         warnings.filterwarnings("ignore", r".*LeafSpec.*is deprecated", FutureWarning)
         with AdaptivePooling():
-            captured = torch.export.export(trunk, (example,), dynamic_shapes=batch)
+            captured = torch.export.export(trunk, (pixels,), dynamic_shapes=batch)
         program = torch.onnx.export(
             captured,
             dynamo=True,
@@ -123,42 +172,20 @@ def trace(network: nn.Module, how: Preprocessing, layers: Sequence[str]) -> onnx
             verbose=False,
         )
     assert program is not None
-    _simplify(program.model)
+    simplify(program.model)
     return ir.to_proto(program.model)
 
 
-def _check(trunk: Trunk, example: Tensor) -> None:
+def _check(trunk: Trunk, pixels: Tensor) -> None:
     """Raise `ValueError` for a layer that is no module of its own whose output is a feature map."""
     known = dict(trunk.network.named_modules(remove_duplicate=False))
     if unknown := set(trunk.layers) - set(known):
         raise ValueError(f"the network has no module {sorted(unknown)}")
     with torch.no_grad():
-        taps = trunk(example)[1:]
+        taps = trunk(pixels)[1:]
     for name, tap in zip(trunk.layers, taps, strict=True):
         if not isinstance(tap, Tensor) or tap.dim() != 4:
             raise ValueError(f"the layer {name!r} gives no feature map [N,C,h,w]")
         same = [other for other, t in zip(trunk.layers, taps, strict=True) if t is tap]
         if len(same) > 1:
             raise ValueError(f"the layers {same} are one and the same tensor")
-
-
-def _simplify(model: ir.Model) -> None:
-    """Fold what is constant and drop what is not needed, but leave every parameter as it is."""
-    passes.InlinePass()(model)
-    optimizer.fold_constants_ir(model, onnx_shape_inference=True)
-    Sequential(
-        passes.IdentityEliminationPass(),
-        passes.RemoveUnusedNodesPass(),
-        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        passes.CommonSubexpressionEliminationPass(),
-        passes.ShapeInferencePass(),
-        passes.ClearMetadataAndDocStringPass(),
-    )(model)
-    model.metadata_props.clear()
-    model.graph.metadata_props.clear()
-    for value in [*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()]:
-        value.metadata_props.clear()
-    for node in model.graph:
-        node.metadata_props.clear()
-        for value in node.outputs:
-            value.metadata_props.clear()

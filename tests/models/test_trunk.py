@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from models.autodiff import tail
 from models.graph import Graph, run
-from models.trunk import Trunk, adaptive_average, trace
+from models.trunk import Trunk, adaptive_average, candidates, scores, trace
 from models.verify import difference
 from tests.models.networks import HOW
 
@@ -58,3 +58,36 @@ def test_sizes_and_stacks_from_before_the_cut_are_made_anew(layer: str) -> None:
     answer = run(made, feeds | {"activations": tap[layer].detach().numpy(), "seed": seed.numpy()})
     np.testing.assert_allclose(answer["logits"], logits.detach().numpy(), atol=1e-5)
     assert difference(answer["gradients"], expected.numpy()) < 1e-5
+
+
+class Named(nn.Module):
+    """Modules that give one tensor, no tensor, vectors, single cells, and what is called as a trunk's output is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(), nn.Identity())
+        self.seed = nn.Conv2d(4, 4, 1)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the output."""
+        return self.head(self.pool(self.seed(self.body(x))).flatten(1))
+
+
+def test_candidates_are_the_outermost_modules_that_give_maps() -> None:
+    """Each tensor once, in the order of computation; a segmenter's logits are no candidate."""
+    assert candidates(Named(), HOW) == {"body": 0}
+    assert candidates(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)), HOW) == {"0": 0, "1": 0}
+
+
+def test_logits_are_found_in_what_networks_answer() -> None:
+    """Dictionaries, tuples with what only training needs, and masks of one channel."""
+    y = torch.randn(2, 3, 4, 5)
+    for answer in (y, {"out": y, "aux": 0}, {"logits": y}, (y, y + 1), [y]):
+        assert scores(answer) is y
+    both = scores(y[:, :1])
+    torch.testing.assert_close(both.softmax(1)[:, 1], y[:, 0].sigmoid())
+    for answer in ({"boxes": y}, [{"boxes": y}], None, ()):
+        with pytest.raises(ValueError, match="not with a tensor"):
+            scores(answer)
