@@ -35,7 +35,7 @@ def tail(graph: Graph, cut: str, logits: str = LOGITS) -> tuple[onnx.ModelProto,
         raise ValueError(f"the logits do not vary with {cut!r}")
     if gradient == SEED:
         gradient = builder.op.Identity(gradient)
-    kept = list(_needed([*_fixed(graph), *builder.nodes], {logits, gradient}))
+    kept = list(needed([*_fixed(graph), *builder.nodes], {logits, gradient}))
     used = {name for node in kept for name in node.input if name}
     crossing = _crossing(graph, kept, used - {cut, SEED})
     _rename(kept, {cut: ACTIVATIONS, gradient: GRADIENTS, logits: LOGITS})
@@ -57,7 +57,7 @@ def between(graph: Graph, cut: str, logits: str) -> list[NodeProto]:
     if logits not in behind or logits == cut:
         raise ValueError(f"{logits!r} is not computed from {cut!r}")
     dependent = [node for node in graph.nodes if not behind.isdisjoint(node.input)]
-    return list(_needed(dependent, {logits}))
+    return list(needed(dependent, {logits}))
 
 
 def varying(graph: Graph, cut: str, path: Iterable[NodeProto]) -> set[str]:
@@ -139,7 +139,7 @@ def _fixed(graph: Graph) -> list[NodeProto]:
     return [n for n in graph.nodes if n.output[0] in graph.fixed]
 
 
-def _needed(nodes: Sequence[NodeProto], wanted: set[str]) -> Iterable[NodeProto]:
+def needed(nodes: Sequence[NodeProto], wanted: set[str]) -> Iterable[NodeProto]:
     """The nodes without which the wanted tensors could not be computed, in their order."""
     wanted, kept = set(wanted), []
     for node in reversed(nodes):

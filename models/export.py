@@ -1,30 +1,30 @@
-"""A trained network becomes a bundle: trunk, tails, weights, golden input and manifest in one folder.
+"""A trunk becomes a bundle: trunk, tails, weights, golden input and manifest in one folder.
 
-In comes a torch module with all that must be said about it; out goes `<out>/<name>/<version>/`, which appears
-whole or not at all. How gradients are computed is known to `autodiff`, what a bundle is to `service.manifest`.
+In comes a trunk's model with all that must be said about it; out goes `<out>/<name>/<version>/`, which appears
+whole or not at all. How gradients are computed is known to `autodiff`, what a bundle is to `service.manifest`, and
+where trunks come from to `trunk` and `foreign`.
 """
 
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
-from os import getpid
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
 import torch
 from onnx import ModelProto, helper, numpy_helper
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.autodiff import tail
+from models.autodiff import needed, tail
 from models.context import UnsupportedOperator
 from models.graph import Array, Graph, run
 from models.receptive import Field, fields
 from models.store import Store
-from models.trunk import LOGITS, PIXELS, PREFIX, trace
+from models.trunk import LOGITS, PIXELS, PREFIX
 from service.errors import BundleError
 from service.manifest import (
     MANIFEST,
@@ -33,6 +33,7 @@ from service.manifest import (
     Golden,
     Layer,
     Manifest,
+    Precision,
     Preprocessing,
     Provenance,
     Tail,
@@ -42,6 +43,8 @@ from service.manifest import (
 )
 
 TRUNK = "trunk.onnx"
+# How far from the golden logits another machine may be: its kernels round, sum and saturate otherwise.
+TOLERANCES: Mapping[Precision, float] = {"float32": 1e-3, "float16": 3e-2, "int8": 0.1}
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
 
 
@@ -52,7 +55,7 @@ class Cut:
     layer: str
     graph: ModelProto | None
     crossing: tuple[str, ...] = ()
-    reason: str | None = None
+    reason: str = "its tail was left out to keep the bundle small"
 
     @property
     def file(self) -> str:
@@ -61,7 +64,7 @@ class Cut:
 
 
 def export(
-    network: nn.Module,
+    trunk: ModelProto,
     *,
     name: str,
     version: int,
@@ -75,29 +78,35 @@ def export(
     out: Path,
     palette: Sequence[Colour] = (),
     background: int | None = None,
+    gradients: Collection[str] | None = None,
+    precision: Precision = "float32",
+    lower: Callable[[ModelProto], ModelProto] | None = None,
+    check: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Write the bundle of a network and return its folder.
+    """Write the bundle of a trunk and return its folder.
 
-    `layers` are the names of modules whose output is a feature map [N,C,h,w]. A layer behind which an operator has
-    no reverse-mode rule gets no tail, and the manifest names the operator. Raises `BundleError` where the bundle
-    exists, and `ValueError` where the description does not fit the network; then nothing is left behind.
+    `layers` are names of tensors that are feature maps [N,C,h,w]; no other tensor is tapped. A layer behind which an
+    operator has no reverse-mode rule gets no tail, and the manifest names the operator. `lower` makes a trunk of
+    another `precision`; the tails stay float32. `check` gets the finished folder before it takes its place. Raises
+    `BundleError` where the bundle exists, `ValueError` where the description does not fit the network, and what
+    `check` raises; then nothing is left behind.
     """
     target = out / name / str(version)
     if target.exists():
         raise BundleError(f"{target} exists already")
-    trunk = trace(network, preprocessing, layers)
     graph = Graph(trunk)
-    cuts = [_cut(graph, layer) for layer in layers]
-    _tap(trunk, graph, {tensor for cut in cuts for tensor in cut.crossing})
+    cuts = [_cut(graph, layer) if gradients is None or layer in gradients else Cut(layer, None) for layer in layers]
+    tapped = _tapped(trunk, graph, [*layers, *(tensor for cut in cuts for tensor in cut.crossing)])
     reach = fields(graph)
     described = [_describe(graph, cut, reach) for cut in cuts]
     with _staging(target) as folder:
-        _write(folder, trunk, cuts, golden(preprocessing))
+        _write(folder, lower(tapped) if lower else tapped, cuts, golden(preprocessing))
         manifest = Manifest(
             name=name,
             version=version,
             task=task,
             activation=activation,
+            precision=precision,
             labels=tuple(labels),
             palette=tuple(palette),
             background=background,
@@ -106,10 +115,13 @@ def export(
             trunk=TRUNK,
             layers=tuple(described),
             cam_layer=cam_layer,
+            golden=Golden(tolerance=TOLERANCES[precision]),
             files={file.name: digest(file) for file in sorted(folder.iterdir())},
             provenance=provenance.model_copy(update={"versions": _versions()}),
         )
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
+        if check:
+            check(folder)
     return target
 
 
@@ -137,12 +149,16 @@ def _cut(graph: Graph, layer: str) -> Cut:
         return Cut(layer, None, reason=str(error))
 
 
-def _tap(trunk: ModelProto, graph: Graph, tensors: set[str]) -> None:
-    """Make tensors outputs of the trunk, in the order in which it computes them."""
-    known = {output.name for output in trunk.graph.output}
-    for name in (n for n in graph.producer if n in tensors - known):
+def _tapped(trunk: ModelProto, graph: Graph, tensors: Sequence[str]) -> ModelProto:
+    """A copy of the trunk whose outputs are the logits and these tensors, in the order of computation."""
+    copy = ModelProto()
+    copy.CopyFrom(trunk)
+    del copy.graph.node[:], copy.graph.output[:]
+    copy.graph.node.extend(needed(graph.nodes, {LOGITS, *tensors}))
+    for name in [LOGITS, *(n for n in graph.producer if n in set(tensors) - {LOGITS})]:
         sizes = [size or "N" for size in graph.shapes[name]]
-        trunk.graph.output.append(helper.make_tensor_value_info(name, graph.types[name], sizes))
+        copy.graph.output.append(helper.make_tensor_value_info(name, graph.types[name], sizes))
+    return copy
 
 
 def _describe(graph: Graph, cut: Cut, reach: dict[str, Field]) -> Layer:
@@ -156,7 +172,7 @@ def _describe(graph: Graph, cut: Cut, reach: dict[str, Field]) -> Layer:
         dilation=field.dilation,
         receptive_field=field.receptive if cut.layer in reach else None,
         tail=Tail(file=cut.file, crossing=cut.crossing) if cut.graph else None,
-        unavailable=cut.reason,
+        unavailable=None if cut.graph else cut.reason,
     )
 
 
@@ -184,15 +200,22 @@ def _versions() -> dict[str, str]:
 
 @contextmanager
 def _staging(target: Path) -> Iterator[Path]:
-    """A folder beside the target that takes its place at the end, or vanishes with all that was made for it."""
-    made = [p for p in (target.parent, *target.parent.parents) if not p.exists()]
-    folder = target.with_name(f".{target.name}.{getpid()}")
-    folder.mkdir(parents=True)
+    """A folder of the same two names in a hidden one that takes its place at the end, or vanishes.
+
+    With it vanishes all that was made for it.
+    """
+    root = target.parent.parent
+    made = [p for p in (target.parent, root, *root.parents) if not p.exists()]
+    root.mkdir(parents=True, exist_ok=True)
     try:
-        yield folder
-        folder.rename(target)
+        with TemporaryDirectory(prefix=".", dir=root) as scratch:
+            folder = Path(scratch, *target.parts[-2:])
+            folder.mkdir(parents=True)
+            yield folder
+            target.parent.mkdir(exist_ok=True)
+            folder.rename(target)
     except BaseException:
-        shutil.rmtree(folder)
         for parent in made:
-            parent.rmdir()
+            if parent.exists():
+                parent.rmdir()
         raise

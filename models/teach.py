@@ -17,7 +17,7 @@ from models.export import TRUNK, export, weights
 from models.recipes import cifar10, clothing
 from models.recipes.blocks import fold
 from models.recipes.training import Predict
-from models.trunk import LOGITS, PIXELS
+from models.trunk import LOGITS, PIXELS, trace
 from models.verify import table, verify
 from service.errors import BundleError
 from service.manifest import Activation, Colour, Preprocessing, Provenance, Task, read
@@ -124,7 +124,7 @@ def bundle(name: str, network: nn.Module, metrics: Mapping[str, float], out: Pat
     """Export a recipe's network, folded and in `eval` mode, as `<out>/<name>/1`."""
     recipe = RECIPES[name]
     return export(
-        network,
+        trace(network, recipe.preprocessing, recipe.layers),
         name=name,
         version=1,
         task=recipe.task,

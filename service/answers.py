@@ -124,6 +124,7 @@ class ModelSummary(ModelName):
     versions: list[int]
     classes: int
     input: tuple[int, int] = Field(description="height and width in pixels", examples=[(32, 32)])
+    precision: str = Field(description="of the trunk's weights", examples=["float32"])
     cam_layer: str
     default: bool = Field(description="whether it answers where no model is named")
 

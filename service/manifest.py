@@ -28,6 +28,7 @@ MANIFEST = "manifest.json"
 
 Task = Literal["classification", "segmentation"]
 Activation = Literal["softmax", "sigmoid", "none"]
+Precision = Literal["float32", "float16", "int8"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Colour = tuple[
@@ -142,13 +143,17 @@ class Provenance(_Part):
 
 
 class Manifest(_Part):
-    """All that is known of a bundle without opening a graph."""
+    """All that is known of a bundle without opening a graph.
+
+    `precision` is that of the trunk's weights; whatever it is, pixels, logits, layers and all tails keep their types.
+    """
 
     format: Literal[1] = 1
     name: Name
     version: PositiveInt
     task: Task
     activation: Activation
+    precision: Precision = "float32"
     labels: Annotated[tuple[str, ...], Field(min_length=1)]
     palette: tuple[Colour, ...] = ()
     background: int | None = None

@@ -57,6 +57,7 @@ def _summary(model: Model, repository: Repository) -> ModelSummary:
         versions=list(repository.versions(manifest.name)),
         classes=len(manifest.labels),
         input=(manifest.preprocessing.height, manifest.preprocessing.width),
+        precision=manifest.precision,
         cam_layer=manifest.cam_layer,
         default=manifest.name == repository.default,
     )

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.export import export
+from models.trunk import trace
 from service.manifest import Preprocessing, Provenance
 
 HOW = Preprocessing(height=32, width=24, mean=(120.0, 115.0, 100.0), std=(60.0, 61.0, 62.0))
@@ -97,7 +98,9 @@ def bundle(out: Path, network: nn.Module | None = None, **other: Any) -> Path:
         "cam_layer": "stage2",
         "provenance": Provenance(source="a test", weights="random", license="none"),
     }
-    return export(network or Classifier(), **(said | other), out=out)
+    said |= other
+    trunk = trace(network or Classifier(), said["preprocessing"], said["layers"])
+    return export(trunk, **said, out=out)
 
 
 PYRAMID: dict[str, Any] = {
