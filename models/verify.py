@@ -1,11 +1,12 @@
 """A bundle against the truth: does it compute what the network computes, here and now?
 
-In comes a bundle's folder and, where there is one, the torch network; out goes a list of checks, each an error
-and the limit below which it passes. An error is max|a - b| / max|b|, b being the truth.
+In comes a bundle's folder and, where there is one, the truth: the torch network, or whatever else can answer. Out
+goes a list of checks, each an error and the limit below which it passes. An error is max|a - b| / max|b|, b being the
+truth.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
@@ -17,10 +18,22 @@ from models.autodiff import ACTIVATIONS, GRADIENTS, SEED
 from models.graph import Array, run
 from models.trunk import LOGITS, PIXELS, Trunk
 from service.errors import PerceptError
-from service.manifest import Layer, Manifest, read
+from service.manifest import Layer, Manifest, Precision, read
+from service.session import Device, Session, resolve
 
 LIMIT = 1e-4  # of logits and activations: whole networks deep
 GRADIENT_LIMIT = 1e-5  # of a tail, on the same activations
+DIFFERENCE_LIMIT = 5e-2  # of a slope in float32: it would be 1 with a wrong rule
+CUDA_LIMIT = 1e-3  # its kernels sum in another order
+CUDA_GRADIENT_LIMIT = 1e-2  # so other cells of a ReLU are switched
+LIMITS: dict[Precision, float] = {"float32": LIMIT, "float16": 3e-2, "int8": 0.3}
+DISAGREEMENT_LIMIT = 0.05  # of the classes, of whole pictures or of pixels, in fewer bits
+STEPS = (1e-2, 1e-3, 1e-4)  # of a difference, as shares of the activations
+SLOPED = 3  # pictures on which slopes are measured
+
+Answer = Callable[[Array], Mapping[str, Array]]  # uint8 [n,H,W,3] -> "logits", and layers by name
+Truth = nn.Module | Answer | None
+JUMPS = "the limit is what torch's own do when the image moves by a millionth"
 
 
 @dataclass(frozen=True)
@@ -46,13 +59,15 @@ def difference(found: Array, truth: Array) -> float:
     return float(np.abs(found.astype(np.float64) - truth).max(initial=0.0)) / scale
 
 
-def verify(bundle: Path, network: nn.Module | None = None) -> list[Check]:
-    """Check a bundle's files, its golden input, its tails against its trunk and, given a network, all against torch.
+def verify(bundle: Path, truth: Truth = None, pictures: Array | None = None) -> list[Check]:
+    """Check a bundle's files, golden input, tails against trunk, CPU against CUDA and, given it, all against a truth.
 
-    A bundle that cannot be read or run gives a failed check with the reason, never an exception.
+    `truth` is the torch network, or gives the logits, and what else it knows by name, for pictures. `pictures` are
+    uint8 [n,H,W,3]; without them eight are made of the golden input. A bundle that cannot be read or run
+    gives a failed check with the reason, never an exception.
     """
     try:
-        return list(_checks(bundle, network))
+        return list(_checks(bundle, truth, pictures))
     except PerceptError as error:
         return [Check("bundle", inf, 0.0, str(error))]
 
@@ -67,72 +82,171 @@ def table(checks: Sequence[Check]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _checks(bundle: Path, network: nn.Module | None) -> Iterator[Check]:
+def _checks(bundle: Path, truth: Truth, pictures: Array | None) -> Iterator[Check]:
     manifest = read(bundle)
     yield Check("files", 0.0, 0.0, f"{len(manifest.files)} as described")
     with np.load(bundle / manifest.golden.file) as stored:
-        pixels, logits = stored["pixels"], stored["logits"]
-    answer = run(bundle / manifest.trunk, {PIXELS: pixels})
-    yield Check("golden input", difference(answer[LOGITS], logits), manifest.golden.tolerance)
-    batch = _pictures(pixels)
-    trunk = run(bundle / manifest.trunk, {PIXELS: batch})
-    tails = [layer for layer in manifest.layers if layer.tail]
-    seed = np.random.default_rng(0).uniform(-1, 1, trunk[LOGITS].shape).astype(np.float32)
-    if network is None:
-        for layer in tails:
-            found = _tail(bundle, layer, trunk, seed)[LOGITS]
-            yield Check(f"{layer.name} tail logits", difference(found, trunk[LOGITS]), LIMIT)
-        return
-    yield from _against(bundle, manifest, network, batch, trunk, seed)
+        golden, logits = stored["pixels"], stored["logits"]
+    found = run(bundle / manifest.trunk, {PIXELS: golden})[LOGITS]
+    yield Check("golden input", difference(found, logits), manifest.golden.tolerance)
+    one = Subject(bundle, manifest, golden if pictures is None else pictures)
+    if isinstance(truth, nn.Module):
+        yield from _against_torch(one, truth)
+    else:
+        yield from _against(one, truth(one.pixels) if truth else {})
+    if resolve("auto") == "cuda":
+        yield from _on_cuda(one)
 
 
-def _against(
-    bundle: Path,
-    manifest: Manifest,
-    network: nn.Module,
-    batch: Array,
-    trunk: dict[str, Array],
-    seed: Array,
-) -> Iterator[Check]:
-    """The checks against torch, layer by layer."""
-    names = [layer.name for layer in manifest.layers]
-    module = Trunk(network.cpu(), manifest.preprocessing, names).float().requires_grad_(True)
-    truth, *taps = module(torch.from_numpy(batch))
-    yield Check("logits", difference(trunk[LOGITS], _array(truth)), LIMIT)
-    gradients = torch.autograd.grad((truth * torch.from_numpy(seed)).sum(), taps)
-    for layer, tap, gradient in zip(manifest.layers, taps, gradients, strict=True):
-        error = difference(trunk[layer.name], _array(tap))
-        yield Check(f"{layer.name} activations", error, LIMIT, layer.unavailable or "")
+class Subject:
+    """The bundle that is being checked, with the pictures uint8 [n,H,W,3] on which it is."""
+
+    def __init__(self, folder: Path, manifest: Manifest, pictures: Array) -> None:
+        """One picture alone becomes eight."""
+        self.manifest = manifest
+        self.pixels = _eight(pictures) if len(pictures) == 1 else pictures
+        self.folder = folder
+        self.tails = [layer for layer in manifest.layers if layer.tail]
+        self._sessions: dict[tuple[str, Device], Session] = {}
+        self.answer = self.trunk()
+        self.seed = np.random.default_rng(0).uniform(-1, 1, self.answer[LOGITS].shape).astype(np.float32)
+
+    def trunk(self, device: Device = "cpu") -> dict[str, Array]:
+        """All that the trunk gives."""
+        return self._run(self.manifest.trunk, {PIXELS: self.pixels}, device)
+
+    def tail(self, layer: Layer, given: Mapping[str, Array], seed: Array, device: Device = "cpu") -> dict[str, Array]:
+        """What the tail of a layer gives for what a trunk gave."""
+        assert layer.tail is not None
+        feeds = {name: given[name] for name in layer.tail.crossing}
+        return self._run(layer.tail.file, {ACTIVATIONS: given[layer.name], SEED: seed, **feeds}, device)
+
+    def _run(self, file: str, feeds: dict[str, Array], device: Device) -> dict[str, Array]:
+        """All outputs of a graph of the bundle."""
+        if (file, device) not in self._sessions:
+            self._sessions[file, device] = Session(self.folder / file, device)
+        session = self._sessions[file, device]
+        return session.run(feeds, list(session.outputs))
+
+
+def _against_torch(one: Subject, network: nn.Module) -> Iterator[Check]:
+    """Logits, activations and gradients, layer by layer; the tails get torch's own activations."""
+    names = [layer.name for layer in one.manifest.layers]
+    module = Trunk(network.cpu(), one.manifest.preprocessing, names).float().requires_grad_(True)
+    truth, gradients = _by_torch(module, one)
+    yield Check("logits", difference(one.answer[LOGITS], truth[LOGITS]), LIMIT)
+    jumps: dict[str, list[float]] = {}
+    for layer in one.manifest.layers:
+        yield _activations(layer, one.answer, truth, LIMIT)
         if layer.tail:
-            found = _tail(bundle, layer, trunk | {layer.name: _array(tap)}, seed)
-            yield Check(f"{layer.name} tail logits", difference(found[LOGITS], _array(truth)), LIMIT)
-            yield _gradients(layer, found[GRADIENTS], _array(gradient))
+            found = one.tail(layer, one.answer | {layer.name: truth[layer.name]}, one.seed)
+            yield Check(f"{layer.name} tail logits", difference(found[LOGITS], truth[LOGITS]), LIMIT)
+            check = _gradients(layer, found[GRADIENTS], gradients[layer.name])
+            if not check.passed:
+                jumps = jumps or _jumps(module, one, gradients)
+                check = replace(check, limit=max(check.limit, float(np.median(jumps[layer.name]))), note=JUMPS)
+            yield check
 
 
-def _pictures(golden: Array) -> Array:
+def _by_torch(module: Trunk, one: Subject) -> tuple[dict[str, Array], dict[str, Array]]:
+    """What torch gives by name, and the gradients at every layer."""
+    logits, *taps = module(torch.from_numpy(one.pixels))
+    gradients = torch.autograd.grad((logits * torch.from_numpy(one.seed)).sum(), taps)
+    values = dict(zip(module.layers, map(_array, taps), strict=True))
+    return {LOGITS: _array(logits), **values}, dict(zip(module.layers, map(_array, gradients), strict=True))
+
+
+def _jumps(module: Trunk, one: Subject, gradients: dict[str, Array]) -> dict[str, list[float]]:
+    """By layer and picture, how far torch's own gradients move when its input moves by a millionth."""
+    module.mean += 1e-6 * module.std
+    moved = _by_torch(module, one)[1]
+    return {name: [difference(*pair) for pair in zip(moved[name], g, strict=True)] for name, g in gradients.items()}
+
+
+def _against(one: Subject, truth: Mapping[str, Array]) -> Iterator[Check]:
+    """Whatever the truth holds of logits and activations; tails on the true activations, else on the trunk's own."""
+    limit = LIMITS[one.manifest.precision]
+    if LOGITS in truth:
+        yield Check("logits", difference(one.answer[LOGITS], truth[LOGITS]), limit)
+        yield _predictions(one, truth[LOGITS])
+    for layer in one.manifest.layers:
+        if layer.name in truth:
+            yield _activations(layer, one.answer, truth, limit)
+        if layer.tail:
+            whole = {LOGITS, layer.name, *layer.tail.crossing} <= set(truth)
+            given = truth if whole else one.answer
+            found = one.tail(layer, given, one.seed)[LOGITS]
+            yield Check(f"{layer.name} tail logits", difference(found, given[LOGITS]), LIMIT if whole else limit)
+            yield _slope(one, layer, given)
+
+
+def _on_cuda(one: Subject) -> Iterator[Check]:
+    """The same on CUDA as on the CPU."""
+    limit = max(CUDA_LIMIT, one.manifest.golden.tolerance)
+    found = one.trunk("cuda")
+    for name in (LOGITS, *(layer.name for layer in one.manifest.layers)):
+        yield Check(f"{name} on CUDA", difference(found[name], one.answer[name]), limit)
+    for layer in one.tails:
+        expected, given = (one.tail(layer, one.answer, one.seed, device)[GRADIENTS] for device in ("cpu", "cuda"))
+        yield replace(_gradients(layer, given, expected, CUDA_GRADIENT_LIMIT), name=f"{layer.name} gradients on CUDA")
+
+
+def _predictions(one: Subject, truth: Array) -> Check:
+    """The share of pictures, or of their pixels, that get another class."""
+    parted = float((one.answer[LOGITS].argmax(1) != truth.argmax(1)).mean())
+    what = "pixels" if one.manifest.task == "segmentation" else "pictures"
+    return Check("predictions", parted, DISAGREEMENT_LIMIT, f"the share of {what} with another class")
+
+
+def _activations(layer: Layer, found: Mapping[str, Array], truth: Mapping[str, Array], limit: float) -> Check:
+    error = difference(found[layer.name], truth[layer.name])
+    return Check(f"{layer.name} activations", error, limit, layer.unavailable or "")
+
+
+def _gradients(layer: Layer, found: Array, truth: Array, limit: float = GRADIENT_LIMIT) -> Check:
+    """The error on the picture where it is least, and on how many it is beyond the limit.
+
+    A gradient jumps where the input of a ReLU is 0, and of the millions of cells of a picture rounding alone puts
+    one on the other side every now and then, many layers deep on every picture. A wrong rule is wrong on all.
+    """
+    errors = [difference(*pair) for pair in zip(found, truth, strict=True)]
+    beyond = sum(error > limit for error in errors)
+    note = f"beyond it on {beyond} of {len(errors)} pictures" if beyond else ""
+    return Check(f"{layer.name} gradients", min(errors), limit, note)
+
+
+def _slope(one: Subject, layer: Layer, given: Mapping[str, Array]) -> Check:
+    """Gradients against slopes of sum(seed * logits), by central differences along all and half of the channels.
+
+    The activations grow and shrink, so that those of a ReLU which are zero stay so. Of all steps and pictures the
+    least error counts: a small step drowns in rounding, a large one crosses kinks.
+    """
+    given = {name: values[:SLOPED] for name, values in given.items()}
+    seed, A = one.seed[:SLOPED], given[layer.name].astype(np.float64)
+    g = one.tail(layer, given, seed)[GRADIENTS]
+    half = np.random.default_rng(0).permutation(A.shape[1]) % 2
+
+    def score(moved: Array) -> Array:
+        return _dot(one.tail(layer, {**given, layer.name: moved.astype(np.float32)}, seed)[LOGITS], seed)
+
+    worst = 0.0
+    for way in (A, A * half[:, None, None]):
+        expected = _dot(g, way)
+        found = [(score(A + step * way) - score(A - step * way)) / (2 * step) for step in STEPS]
+        worst = max(worst, float((np.abs(found - expected) / np.maximum(np.abs(expected), 1e-30)).min()))
+    return Check(f"{layer.name} gradients by differences", worst, DIFFERENCE_LIMIT)
+
+
+def _dot(a: Array, b: Array) -> Array:
+    """The sum of products, picture by picture."""
+    return np.asarray((a.astype(np.float64) * b).reshape(len(a), -1).sum(1))
+
+
+def _eight(golden: Array) -> Array:
     """Eight pictures [8,H,W,3] made of one [1,H,W,3]: it and its negative, turned and with channels swapped."""
     turned = [golden, golden[:, ::-1], golden[:, :, ::-1], golden[..., ::-1]]
     return np.concatenate([*turned, *(255 - picture for picture in turned)])
 
 
-def _gradients(layer: Layer, found: Array, truth: Array) -> Check:
-    """The error on the picture where it is least, and on how many it is beyond the limit.
-
-    A gradient jumps where the input of a ReLU is 0, and of the millions of cells of a picture rounding alone puts
-    one on the other side every now and then. A wrong rule is wrong on every picture.
-    """
-    errors = [difference(*pair) for pair in zip(found, truth, strict=True)]
-    beyond = sum(error > GRADIENT_LIMIT for error in errors)
-    note = f"beyond it on {beyond} of {len(errors)} pictures" if beyond else ""
-    return Check(f"{layer.name} gradients", min(errors), GRADIENT_LIMIT, note)
-
-
 def _array(tensor: Tensor) -> Array:
     return np.asarray(tensor.detach().numpy())
-
-
-def _tail(bundle: Path, layer: Layer, trunk: dict[str, Array], seed: Array) -> dict[str, Array]:
-    """Run the tail of a layer on what the trunk gave."""
-    assert layer.tail is not None
-    feeds = {name: trunk[name] for name in layer.tail.crossing}
-    return run(bundle / layer.tail.file, {ACTIVATIONS: trunk[layer.name], SEED: seed} | feeds)

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
+from torch import Tensor, nn
 
 from models.store import WEIGHTS
-from models.verify import table, verify
+from models.verify import GRADIENT_LIMIT, JUMPS, table, verify
 from service.manifest import MANIFEST, Manifest, digest
-from tests.models.networks import PYRAMID, Classifier, Pyramid, bundle
+from tests.models.networks import HOW, PYRAMID, Classifier, Pyramid, bundle
 
 
 def test_a_bundle_passes_against_its_network(tmp_path: Path) -> None:
@@ -23,9 +25,9 @@ def test_a_bundle_passes_against_its_network(tmp_path: Path) -> None:
 
 
 def test_a_bundle_passes_by_itself(tmp_path: Path) -> None:
-    """Without a network, the tails must agree with the trunk."""
+    """Without a network, the tails must agree with the trunk, and gradients with finite differences."""
     checks = verify(bundle(tmp_path, Pyramid(), **PYRAMID))
-    assert len(checks) == 2 + 4
+    assert len(checks) == 2 + 4 * 2
     assert all(check.passed for check in checks), table(checks)
 
 
@@ -51,13 +53,13 @@ def tamper_golden(folder: Path) -> None:
     np.savez(folder / "golden.npz", pixels=arrays["pixels"], logits=arrays["logits"] + 1)
 
 
-def tamper_tail(folder: Path) -> None:
+def tamper_tail(folder: Path, factor: float = 1.001) -> None:
     """A gradient that is a thousandth too large."""
     file = folder / "tail.stage2.onnx"
     model = onnx.load(file, load_external_data=False)
     for node in model.graph.node:
         node.output[:] = ["right" if name == "gradients" else name for name in node.output]
-    model.graph.initializer.append(numpy_helper.from_array(np.float32(1.001), "wrong"))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(factor), "wrong"))
     model.graph.node.append(onnx.helper.make_node("Mul", ["right", "wrong"], ["gradients"]))
     file.write_bytes(model.SerializeToString())
 
@@ -87,3 +89,39 @@ def test_a_tampered_bundle_fails(tmp_path: Path, tamper: Callable[[Path], None],
     sign(folder)
     failed = [check.name for check in verify(folder, Classifier()) if not check.passed]
     assert any(where in name for name in failed), failed
+
+
+def test_a_wrong_gradient_is_found_without_a_network(tmp_path: Path) -> None:
+    """Finite differences know no more than the tail's own logits."""
+    folder = bundle(tmp_path)
+    tamper_tail(folder, factor=1.2)
+    sign(folder)
+    assert [check.name for check in verify(folder) if not check.passed] == ["stage2 gradients by differences"]
+
+
+class Brittle(nn.Module):
+    """On a picture of one colour every ReLU gets 0, up to rounding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 8, 1)
+        self.edges = nn.Conv2d(8, 64, 3, bias=False)
+        self.edges.weight.data -= self.edges.weight.data.mean((2, 3), keepdim=True)
+        self.head = nn.Linear(64, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the output."""
+        return self.head(torch.relu(self.edges(self.stem(x))).mean((2, 3)))
+
+
+def test_where_rounding_decides_the_gradients_the_limit_is_that_of_torch(tmp_path: Path) -> None:
+    """And the table says so."""
+    folder = bundle(tmp_path, Brittle(), layers=("stem", "edges"), cam_layer="edges")
+    colours = np.random.default_rng(0).integers(0, 256, (8, 1, 1, 3), np.uint8)
+    plain = np.broadcast_to(colours, (8, HOW.height, HOW.width, 3)).copy()
+    checks = {check.name: check for check in verify(folder, Brittle(), plain)}
+    assert checks["stem gradients"].note == JUMPS
+    assert checks["stem gradients"].limit > 100 * GRADIENT_LIMIT
+    assert checks["edges gradients"].limit == GRADIENT_LIMIT
+    assert verify(folder, Brittle())[-4].limit == GRADIENT_LIMIT
