@@ -1,4 +1,4 @@
-"""The offline commands: `verify`, `layers` and `teach`.
+"""The offline commands: `export`, `verify`, `layers` and `teach`.
 
 Each is a function from its arguments to an exit status, which the command `percept` finds by its entry point.
 """
@@ -7,36 +7,55 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from time import perf_counter
 
-from models.teach import RECIPES, reference
+from models import arguments as words
+from models.arguments import REPOSITORY
+from models.conversion import convert
+from models.teach import RECIPES
 from models.teach import teach as make
+from models.truth import find, photos
 from models.verify import table
 from models.verify import verify as check
 from service.errors import PerceptError
 from service.manifest import Layer, read
 
-REPOSITORY = Path("models/repository")
+
+def export(arguments: Sequence[str]) -> int:
+    """`export SOURCE --name NAME ...`: makes a bundle, saying what it guesses and what it proves."""
+    wish = words.wish(arguments)
+    start = perf_counter()
+
+    def say(line: str) -> None:
+        print("\n".join(f"{perf_counter() - start:6.1f} s  {part}" for part in line.splitlines()), flush=True)
+
+    try:
+        print(convert(wish, say))
+    except (PerceptError, OSError) as error:
+        return _failed(error)
+    return 0
 
 
 def verify(arguments: Sequence[str]) -> int:
-    """`verify BUNDLE [--against torch|nothing]`: prints every check; status 1 where one fails."""
+    """`verify BUNDLE [--against torch|nothing|SOURCE] ...`: prints every check; status 1 where one fails."""
     parser = ArgumentParser("percept verify", description="Check that a bundle computes what it should.")
     parser.add_argument("bundle", type=Path, help="the folder <root>/<name>/<version>")
     parser.add_argument(
         "--against",
-        choices=("torch", "nothing"),
-        help="torch (default for built-in networks), or only what the bundle says of itself",
+        metavar="TRUTH",
+        help="torch (the source that the manifest names, with the bundle's own weights), a source as for export, an "
+        ".onnx file, the folder of a float32 bundle, or nothing, which is what the bundle says of itself "
+        "(default: torch for built-in networks, else nothing)",
     )
+    parser.add_argument("--weights", default="default", help="of a source: default, none or a file")
+    parser.add_argument("--images", type=Path, help="compare on these photos instead of the golden input")
     asked = parser.parse_args(arguments)
-    built_in = asked.bundle.resolve().parent.name in RECIPES
     try:
-        against = asked.against or ("torch" if built_in else "nothing")
-        network = reference(asked.bundle) if against == "torch" else None
+        truth = find(asked.bundle, asked.against, asked.weights)
+        pictures = photos(asked.bundle, asked.images) if asked.images else None
     except PerceptError as error:
         return _failed(error)
-    except KeyError as error:
-        return _failed(f"no recipe is called {error}: there is no torch network to compare with")
-    checks = check(asked.bundle, network)
+    checks = check(asked.bundle, truth, pictures)
     print(table(checks))
     return 0 if all(one.passed for one in checks) else 1
 
@@ -102,6 +121,7 @@ def _failed(why: object) -> int:
 
 
 COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
+    "export": export,
     "verify": verify,
     "layers": layers,
     "teach": teach,

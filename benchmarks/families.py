@@ -1,0 +1,154 @@
+"""Every family of networks that must become a bundle: exported, proven against torch, loaded by the service, timed.
+
+`python benchmarks/families.py [NAME ...] [--small]` prints the table of `models/README.md` and exits with status 1
+where a row fails. Weights are random: what is shown is that the same is computed, not how good it is.
+"""
+
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.conversion import convert
+from models.draft import Wish
+from models.sources import load
+from models.verify import GRADIENT_LIMIT, LIMIT, verify
+from service.manifest import Layer
+from service.network import Look, Network
+
+
+@dataclass(frozen=True)
+class Family:
+    """A source and the size of its pictures; the small one is for tests."""
+
+    source: str
+    size: int
+    small: int
+
+
+FAMILIES: Mapping[str, Family] = {
+    "AlexNet": Family("torchvision:alexnet", 224, 127),
+    "VGG": Family("torchvision:vgg16", 224, 64),
+    "GoogLeNet": Family("torchvision:googlenet", 224, 64),
+    "Inception v3": Family("torchvision:inception_v3", 299, 128),
+    "ResNet": Family("torchvision:resnet50", 224, 64),
+    "ResNeXt": Family("torchvision:resnext50_32x4d", 224, 64),
+    "DenseNet": Family("torchvision:densenet121", 224, 64),
+    "MobileNet v2": Family("torchvision:mobilenet_v2", 224, 64),
+    "MobileNet v3": Family("torchvision:mobilenet_v3_large", 224, 64),
+    "Xception": Family("timm:xception41", 299, 64),
+    "SqueezeNet": Family("torchvision:squeezenet1_1", 224, 65),
+    "EfficientNet": Family("torchvision:efficientnet_b0", 224, 64),
+    "ConvNeXt": Family("torchvision:convnext_tiny", 224, 64),
+    "FPN": Family("smp:FPN?encoder_name=resnet34&classes=5", 256, 64),
+    "U-Net": Family("smp:Unet?encoder_name=resnet34&classes=5", 256, 64),
+    "DeepLabV3": Family("torchvision:deeplabv3_resnet50", 256, 64),
+    "DeepLabV3+": Family("smp:DeepLabV3Plus?encoder_name=resnet34&classes=5", 256, 64),
+    "FCN": Family("torchvision:fcn_resnet50", 256, 64),
+    "PSPNet": Family("smp:PSPNet?encoder_name=resnet34&classes=5", 256, 64),
+    "LR-ASPP": Family("torchvision:lraspp_mobilenet_v3_large", 256, 64),
+}
+HEADINGS = ("family", "source", "size", "logits", "CAM layer", "gradients", "stage before", "gradients")
+TIMES = ("export s", "load s", "predict ms", "Grad-CAM ms")
+
+
+def settled(family: str, size: int) -> nn.Module:
+    """The network of a family, random, its normalizations set by noise.
+
+    Untrained, the signal would fade or burst on its way, and rounding be all that is compared.
+    """
+    network = load(FAMILIES[family].source, "none").network
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    with torch.no_grad():
+        network.train()(torch.randn(4, 3, size, size))
+    for norm in norms:
+        assert norm.running_var is not None
+        norm.running_var.clamp_(min=0.05)
+    return network.eval()
+
+
+def exported(family: str, size: int, out: Path, say: Callable[[str], None] = lambda line: None) -> Path:
+    """The bundle of a family, made as `percept export` makes it, which raises where it fails the proof."""
+    return convert(
+        Wish(
+            source=f"benchmarks.families:settled?family={family.replace('+', '%2B')}&size={size}",
+            name="family",
+            out=out,
+            preprocessing={"height": size, "width": size, "resize": "squeeze"},
+        ),
+        say,
+    )
+
+
+def looked_at(folder: Path) -> tuple[Network, list[Layer]]:
+    """The bundle as the service loads it, with its CAM layer and the stage before."""
+    network = Network(folder, "cpu", threads=1)
+    layers = network.manifest.layers
+    cam = next(layer for layer in layers if layer.name == network.manifest.cam_layer)
+    return network, [cam, layers[max(layers.index(cam) - 1, 0)]]
+
+
+def measure(family: str, size: int, scratch: Path) -> tuple[str, ...]:
+    """A row of the table."""
+    start = perf_counter()
+    folder = exported(family, size, scratch)
+    export_s = perf_counter() - start
+    start = perf_counter()
+    network, layers = looked_at(folder)
+    load_s = perf_counter() - start
+    errors = {check.name: check for check in verify(folder, settled(family, size))}
+    gradients = [errors[f"{layer.name} gradients"].error for layer in layers]
+    if errors["logits"].error > LIMIT or max(gradients) > GRADIENT_LIMIT:
+        raise SystemExit(f"{family} does not agree with torch: {errors['logits'].error:.0e}, {gradients}")
+    predict, cam = timed(network, layers[0])
+    cells = [f"`{layer.name}` {'x'.join(map(str, layer.shape))}" for layer in layers]
+    found = (cells[0], f"{gradients[0]:.0e}", cells[1], f"{gradients[1]:.0e}")
+    times = (f"{export_s:.0f}", f"{load_s:.1f}", f"{1e3 * predict:.0f}", f"{1e3 * cam:.0f}")
+    return (family, f"`{FAMILIES[family].source}`", str(size), f"{errors['logits'].error:.0e}", *found, *times)
+
+
+def timed(network: Network, layer: Layer, rounds: int = 5) -> tuple[float, float]:
+    """The median seconds of a prediction and of a prediction with its gradients, one thread."""
+    pixels = np.zeros((network.manifest.preprocessing.height, network.manifest.preprocessing.width, 3), np.uint8)
+    look = Look(pixels, network.cut(layer))
+    seed = np.ones(network.manifest.logits, np.float32)
+    spent = []
+    for _ in range(rounds):
+        start = perf_counter()
+        (row,) = network.forward([look])
+        half = perf_counter()
+        network.gradients(layer, row, seed)
+        spent.append((half - start, perf_counter() - start))
+    predict, cam = np.median(spent, axis=0)
+    return float(predict), float(cam)
+
+
+def main() -> None:
+    """Print the table, row by row as it is measured."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("families", nargs="*", default=[], metavar="NAME", help=f"of {', '.join(FAMILIES)}")
+    parser.add_argument("--small", action="store_true", help="pictures as small as in the tests")
+    asked = parser.parse_args()
+    sys.path.insert(0, str(Path.cwd()))
+    torch.set_num_threads(1)
+    columns = (*HEADINGS, *TIMES)
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    for name in asked.families or FAMILIES:
+        family = FAMILIES[name]
+        with TemporaryDirectory() as scratch:
+            row = measure(name, family.small if asked.small else family.size, Path(scratch))
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
