@@ -51,7 +51,7 @@ FAMILIES: Mapping[str, Family] = {
     "U-Net": Family("smp:Unet?encoder_name=resnet34&classes=5", 256, 64),
     "DeepLabV3": Family("torchvision:deeplabv3_resnet50", 256, 64),
     "DeepLabV3+": Family("smp:DeepLabV3Plus?encoder_name=resnet34&classes=5", 256, 64),
-    "FCN": Family("torchvision:fcn_resnet50", 256, 64),
+    "FCN": Family("torchvision:fcn_resnet50", 128, 64),
     "PSPNet": Family("smp:PSPNet?encoder_name=resnet34&classes=5", 256, 64),
     "LR-ASPP": Family("torchvision:lraspp_mobilenet_v3_large", 256, 64),
 }

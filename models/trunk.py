@@ -51,14 +51,18 @@ class Trunk(nn.Module):
             )
             for name in self.layers
         ]
-        x = pixels.flip(-1) if self.flipped else pixels
-        x = (x.float() - self.mean) / self.std
-        logits = scores(self.network(x.permute(0, 3, 1, 2)))
+        with Apart():
+            logits = scores(self.network(self.prepared(pixels)))
         for hook in hooks:
             hook.remove()
         if missing := set(self.layers) - set(taps):
             raise ValueError(f"the network does not use its modules {sorted(missing)}")
         return (logits, *(taps[name] for name in self.layers))
+
+    def prepared(self, pixels: Tensor) -> Tensor:
+        """The network's own input, float32 [N,3,H,W]."""
+        x = pixels.flip(-1) if self.flipped else pixels
+        return ((x.float() - self.mean) / self.std).permute(0, 3, 1, 2)
 
 
 def scores(answer: Any) -> Tensor:
@@ -106,8 +110,24 @@ def candidates(network: nn.Module, how: Preprocessing) -> dict[str, int]:
 
 
 def example(how: Preprocessing) -> Tensor:
-    """Two black pictures of a network's size, uint8 [2,H,W,3]."""
-    return torch.zeros(2, how.height, how.width, 3, dtype=torch.uint8)
+    """Two pictures of noise of a network's size, uint8 [2,H,W,3]."""
+    noise = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (2, how.height, how.width, 3), dtype=torch.uint8, generator=noise)
+
+
+class Apart(TorchFunctionMode):
+    """Lets no function overwrite its input, which may be a tapped layer: DenseNet calls `F.relu(x, inplace=True)`."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call a function of torch, but never in place."""
+        has = dict(kwargs or {})
+        return function(*args, **(has | {"inplace": False} if "inplace" in has else has))
 
 
 class AdaptivePooling(TorchFunctionMode):
@@ -154,7 +174,7 @@ def trace(network: nn.Module, how: Preprocessing, layers: Sequence[str]) -> onnx
     """
     trunk = Trunk(network.cpu(), how, layers).eval()
     pixels = example(how)
-    _check(trunk, pixels)
+    _check(trunk, pixels, network)
     batch = {PIXELS: {0: torch.export.Dim("N")}}
     with warnings.catch_warnings(), torch.no_grad():
         # torch 2.13's exporter copies its own deprecated LeafSpec
@@ -176,13 +196,19 @@ def trace(network: nn.Module, how: Preprocessing, layers: Sequence[str]) -> onnx
     return ir.to_proto(program.model)
 
 
-def _check(trunk: Trunk, pixels: Tensor) -> None:
-    """Raise `ValueError` for a layer that is no module of its own whose output is a feature map."""
+def _check(trunk: Trunk, pixels: Tensor, network: nn.Module) -> None:
+    """Raise `ValueError` for a layer that is no module of its own whose output is a feature map.
+
+    Also where the network does not compute the same once nothing is overwritten.
+    """
     known = dict(trunk.network.named_modules(remove_duplicate=False))
     if unknown := set(trunk.layers) - set(known):
         raise ValueError(f"the network has no module {sorted(unknown)}")
     with torch.no_grad():
-        taps = trunk(pixels)[1:]
+        logits, *taps = trunk(pixels)
+        own = scores(copy.deepcopy(network).eval()(trunk.prepared(pixels)))
+    if not torch.allclose(logits, own, rtol=1e-3, atol=1e-3 * float(own.abs().max())):
+        raise ValueError("the network counts on operations in place that return nothing: let it use what they return")
     for name, tap in zip(trunk.layers, taps, strict=True):
         if not isinstance(tap, Tensor) or tap.dim() != 4:
             raise ValueError(f"the layer {name!r} gives no feature map [N,C,h,w]")

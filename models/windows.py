@@ -103,9 +103,12 @@ def max_pool(c: Context, g: str, *indices: str) -> Cotangents:
 def average_pool(c: Context, g: str) -> Cotangents:
     """`y = sum of a window / n`: dx = the transposed convolution of g / n by ones, channel by channel.
 
-    n differs at the edges where padding is not counted, or where a window reaches over the end (ceil mode).
+    n differs at the edges where padding is not counted, or where a window reaches over the end (ceil mode). Windows
+    of one cell, which adaptive pooling leaves behind (VGG, AlexNet), hand g on as it is.
     """
     w = _pooling(c)
+    if {*w.kernel, *w.stride} == {1} and not any(w.begin + w.end):
+        return [g]
     over = _untouched(c, w)
     n = _counts(c, w)
     g = c.op.Div(g, c.like(n if n.min() != n.max() else n.max()))

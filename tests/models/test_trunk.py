@@ -91,3 +91,43 @@ def test_logits_are_found_in_what_networks_answer() -> None:
     for answer in ({"boxes": y}, [{"boxes": y}], None, ()):
         with pytest.raises(ValueError, match="not with a tensor"):
             scores(answer)
+
+
+class Overwritten(nn.Module):
+    """What DenseNet does to its features."""
+
+    def __init__(self, used: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.features = nn.Conv2d(3, 4, 3)
+        self.head = nn.Linear(4, 5)
+        self.used = used
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the output."""
+        x = self.features(x)
+        y = F.relu(x, inplace=True)
+        return self.head((y if self.used else x).mean((2, 3)))
+
+
+def test_a_layer_is_tapped_before_it_is_overwritten() -> None:
+    """In PyTorch and in ONNX alike, and its gradient is closed where the ReLU is."""
+    network = Overwritten().eval()
+    pixels = torch.randint(0, 256, (2, HOW.height, HOW.width, 3), dtype=torch.uint8)
+    logits, tap = Trunk(network, HOW, ("features",)).requires_grad_(True)(pixels)
+    assert tap.min() < 0
+    model = trace(network, HOW, ("features",))
+    found = run(model, {"pixels": pixels.numpy()})["features"]
+    np.testing.assert_allclose(found, tap.detach().numpy(), atol=1e-5)
+    (g,) = torch.autograd.grad(logits.sum(), tap)
+    made, _ = tail(Graph(model), "features")
+    seed = np.ones(logits.shape, np.float32)
+    answer = run(made, {"activations": tap.detach().numpy(), "seed": seed})
+    np.testing.assert_allclose(answer["gradients"], g.numpy(), atol=1e-6)
+    assert not g[tap < 0].any()
+
+
+def test_a_network_that_needs_to_overwrite_is_refused() -> None:
+    """It would compute something else without."""
+    with pytest.raises(ValueError, match="in place"):
+        trace(Overwritten(used=False).eval(), HOW, ("features",))
