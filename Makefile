@@ -24,8 +24,9 @@ format: .venv/developing ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/developing ## measure the service against bare ONNX Runtime, in one interleaved run
+bench: .venv/developing ## the service against bare ONNX Runtime, and Grad-CAM against pytorch-grad-cam, as ratios
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/tails.py
 
 prove: .venv/developing ## the heavier proofs: full test splits and long bombardments
 	$(BIN)/python -m pytest -q -m prove

@@ -62,7 +62,7 @@ def _made(wish: Wish, say: Say) -> Path:
         "activation": wish.activation or draft.activation or "softmax",
         "preprocessing": draft.preprocessing,
     }
-    said["background"] = _background(wish, said["task"], said["labels"][0])
+    said["background"] = _background(wish, said["task"], said["labels"])
     _tell(say, wish, draft, said)
     for layer in layers:
         say(_line("layer", f"{layer} {_sizes(graph.shapes[layer][1:])}", "--layers" if not wish.layers else None))
@@ -161,11 +161,13 @@ def _layers(wish: Wish, draft: Draft, graph: Graph) -> tuple[list[str], str]:
     return layers, wish.cam_layer or layers[-1]
 
 
-def _background(wish: Wish, task: Task, first: str) -> int | None:
+def _background(wish: Wish, task: Task, labels: Sequence[str]) -> int | None:
     """The class that is no thing: as said, else the first if it is called so."""
+    if wish.background not in (None, *range(len(labels))):
+        raise BundleError(f"the background {wish.background} is not a class: there are 0 to {len(labels) - 1}")
     if wish.background is not None:
         return wish.background
-    return 0 if task == "segmentation" and first.strip("_").lower() == "background" else None
+    return 0 if task == "segmentation" and labels[0].strip("_").lower() == "background" else None
 
 
 def _tell(say: Say, wish: Wish, draft: Draft, said: dict[str, Any]) -> None:
@@ -175,6 +177,7 @@ def _tell(say: Say, wish: Wish, draft: Draft, said: dict[str, Any]) -> None:
     rule = f"crop after scaling the short side to {how.short_side}" if how.resize == "crop" else how.resize
     lines = (
         ("weights", draft.weights, None),
+        ("license", wish.license or draft.license, None if wish.license else "--license"),
         ("task", f"{said['task']}, {said['activation']}", None if wish.activation else "--activation"),
         ("size", f"{how.height} x {how.width}", None if "height" in asked else "--size"),
         ("resize", f"{rule}, {how.interpolation}", None if "resize" in asked else "--resize, --crop"),
@@ -185,6 +188,8 @@ def _tell(say: Say, wish: Wish, draft: Draft, said: dict[str, Any]) -> None:
     )
     for line in lines:
         say(_line(*line))
+    if said["background"] is not None:
+        say(_line("background", labels[said["background"]], None if wish.background is not None else "--background"))
 
 
 def _line(what: str, value: str, option: str | None = None) -> str:

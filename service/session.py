@@ -35,6 +35,7 @@ PROVIDERS: dict[Device, list[Any]] = {
     # HEURISTIC plans a convolution quickly and well; TF32 would cost three digits of every gradient.
     "cuda": [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"})],
 }
+ERROR, FATAL = 3, 4  # what ONNX Runtime prints
 NVIDIA_NODES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 
 # One Conv, x [1,1,3,3] with a kernel of ones → y [1,1,1,1]; `tests/test_session.py` builds it anew and compares.
@@ -59,16 +60,17 @@ class Port:
 class Session:
     """One loaded graph. `run` may be called from several threads at once."""
 
-    def __init__(self, file: Path | bytes, device: Device = "cpu", threads: int = 1) -> None:
+    def __init__(self, file: Path | bytes, device: Device = "cpu", threads: int = 1, quiet: bool = False) -> None:
         """Load a graph, its external weights looked up beside it.
 
-        `threads` is the number that one run may use inside an operator. Raises `BundleError` where ONNX Runtime
-        refuses the graph, `DeviceError` where it did not take the device.
+        `threads` is the number that one run may use inside an operator; `quiet` keeps ONNX Runtime from printing the
+        errors that it raises too. Raises `BundleError` where ONNX Runtime refuses the graph, `DeviceError` where it
+        did not take the device.
         """
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = FATAL if quiet else ERROR
         try:
             self._session = ort.InferenceSession(
                 file if isinstance(file, bytes) else str(file), options, PROVIDERS[device]

@@ -30,7 +30,7 @@ def answers(model: ModelProto, pictures: Array, n: int) -> Array:
 
     Raises `BundleError` where it cannot be run, or does not give one row of float32 for each picture.
     """
-    session = Session(model.SerializeToString())
+    session = Session(model.SerializeToString(), quiet=True)
     (image,), (output,) = session.inputs, session.outputs
     rows = []
     for picture in pictures:
@@ -53,7 +53,7 @@ def prove(model: ModelProto, pictures: Array, expected: Array, undo: Undo, fixed
 
     `undo` takes from its output what was put behind that of the file; `fixed` is the batch of the file.
     """
-    session = Session(model.SerializeToString())
+    session = Session(model.SerializeToString(), quiet=True)
     for picture, row in zip(pictures, expected, strict=True):
         n = fixed or 1
         if why := _fault(session, np.stack([picture] * n), np.stack([row] * n), undo):

@@ -1,10 +1,5 @@
-"""pytorch-grad-cam as the outside truth: the same torch weights, its own maps.
+"""pytorch-grad-cam as the outside truth: the same torch weights, its own maps."""
 
-It imports torchvision, whose compiled operators do not load beside a CPU build of torch. They are not needed here, so
-their names are declared, and only where loading failed.
-"""
-
-import sys
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -12,26 +7,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from models.sources import torchvision
 
-def _declare_torchvision_operators() -> torch.library.Library | None:
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        library = torch.library.Library("torchvision", "DEF")
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        return library
-    return None
-
-
-# The declarations live as long as this object.
-_LIBRARY = _declare_torchvision_operators()
+torchvision()  # which pytorch-grad-cam imports
 
 
 def grad_cam() -> ModuleType:
-    """The package, imported once torchvision can be."""
+    """The package."""
     import pytorch_grad_cam
 
     return pytorch_grad_cam

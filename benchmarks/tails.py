@@ -1,0 +1,247 @@
+"""`python benchmarks/tails.py`: what a gradient costs, and a whole Grad-CAM against pytorch-grad-cam's, as one table.
+
+The networks are torchvision's at full size with random weights; the batch is one picture, the device the CPU. Both
+sides of a ratio take turns in every round, on the same number of threads: only the ratios mean anything, the machine
+may be noisy. The exit status is 1 where a bar is missed.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' outside truth
+
+from models.autodiff import ACTIVATIONS, GRADIENTS, SEED, tail
+from models.export import golden
+from models.graph import Array, Graph
+from models.trunk import LOGITS, PIXELS, trace
+from service.cam import METHODS, unit
+from service.image import geometry, spread
+from service.manifest import Preprocessing
+from service.session import Arrays, Session
+from tests.models.reference import grad_cam, scaled
+
+SIDE, ROUNDS = 224, 24
+# Where the system happens to put a session's weights makes one faster than its twin by up to 8 %, all its life: big
+# matrices are read at the speed of memory. So sessions are made anew some times, in turned order.
+SITTINGS = 4
+RULE = Preprocessing(height=SIDE, width=SIDE, mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
+SHARE, FORWARDS, FASTER, APART = 0.15, 2.0, 3.0, 1e-3  # the bars
+HEAD = """| network | a / b | threads | a, ms | b, ms | a / b: median (quartiles) | bar | met |
+|---|---|---|---|---|---|---|---|"""
+
+Act = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network's CAM layer and its bars; a ratio without one is only shown.
+
+    `share` is the most that the tail may cost of a trunk pass, `forwards` of the forward pass of the tail itself;
+    `faster` is the least that pytorch-grad-cam must cost of a whole Grad-CAM.
+    """
+
+    layer: str
+    share: float | None = None
+    forwards: float | None = None
+    faster: float | None = None
+
+
+CASES = {
+    "resnet18": Case("layer4", faster=FASTER),
+    "resnet50": Case("layer4", share=SHARE, faster=FASTER),
+    "densenet121": Case("features", share=SHARE, faster=FASTER),
+    "mobilenet_v2": Case("features", share=SHARE, faster=FASTER),
+    "vgg16": Case("features.29", forwards=FORWARDS),
+    "alexnet": Case("features.11", forwards=FORWARDS),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """How a and b compare: milliseconds in every round, the bar of the median of a / b, how far apart the maps are."""
+
+    network: str
+    what: str
+    threads: int
+    a: Array
+    b: Array
+    least: float | None = None
+    most: float | None = None
+    apart: float | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether the median is within its bar and the maps agree, where there is a bar and where there are maps."""
+        median = np.median(self.a / self.b)
+        within = (self.least is None or median >= self.least) and (self.most is None or median <= self.most)
+        return bool(within and (self.apart is None or self.apart <= APART))
+
+    def __str__(self) -> str:
+        low, median, high = np.quantile(self.a / self.b, (0.25, 0.5, 0.75))
+        ratio = f"{median:.3g} ({low:.3g} to {high:.3g})"
+        limits = (("at least", self.least), ("at most", self.most))
+        bars = [f"{which} {limit:g}" for which, limit in limits if limit is not None]
+        if self.apart is not None:
+            bars.append(f"maps {self.apart:.0e} apart, at most {APART:.0e}")
+        met = "-" if not bars else "yes" if self.met else "NO"
+        times = f"{np.median(self.a):.2f} | {np.median(self.b):.2f}"
+        return f"| {self.network} | {self.what} | {self.threads} | {times} | {ratio} | {'; '.join(bars)} | {met} |"
+
+
+class Subject:
+    """A torch network with random weights, its graphs as Percept makes them, and one picture with a target.
+
+    `graphs` are the trunk, the tail, and the tail without gradients, as bytes.
+    """
+
+    def __init__(self, name: str) -> None:
+        import torchvision  # can be imported since tests.models.reference was
+
+        torch.manual_seed(0)
+        self.name, self.case = name, CASES[name]
+        self.network: nn.Module = torchvision.models.get_model(name, weights=None).eval()
+        trunk = trace(self.network, RULE, [self.case.layer])
+        made, crossing = tail(Graph(trunk), self.case.layer)
+        assert not crossing
+        models = {"trunk": trunk, "tail": made, "forward": forward_only(made)}
+        self.graphs = {part: model.SerializeToString() for part, model in models.items()}
+        self.pixels = golden(RULE)
+        self.target = int(Session(self.graphs["trunk"]).run({PIXELS: self.pixels}, [LOGITS])[LOGITS].argmax())
+
+
+class Percept:
+    """The sessions of a subject, called as the service calls them."""
+
+    def __init__(self, subject: Subject, threads: int, turned: bool = False) -> None:
+        self.subject, graphs = subject, list(subject.graphs.items())
+        self.sessions = {name: Session(graph, threads=threads) for name, graph in graphs[:: -1 if turned else 1]}
+
+    def look(self) -> Arrays:
+        """The logits and the activations of the picture."""
+        return self.sessions["trunk"].run({PIXELS: self.subject.pixels}, [LOGITS, self.subject.case.layer])
+
+    def feeds(self, found: Arrays) -> Arrays:
+        """What the tail takes for the gradient of the target's logit."""
+        seed = np.zeros_like(found[LOGITS])
+        seed[:, self.subject.target] = 1
+        return {ACTIVATIONS: found[self.subject.case.layer], SEED: seed}
+
+    def explain(self) -> Array:
+        """Grad-CAM [SIDE,SIDE] in [0,1], as the service makes it."""
+        feeds = self.feeds(self.look())
+        g = self.sessions["tail"].run(feeds, [GRADIENTS])[GRADIENTS]
+        heat = unit(METHODS["gradcam"](feeds[ACTIVATIONS][0], g[0]))
+        return spread(heat, geometry((SIDE, SIDE), RULE))
+
+
+def reference(subject: Subject) -> Callable[[], Array]:
+    """The same Grad-CAM by pytorch-grad-cam, made once and called as its documentation says."""
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    layer = subject.network.get_submodule(subject.case.layer)
+    cam = grad_cam().GradCAM(model=subject.network, target_layers=[layer])
+    # DenseNet overwrites this output in place, and with it what pytorch-grad-cam has kept of it.
+    layer.register_forward_hook(lambda _module, _inputs, output: output.clone())
+    x = (torch.from_numpy(subject.pixels.copy()).float() - torch.tensor(RULE.mean)) / torch.tensor(RULE.std)
+    x = x.permute(0, 3, 1, 2).contiguous()
+    targets = [ClassifierOutputTarget(subject.target)]
+    return lambda: cam(input_tensor=x, targets=targets)[0]
+
+
+def forward_only(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A tail without its gradients and without what only they need."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    graph, wanted = made.graph, {LOGITS}
+    for node in reversed(list(graph.node)):
+        if wanted.isdisjoint(node.output):
+            graph.node.remove(node)
+            continue
+        wanted.update(node.input)
+        while node.output[-1] not in wanted:  # the indices of a MaxPool
+            node.output.pop()
+    for values in (graph.input, graph.output, graph.initializer):
+        for value in [value for value in values if value.name not in wanted]:
+            values.remove(value)
+    return made
+
+
+def measure(rounds: int, *acts: Act, before: Act | None = None) -> Array:
+    """Milliseconds [act, round] of acts that take turns, each right after `before`, or after itself once untimed."""
+    times = np.empty((len(acts), rounds))
+    for turn in range(rounds):
+        for i, act in enumerate(acts):
+            (before or act)()
+            start = time.perf_counter()
+            act()
+            times[i, turn] = 1e3 * (time.perf_counter() - start)
+    return times
+
+
+def gradients(subject: Subject, rounds: int) -> Iterator[Row]:
+    """A tail against the trunk and against its own forward pass, each right after a trunk pass, on one thread."""
+    sittings = [sitting(subject, -(-rounds // SITTINGS), turned=bool(i % 2)) for i in range(SITTINGS)]
+    trunk, whole, forward = np.hstack(sittings)
+    yield Row(subject.name, "tail / trunk", 1, whole, trunk, most=subject.case.share)
+    yield Row(subject.name, "tail / its forward pass", 1, whole, forward, most=subject.case.forwards)
+
+
+def sitting(subject: Subject, rounds: int, turned: bool) -> Array:
+    """Milliseconds [3, round] of the trunk, the tail and the tail's forward pass, in sessions of their own."""
+    percept = Percept(subject, 1, turned)
+    feeds = percept.feeds(percept.look())
+    start = {ACTIVATIONS: feeds[ACTIVATIONS]}
+    return measure(
+        rounds,
+        percept.look,
+        lambda: percept.sessions["tail"].run(feeds, [LOGITS, GRADIENTS]),
+        lambda: percept.sessions["forward"].run(start, [LOGITS]),
+        before=percept.look,
+    )
+
+
+def maps(subject: Subject, rounds: int, threads: int) -> Row:
+    """A whole Grad-CAM against pytorch-grad-cam's."""
+    torch.set_num_threads(threads)
+    percept, other = Percept(subject, threads), reference(subject)
+    apart = float(np.abs(scaled(percept.explain()) - other()).max())
+    ours, theirs = measure(rounds, percept.explain, other)
+    what = "pytorch-grad-cam / Percept"
+    return Row(subject.name, what, threads, theirs, ours, least=subject.case.faster, apart=apart)
+
+
+def rows(name: str, rounds: int, threads: list[int]) -> Iterator[Row]:
+    """All that is measured of one network."""
+    subject = Subject(name)
+    yield from gradients(subject, rounds)
+    for count in threads:
+        yield maps(subject, rounds, count)
+
+
+def main() -> None:
+    """Measure and print; exit with 1 where a bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", default=list(CASES), help=f"by default {' '.join(CASES)}")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of every ratio")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of a whole Grad-CAM")
+    options = parser.parse_args()
+    print(f"{SIDE} px, one picture, {options.rounds} interleaved rounds\n\n{HEAD}", flush=True)
+    missed = False
+    for name in options.networks:
+        for row in rows(name, options.rounds, options.threads):
+            print(row, flush=True)
+            missed |= not row.met
+    sys.exit(missed)
+
+
+if __name__ == "__main__":
+    main()
