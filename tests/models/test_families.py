@@ -40,3 +40,10 @@ def test_the_proof_of_a_family_can_fail(tmp_path: Path) -> None:
     other = settled("SqueezeNet", 65)
     other.features[0].weight.data *= 1.01
     assert [check for check in verify(folder, other) if not check.passed]
+
+
+def test_every_family_has_a_row_in_the_documentation() -> None:
+    """With the source by which it is exported."""
+    text = (Path(__file__).parents[2] / "models" / "README.md").read_text()
+    for name, family in FAMILIES.items():
+        assert f"| {name} | `{family.source}` | {family.size} |" in text
