@@ -16,12 +16,15 @@ import numpy as np
 import torch
 from torch import nn
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' networks, and to be a source itself
+
 from models.conversion import convert
 from models.draft import Wish
 from models.sources import load
 from models.verify import GRADIENT_LIMIT, LIMIT, verify
 from service.manifest import Layer
 from service.network import Look, Network
+from tests.models import networks
 
 
 @dataclass(frozen=True)
@@ -60,21 +63,8 @@ TIMES = ("export s", "load s", "predict ms", "Grad-CAM ms")
 
 
 def settled(family: str, size: int) -> nn.Module:
-    """The network of a family, random, its normalizations set by noise.
-
-    Untrained, the signal would fade or burst on its way, and rounding be all that is compared.
-    """
-    network = load(FAMILIES[family].source, "none").network
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    with torch.no_grad():
-        network.train()(torch.randn(4, 3, size, size))
-    for norm in norms:
-        assert norm.running_var is not None
-        norm.running_var.clamp_(min=0.05)
-    return network.eval()
+    """The network of a family with random weights."""
+    return networks.settled(load(FAMILIES[family].source, "none").network, size)
 
 
 def exported(family: str, size: int, out: Path, say: Callable[[str], None] = lambda line: None) -> Path:
@@ -139,7 +129,6 @@ def main() -> None:
     parser.add_argument("families", nargs="*", default=[], metavar="NAME", help=f"of {', '.join(FAMILIES)}")
     parser.add_argument("--small", action="store_true", help="pictures as small as in the tests")
     asked = parser.parse_args()
-    sys.path.insert(0, str(Path.cwd()))
     torch.set_num_threads(1)
     columns = (*HEADINGS, *TIMES)
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")

@@ -6,7 +6,7 @@ and `verify` runs the same module in PyTorch. Where the pixels come from and wha
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -14,10 +14,10 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from models.autodiff import ACTIVATIONS, GRADIENTS, SEED
 from models.graph import OPSET
+from models.modes import AdaptivePooling, Apart
 from models.simplify import simplify
 from service.manifest import Preprocessing
 
@@ -113,56 +113,6 @@ def example(how: Preprocessing) -> Tensor:
     """Two pictures of noise of a network's size, uint8 [2,H,W,3]."""
     noise = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (2, how.height, how.width, 3), dtype=torch.uint8, generator=noise)
-
-
-class Apart(TorchFunctionMode):
-    """Lets no function overwrite its input, which may be a tapped layer: DenseNet calls `F.relu(x, inplace=True)`."""
-
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Call a function of torch, but never in place."""
-        has = dict(kwargs or {})
-        return function(*args, **(has | {"inplace": False} if "inplace" in has else has))
-
-
-class AdaptivePooling(TorchFunctionMode):
-    """Writes adaptive average pooling as what it is: the exporter would write it as arithmetic on indices."""
-
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Call a function of torch, or the pooling in its place."""
-        act = adaptive_average if function is F.adaptive_avg_pool2d else function
-        return act(*args, **(kwargs or {}))
-
-
-def adaptive_average(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
-    """`y = P x Q^T`: cell i of m averages the cells from floor(i n / m) to ceil((i + 1) n / m) of n."""
-    asked = (output_size, output_size) if isinstance(output_size, int) else output_size
-    sizes = (input.shape[-2], input.shape[-1])
-    cells = [m or n for m, n in zip(asked, sizes, strict=True)]
-    if cells == [1, 1]:
-        return input.mean((-2, -1), keepdim=True)
-    if not any(n % m for n, m in zip(sizes, cells, strict=True)):
-        return F.avg_pool2d(input, [n // m for n, m in zip(sizes, cells, strict=True)])
-    p, q = (_averages(n, m).to(input.dtype) for n, m in zip(sizes, cells, strict=True))
-    return p @ (input @ q.T.contiguous())
-
-
-def _averages(n: int, m: int) -> Tensor:
-    """The matrix [m,n] that averages n cells into m."""
-    begin, end = ([i * n // m for i in range(m)], [-(-(i + 1) * n // m) for i in range(m)])
-    rows = [[(a <= j < b) / (b - a) for j in range(n)] for a, b in zip(begin, end, strict=True)]
-    return torch.tensor(rows)
 
 
 def trace(network: nn.Module, how: Preprocessing, layers: Sequence[str]) -> onnx.ModelProto:

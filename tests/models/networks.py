@@ -85,6 +85,20 @@ class Strange(nn.Module):
         return self.head(self.stage2(torch.sin(self.stage1(x))).mean((2, 3)))
 
 
+def settled(network: nn.Module, size: int) -> nn.Module:
+    """Give every normalization the statistics of noise: untrained, the signal would fade or burst on its way."""
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    with torch.no_grad():
+        network.train()(torch.randn(4, 3, size, size))
+    for norm in norms:
+        assert norm.running_var is not None
+        norm.running_var.clamp_(min=0.05)
+    return network.eval()
+
+
 def bundle(out: Path, network: nn.Module | None = None, **other: Any) -> Path:
     """Export the classifier, or another network, with all that must be said about it."""
     said: dict[str, Any] = {

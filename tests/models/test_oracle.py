@@ -24,7 +24,7 @@ from models.verify import GRADIENT_LIMIT, LIMIT, difference
 from service.cam import METHODS, unit
 from service.image import geometry, spread
 from service.manifest import Preprocessing
-from tests.models.networks import Pyramid
+from tests.models.networks import Pyramid, settled
 from tests.models.reference import explain, scaled
 
 PICTURES = 4
@@ -111,20 +111,6 @@ def t(request: pytest.FixtureRequest) -> Traced:
     graph = Graph(model)
     first = next(node for node in graph.nodes if node.op_type == "Conv")
     return Traced(network, layers, how, model, graph, first.input[0])
-
-
-def settled(network: nn.Module, size: int) -> nn.Module:
-    """Give every normalization the statistics of noise: untrained, the signal would fade or burst on its way."""
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    with torch.no_grad():
-        network.train()(torch.randn(4, 3, size, size))
-    for norm in norms:
-        assert norm.running_var is not None
-        norm.running_var.clamp_(min=0.05)
-    return network.eval()
 
 
 # onnx-ad

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from models.autodiff import tail
 from models.graph import Graph, run
-from models.trunk import Trunk, adaptive_average, candidates, scores, trace
+from models.modes import adaptive_average
+from models.trunk import Trunk, candidates, scores, trace
 from models.verify import difference
 from tests.models.networks import HOW
 
