@@ -23,7 +23,7 @@ from models.autodiff import ACTIVATIONS, GRADIENTS, SEED, tail
 from models.export import golden
 from models.graph import Array, Graph
 from models.trunk import LOGITS, PIXELS, trace
-from service.cam import METHODS, unit
+from service.cam import GRADIENT_METHODS, unit
 from service.image import geometry, spread
 from service.manifest import Preprocessing
 from service.session import Arrays, Session
@@ -139,7 +139,7 @@ class Percept:
         """Grad-CAM [SIDE,SIDE] in [0,1], as the service makes it."""
         feeds = self.feeds(self.look())
         g = self.sessions["tail"].run(feeds, [GRADIENTS])[GRADIENTS]
-        heat = unit(METHODS["gradcam"](feeds[ACTIVATIONS][0], g[0]))
+        heat = unit(GRADIENT_METHODS["gradcam"](feeds[ACTIVATIONS][0], g[0]))
         return spread(heat, geometry((SIDE, SIDE), RULE))
 
 

@@ -29,11 +29,22 @@ class _Mode(TorchFunctionMode):
 
 
 class Apart(_Mode):
-    """Lets no function overwrite its input, which may be a tapped layer: DenseNet calls `F.relu(x, inplace=True)`."""
+    """Lets nothing overwrite a tensor that may be tapped, as `F.relu(x, inplace=True)` and `x += y` do.
+
+    DenseNet and ResNet are full of them. Whether a network can do without is for the caller to check.
+    """
 
     def act(self, function: Callable[..., Any], args: Sequence[Any], has: dict[str, Any]) -> Any:
-        """Call the function, but never in place."""
-        return function(*args, **(has | {"inplace": False} if "inplace" in has else has))
+        """Call the function, but not in place."""
+        return OUT_OF_PLACE.get(function, function)(*args, **(has | {"inplace": False} if "inplace" in has else has))
+
+
+OUT_OF_PLACE: Mapping[Callable[..., Any], Callable[..., Any]] = {
+    Tensor.add_: torch.add,  # which is what `+=` calls
+    Tensor.sub_: torch.sub,
+    Tensor.mul_: torch.mul,
+    Tensor.div_: torch.div,
+}
 
 
 class AdaptivePooling(_Mode):

@@ -42,10 +42,15 @@ class Batcher(Generic[Item, Result]):
         self._run = run
         self._max_batch = max_batch
         self._capacity = capacity
-        self._idle = workers
+        self._idle = self._workers = workers
         self._waiting: deque[Entry[Item, Result]] = deque()
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="batch")
         self._serving: set[asyncio.Task[None]] = set()
+
+    @property
+    def width(self) -> int:
+        """How many items the workers take at once."""
+        return self._max_batch * self._workers
 
     async def submit(self, item: Item) -> Result:
         """The result for `item`; raises what `run` raised for it, or `QueueFull` at once.

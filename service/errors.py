@@ -36,6 +36,14 @@ class GradientsUnavailable(PerceptError):
     """The layer has no tail: gradients cannot be computed there."""
 
 
+class MethodUnavailable(PerceptError):
+    """The method cannot be used at this layer of this network."""
+
+
+class DeadlineExceeded(PerceptError):
+    """The answer would have come later than the service promises."""
+
+
 class UnsupportedMediaType(PerceptError):
     """The body's media type is none of those that carry images."""
 
@@ -58,6 +66,10 @@ class UnknownModel(PerceptError):
 
 class UnknownLayer(PerceptError):
     """The model taps no layer of this name."""
+
+
+class UnknownImage(PerceptError):
+    """No image is kept under this id, or no longer."""
 
 
 class UnknownClass(PerceptError):

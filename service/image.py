@@ -62,6 +62,11 @@ class Geometry:
         y = top + row / shape[0] * (bottom - top)
         return min(max(x, 0.0), float(self.width)), min(max(y, 0.0), float(self.height))
 
+    def find(self, x: float, y: float, shape: tuple[int, int]) -> tuple[float, float]:
+        """The continuous position (row, column) in a map of `shape` (h, w) of a photo point: `locate` the other way."""
+        left, top, right, bottom = self.box
+        return (y - top) / (bottom - top) * shape[0], (x - left) / (right - left) * shape[1]
+
     def scaled(self, factor: float) -> "Geometry":
         """The same view of the photo at another size."""
         width = max(1, round(self.width * factor))

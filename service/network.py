@@ -42,6 +42,7 @@ class Network:
         _check_trunk(self._trunk, self.manifest)
         self._check_golden()
         self._tails: dict[str, Session] = {}
+        self._linear: dict[str, bool] = {}
         self._loading = threading.Lock()
         cam_layer = self.manifest.layer(self.manifest.cam_layer)
         if cam_layer is not None and cam_layer.tail is not None:
@@ -59,17 +60,46 @@ class Network:
         batch = self._trunk.run({"pixels": pixels}, outputs)
         return [{name: batch[name][row] for name in look.outputs} for row, look in enumerate(looks)]
 
-    def gradients(self, layer: Layer, row: Arrays, seed: NDArray[np.float32]) -> NDArray[np.float32]:
-        """d(sum of seed * logits)/dA at `layer`, float32 [C,h,w], for the trunk outputs of one image.
+    def tail(
+        self,
+        layer: Layer,
+        row: Arrays,
+        activations: NDArray[np.float32],
+        seeds: NDArray[np.float32],
+        outputs: Sequence[str] = ("logits", "gradients"),
+    ) -> Arrays:
+        """The rest of the network after `layer`, on n activations [n,C,h,w] of one image, with a seed [n,...] for each.
 
-        `seed` has the shape of the logits. Raises `GradientsUnavailable` where the layer has no tail.
+        Gives `logits` [n,...] and `gradients` d(sum of seed * logits)/dA [n,C,h,w], or only those that are named. What
+        bypasses the layer comes from `row`, the trunk outputs of the image. Raises `GradientsUnavailable` where the
+        layer has no tail.
         """
         if layer.tail is None:
             raise GradientsUnavailable(f"layer {layer.name!r} has no gradients: {layer.unavailable}")
-        feeds = {"activations": row[layer.name][None], "seed": seed[None]}
-        feeds |= {name: row[name][None] for name in layer.tail.crossing}
-        gradients: NDArray[np.float32] = self._tail(layer).run(feeds, ["gradients"])["gradients"][0]
-        return gradients
+        n = len(activations)
+        crossing = {name: np.repeat(row[name][None], n, axis=0) for name in layer.tail.crossing}
+        return self._tail(layer).run({"activations": activations, "seed": seeds, **crossing}, outputs)
+
+    def gradients(self, layer: Layer, row: Arrays, seed: NDArray[np.float32]) -> NDArray[np.float32]:
+        """d(sum of seed * logits)/dA at `layer`, float32 [C,h,w], for the trunk outputs of one image."""
+        found = self.tail(layer, row, row[layer.name][None], seed[None], ["gradients"])
+        return np.asarray(found["gradients"][0])
+
+    def linear(self, layer: Layer) -> bool:
+        """Whether the logits are a weighted sum of the layer's channels, each averaged over its cells, and a constant.
+
+        So it is where the gradient is the same everywhere: asked at two random activations, for a random seed.
+        """
+        if layer.tail is None or layer.tail.crossing or self.manifest.task != "classification":
+            return False
+        if layer.name not in self._linear:
+            rng = np.random.default_rng(0)
+            A = rng.standard_normal((2, *layer.shape)).astype(np.float32)
+            seed = rng.standard_normal((1, *self.manifest.logits)).astype(np.float32)
+            g = self.tail(layer, {}, A, np.repeat(seed, 2, axis=0))["gradients"]
+            same = np.abs(g - g[:1].mean((2, 3), keepdims=True)).max() <= 1e-4 * np.abs(g).max()
+            self._linear[layer.name] = bool(same)
+        return self._linear[layer.name]
 
     def _tail(self, layer: Layer) -> Session:
         assert layer.tail is not None

@@ -6,23 +6,24 @@ It knows no HTTP: what leaves are objects that `routes/` turns into JSON or pict
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
-from PIL import Image
 from pydantic import BaseModel
 
-from service.cam import METHODS, unit
-from service.errors import UnknownLayer
-from service.image import Geometry, Map, Pixels, decode, geometry, prepare
+from service.errors import DeadlineExceeded
+from service.explain import Explainer, Explanation, Question, find_layer
+from service.image import Map, decode, geometry, prepare
 from service.manifest import Layer
 from service.network import Look
 from service.repository import Model
 from service.session import Arrays
 from service.settings import Settings
-from service.tasks import TASKS, Task, class_index
+from service.store import Kept, Store
+from service.view import View
 
 POOLS: dict[str, Callable[[Map], Map]] = {
     "avg": lambda A: A.mean((1, 2)),
@@ -31,22 +32,6 @@ POOLS: dict[str, Callable[[Map], Map]] = {
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """A decoded photo as one model sees it."""
-
-    id: str
-    model: Model
-    photo: Image.Image
-    geometry: Geometry
-    pixels: Pixels
-
-    @property
-    def task(self) -> Task:
-        """What the model's logits mean."""
-        return TASKS[self.model.manifest.task]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,54 +52,60 @@ class Features:
     activations: Map
 
 
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """A class-activation map: `raw` before ReLU and `heat` in [0,1], both float32 [h,w] in cells of the layer."""
-
-    view: View
-    layer: Layer
-    method: str
-    target: int
-    score: float
-    raw: Map
-    heat: Map
-
-
 class Pipeline:
     """Runs photos through models."""
 
     def __init__(self, settings: Settings, workers: int) -> None:
         self._settings = settings
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="image")
+        self.store = Store(settings.store_bytes, settings.store_s)
 
     async def predict(self, model: Model, data: bytes, top_k: int) -> Predicted:
         """The task's answer for one encoded image."""
-        view = await self._look(model, data)
-        row = await self._forward(view, frozenset({"logits"}))
-        logits = row["logits"]
-        answer = await self.work(view.task.answer, model.manifest, logits, view.geometry, top_k)
+        async with self._deadline():
+            view = await self._look(model, data)
+            row = await self._forward(view, frozenset({"logits"}))
+            logits = row["logits"]
+            answer = await self.work(view.task.answer, model.manifest, logits, view.geometry, top_k)
         return Predicted(view, logits, answer)
 
     async def features(self, model: Model, data: bytes, layer_name: str) -> Features:
         """The activations of a layer for one encoded image; raises `UnknownLayer`."""
         layer = find_layer(model, layer_name)
-        view = await self._look(model, data)
-        row = await self._forward(view, frozenset({layer.name}))
+        async with self._deadline():
+            view = await self._look(model, data)
+            row = await self._forward(view, frozenset({layer.name}))
         return Features(view, layer, row[layer.name])
 
-    async def explain(
-        self, model: Model, data: bytes, method: str, target: str | None, layer_name: str | None
-    ) -> Explanation:
-        """Where the network looks for a class by a row of `METHODS`: by default the top class at the CAM layer.
+    async def explain(self, model: Model, data: bytes, question: Question) -> list[Explanation]:
+        """Where the network looks, one map for each method, group of layers and class that the question names.
 
-        Raises `UnknownLayer`, `UnknownClass`, `TargetAbsent` or `GradientsUnavailable`.
+        Raises `UnknownLayer`, `UnknownClass`, `TargetAbsent`, `BadParameter`, `GradientsUnavailable` or
+        `MethodUnavailable`.
         """
-        manifest = model.manifest
-        layer = find_layer(model, layer_name or manifest.cam_layer)
-        index = None if target is None else class_index(manifest, target)
-        view = await self._look(model, data)
-        row = await self._forward(view, model.network.cut(layer))
-        return await self.work(_explain, view, row, layer, method, index)
+        explainer = await self.work(Explainer, model, question)
+        async with self._deadline():
+            view = await self._look(model, data)
+            return await explainer.answer(view, await self._forward(view, explainer.outputs), self.work)
+
+    async def explain_again(self, id: str, question: Question) -> list[Explanation]:
+        """As `explain`, of an image that is kept: from the second time on it costs no pass of the trunk.
+
+        Raises `UnknownImage` too.
+        """
+        kept = self.store.find(id)
+        explainer = await self.work(Explainer, kept.model, question)
+        async with self._deadline():
+            view = await self._look(kept.model, kept.data, id)
+            return await explainer.answer(view, await self._remembered(kept, view), self.work)
+
+    async def features_again(self, id: str, layer_name: str) -> Features:
+        """As `features`, of an image that is kept; raises `UnknownImage` too."""
+        kept = self.store.find(id)
+        layer = find_layer(kept.model, layer_name)
+        async with self._deadline():
+            view = await self._look(kept.model, kept.data, id)
+            return Features(view, layer, (await self._remembered(kept, view))[layer.name])
 
     async def work(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking function on the pool."""
@@ -125,33 +116,38 @@ class Pipeline:
         """Stop the threads once they are done with what they hold."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _look(self, model: Model, data: bytes) -> View:
-        return await self.work(self._see, model, data)
+    @asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        """Give up what takes longer than the service promises."""
+        try:
+            async with asyncio.timeout(self._settings.deadline_s):
+                yield
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"the answer was not ready after {self._settings.deadline_s:g} s; ask for less, or later"
+            ) from error
 
-    def _see(self, model: Model, data: bytes) -> View:
+    async def _look(self, model: Model, data: bytes, id: str | None = None) -> View:
+        """Decode an image; one that has no id yet is kept under a new one."""
+        view = await self.work(self._see, model, data, id or secrets.token_urlsafe(12))
+        if id is None:
+            self.store.keep(view.id, data, model)
+        return view
+
+    def _see(self, model: Model, data: bytes, id: str) -> View:
         settings, rule = self._settings, model.manifest.preprocessing
         photo = decode(data, settings.max_image_bytes, settings.max_image_pixels)
         seen = geometry(photo.size, rule)
-        return View(secrets.token_urlsafe(12), model, photo, seen, prepare(photo, seen, rule))
+        return View(id, model, photo, seen, prepare(photo, seen, rule))
+
+    async def _remembered(self, kept: Kept, view: View) -> Arrays:
+        """All that the trunk gives for an image that is kept: computed when it is first looked at again."""
+        if kept.row:
+            return kept.row
+        cuts = (view.model.network.cut(layer) for layer in view.model.manifest.layers)
+        row = await self._forward(view, frozenset({"logits"}).union(*cuts))
+        self.store.enrich(view.id, row)
+        return row
 
     async def _forward(self, view: View, outputs: frozenset[str]) -> Arrays:
         return await view.model.queue.submit(Look(view.pixels, outputs))
-
-
-def find_layer(model: Model, name: str) -> Layer:
-    """The layer of that name; raises `UnknownLayer` with what there is."""
-    layer = model.manifest.layer(name)
-    if layer is None:
-        names = ", ".join(layer.name for layer in model.manifest.layers)
-        raise UnknownLayer(f"model {model.manifest.name!r} has no layer {name!r}; it has {names}")
-    return layer
-
-
-def _explain(view: View, row: Arrays, layer: Layer, method: str, target: int | None) -> Explanation:
-    manifest, task, logits = view.model.manifest, view.task, row["logits"]
-    index = task.target(manifest, logits) if target is None else target
-    seed = task.seed(manifest, logits, index)
-    gradients = view.model.network.gradients(layer, row, seed)
-    raw = METHODS[method](row[layer.name], gradients)
-    score = task.score(manifest, logits, index)
-    return Explanation(view, layer, method, index, score, raw, unit(raw))

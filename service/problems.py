@@ -34,6 +34,7 @@ PROBLEMS: dict[type[errors.PerceptError], Kind] = {
     errors.BadRequest: Kind(400, "bad_request", "The request cannot be read"),
     errors.UnknownModel: Kind(404, "unknown_model", "There is no such model"),
     errors.UnknownLayer: Kind(404, "unknown_layer", "The model has no such layer"),
+    errors.UnknownImage: Kind(404, "unknown_image", "The image is not kept"),
     errors.UnknownClass: Kind(404, "unknown_class", "The model has no such class"),
     errors.NotAcceptable: Kind(406, "not_acceptable", "No acceptable media type can be made"),
     errors.ImageTooLarge: Kind(413, "image_too_large", "The image is too large"),
@@ -43,11 +44,13 @@ PROBLEMS: dict[type[errors.PerceptError], Kind] = {
     errors.BadParameter: Kind(422, "bad_parameter", "A parameter is wrong"),
     errors.TargetAbsent: Kind(422, "target_absent", "The image has nothing of this class"),
     errors.GradientsUnavailable: Kind(422, "gradients_unavailable", "The layer has no gradients"),
+    errors.MethodUnavailable: Kind(422, "method_unavailable", "The method does not work at this layer"),
     errors.QueueFull: Kind(429, "queue_full", "Too many images are waiting"),
     errors.InferenceError: Kind(500, "inference_failed", "The model failed"),
     errors.BundleError: Kind(500, "broken_bundle", "The model's files are broken"),
     errors.DeviceError: Kind(500, "device_failed", "The device failed"),
     errors.NotReady: Kind(503, "not_ready", "No model is ready"),
+    errors.DeadlineExceeded: Kind(504, "deadline_exceeded", "The answer took too long"),
 }
 RETRY_AFTER_S = {429: "1", 503: "2"}
 

@@ -1,14 +1,16 @@
 """Images out of a request: a raw body, multipart files, or JSON with base64. Bounded while it is being read."""
 
+import asyncio
 import base64
 import binascii
-from collections.abc import AsyncGenerator
-from typing import Annotated
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from service.errors import BadRequest, ImageTooLarge, UnsupportedMediaType
 from service.settings import Settings
@@ -19,6 +21,9 @@ JSON = "application/json"
 RAW = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 # Boundaries, part headers and JSON punctuation around the images themselves.
 ENVELOPE_BYTES = 64 * 2**10
+ATTENTION_S = 0.25  # how often a slow answer looks whether anybody still waits for it
+
+T = TypeVar("T")
 
 Base64 = Annotated[str, StringConstraints(min_length=1)]
 
@@ -51,6 +56,19 @@ REQUEST_BODY = {
         },
     },
 }
+
+
+async def attended(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of some work, which is cancelled when the client goes away; raises `ClientDisconnect` then."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=ATTENTION_S)
+            if not task.done() and await request.is_disconnected():
+                raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
 
 
 class _InMemory(MultiPartParser):

@@ -6,7 +6,7 @@ Each field is read from the environment as `PERCEPT_<FIELD>`; nothing else in th
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 BUILT_IN = Path(__file__).resolve().parent.parent / "models" / "repository"
@@ -28,4 +28,7 @@ class Settings(BaseSettings):
     max_image_bytes: PositiveInt = Field(20 * 2**20, description="size of one encoded image")
     max_image_pixels: PositiveInt = Field(50_000_000, description="width times height of an image")
     max_images: PositiveInt = Field(16, description="images in one request")
+    store_bytes: int = Field(64 * 2**20, ge=0, description="for the last images, to look at them again; 0: none")
+    store_s: PositiveFloat = Field(600, description="seconds that an image is kept after it was last asked for")
+    deadline_s: PositiveFloat = Field(30, description="seconds that an answer may take")
     log_level: Literal["debug", "info", "warning", "error"] = "info"

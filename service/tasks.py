@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, Field
 
@@ -16,6 +17,8 @@ from service.image import UNSEEN, Geometry, Map, Pixels, spread
 from service.manifest import Activation, Manifest
 
 MAX_MASK_PIXELS = 2**20
+
+Cells = NDArray[np.bool_]  # [h,w], of the logits
 
 
 class Prediction(BaseModel):
@@ -50,15 +53,17 @@ class Segmentation(BaseModel):
 class Task:
     """What a task does with logits [K] or [K,h,w] of one image.
 
-    `answer` makes the JSON part; `target` picks the class that an explanation is about where none was named;
-    `seed` makes the seed of a class and raises `TargetAbsent` where the image has nothing of it; `score` is
-    the class's score in the image, where one number says it.
+    `answer` makes the JSON part; `targets` gives the classes that an explanation is about where none was named, the
+    most important first; `seed` makes the seed of a class and raises `TargetAbsent` where the image has nothing of
+    it; `score` is the class's mean score where its seed is. For segmentation `targets` and `seed` may be told the
+    cells bool [h,w] that are meant; without them they are those predicted as the class.
     """
 
     answer: Callable[[Manifest, Map, Geometry, int], BaseModel]
-    target: Callable[[Manifest, Map], int]
-    seed: Callable[[Manifest, Map, int], Map]
-    score: Callable[[Manifest, Map, int], float]
+    targets: Callable[[Manifest, Map, Cells | None], list[int]]
+    seed: Callable[[Manifest, Map, int, Cells | None], Map]
+    score: Callable[[Manifest, Map, int, Map], float]
+    cells: bool
 
 
 def activate(logits: Map, activation: Activation) -> Map:
@@ -127,46 +132,42 @@ def _segment(manifest: Manifest, logits: Map, view: Geometry, top_k: int) -> Seg
     )
 
 
-def _top_class(manifest: Manifest, logits: Map) -> int:
-    return int(logits.argmax())
+def _best_classes(manifest: Manifest, logits: Map, cells: Cells | None) -> list[int]:
+    return [int(k) for k in np.argsort(-logits, kind="stable")]
 
 
-def _largest_class(manifest: Manifest, logits: Map) -> int:
-    """The class of most cells; the background only where there is nothing else."""
-    counts = np.bincount(logits.argmax(0).ravel(), minlength=len(logits))
-    if manifest.background is not None and counts.sum() > counts[manifest.background]:
-        counts[manifest.background] = 0
-    return int(counts.argmax())
+def _largest_classes(manifest: Manifest, logits: Map, cells: Cells | None) -> list[int]:
+    """The classes present, by their number of cells; the background last."""
+    winners = logits.argmax(0)
+    counts = np.bincount(winners.ravel() if cells is None else winners[cells], minlength=len(logits))
+    order = [int(k) for k in np.argsort(-counts, kind="stable") if counts[k]]
+    return sorted(order, key=lambda k: k == manifest.background)
 
 
-def _seed_class(manifest: Manifest, logits: Map, index: int) -> Map:
+def _seed_class(manifest: Manifest, logits: Map, index: int, cells: Cells | None) -> Map:
     seed = np.zeros_like(logits)
     seed[index] = 1
     return seed
 
 
-def _seed_region(manifest: Manifest, logits: Map, index: int) -> Map:
-    """1 in the plane of the class, at the cells predicted as it."""
+def _seed_cells(manifest: Manifest, logits: Map, index: int, cells: Cells | None) -> Map:
+    """1 in the plane of the class, at the cells that are meant."""
     winners = logits.argmax(0)
-    if not (winners == index).any():
+    meant = winners == index if cells is None else cells
+    if not meant.any():
         present = ", ".join(manifest.labels[k] for k in np.unique(winners))
         raise TargetAbsent(f"no pixel of this image is predicted as {manifest.labels[index]!r}; present are {present}")
     seed = np.zeros_like(logits)
-    seed[index] = winners == index
+    seed[index] = meant
     return seed
 
 
-def _class_score(manifest: Manifest, logits: Map, index: int) -> float:
-    return float(activate(logits, manifest.activation)[index])
-
-
-def _region_score(manifest: Manifest, logits: Map, index: int) -> float:
-    """The mean score of the class over the cells predicted as it."""
-    scores = activate(logits, manifest.activation)[index]
-    return float(scores[logits.argmax(0) == index].mean())
+def _score(manifest: Manifest, logits: Map, index: int, seed: Map) -> float:
+    """The mean score of the class where its seed is."""
+    return float(activate(logits, manifest.activation)[index][seed[index] > 0].mean())
 
 
 TASKS: dict[str, Task] = {
-    "classification": Task(_classify, _top_class, _seed_class, _class_score),
-    "segmentation": Task(_segment, _largest_class, _seed_region, _region_score),
+    "classification": Task(_classify, _best_classes, _seed_class, _score, cells=False),
+    "segmentation": Task(_segment, _largest_classes, _seed_cells, _score, cells=True),
 }

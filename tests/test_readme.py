@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from service.cam import METHODS
 from service.manifest import read
+from service.methods import METHODS
 from service.problems import PROBLEMS
 from service.render import COLORMAPS
 from service.settings import BUILT_IN, Settings

@@ -2,40 +2,109 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
+import numpy as np
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
-from pydantic import Field
+from PIL import Image, ImageDraw
+from pydantic import BaseModel, ConfigDict, Field
 
 from service import errors
 from service.answers import (
     FeaturesAnswer,
     LayersAnswer,
     features_answer,
+    field_answer,
     layer_info,
     model_name,
 )
+from service.components import colours, components
 from service.errors import BadParameter
+from service.image import Box, spread
 from service.media import choose
 from service.pipeline import POOLS, Features
 from service.problems import documented
-from service.render import COLORMAPS, encode, grid, npy
+from service.render import COLORMAPS, GREY, encode, grid, heatmap, npy
+from service.repository import Model
 from service.request import REQUEST_BODY, image
-from service.routes.query import IMAGE_ERRORS, ModelQuery, Service, documented_formats, picture
+from service.routes.query import (
+    IMAGE_ERRORS,
+    KEPT_ERRORS,
+    ModelQuery,
+    Service,
+    documented_formats,
+    kept_answer,
+    picture,
+    tag,
+)
 
 router = APIRouter(tags=["images"])
 
+Show = Literal["grid", "components", "channel", "field"]
+PICTURES = ("jpeg", "png", "webp")
+OFFERED = {
+    None: ("json", "npy"),
+    "grid": ("png", "jpeg", "webp"),
+    "components": PICTURES,
+    "channel": ("png", "jpeg", "webp"),
+    "field": (*PICTURES, "json"),
+}
+SHADE = 0.35  # how bright the photo is outside a receptive field
+FIELD, CELL, EDGE = (255, 255, 255), (255, 214, 10), (0, 0, 0)
 
-class FeaturesQuery(ModelQuery):
-    """The parameters of `/features`."""
+
+class Viewing(BaseModel):
+    """What `POST` and `GET` of features have in common."""
+
+    model_config = ConfigDict(extra="forbid")
 
     layer: str | None = Field(None, description="name of the layer; none: the list of layers")
     pool: Literal["avg", "max"] | None = Field(None, description="pool the map to an embedding")
-    view: Literal["grid"] | None = Field(None, description="a picture of the strongest channels")
+    view: Show | None = Field(
+        None,
+        description="a picture: of the strongest channels, of the principal components as colours over the photo, of "
+        "one channel over the photo, or of the photo with the receptive field of the cell at x, y",
+    )
     format: Literal["json", "npy", "png", "jpeg", "webp"] | None = Field(
         None, description="instead of the Accept header"
     )
     channels: int = Field(25, ge=1, le=256, description="channels in the grid")
-    colormap: Literal[COLORMAPS] = Field("viridis", description="colours of the grid")  # type: ignore[valid-type]
+    channel: int | None = Field(None, description="the channel of view=channel")
+    x: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="view=field, json: a point of the photo in pixels, with y"
+    )
+    y: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="view=field, json: a point of the photo in pixels, with x"
+    )
+    colormap: Literal[COLORMAPS] = Field(  # type: ignore[valid-type]
+        "viridis", description="colours of the grid and of the channel"
+    )
+
+    @property
+    def place(self) -> tuple[float, float] | None:
+        """The point of the photo that is meant."""
+        return None if self.x is None or self.y is None else (self.x, self.y)
+
+    def chosen(self, model: Model, accept: str | None) -> str:
+        """The format of the answer; raises `BadParameter` where parameters contradict each other or the model."""
+        if self.pool is not None and self.view is not None:
+            raise BadParameter(f"pool gives an embedding, view={self.view} a picture: ask for one of them")
+        if (self.x is None) != (self.y is None):
+            raise BadParameter("x and y need each other")
+        if (self.view == "channel") != (self.channel is not None):
+            raise BadParameter("view=channel and channel=0, 1, … need each other")
+        if self.view == "field" and self.place is None:
+            raise BadParameter("view=field needs x and y: the point of the photo whose cell is meant")
+        layer = model.manifest.layer(self.layer or "")
+        if layer and self.channel is not None and not 0 <= self.channel < layer.shape[0]:
+            raise BadParameter(f"layer {layer.name!r} has {layer.shape[0]} channels, 0 to {layer.shape[0] - 1}")
+        name = choose(self.format, accept, OFFERED[self.view])
+        if self.place is not None and self.view != "field" and name != "json":
+            raise BadParameter("x and y are for view=field and for JSON")
+        return name
+
+
+class FeaturesQuery(ModelQuery, Viewing):
+    """The parameters of `/features`."""
 
 
 @router.post(
@@ -55,29 +124,112 @@ async def features(
     """The feature map of a layer.
 
     Without `layer` the list of layers, for which no image is needed. With it statistics by channel; as
-    `application/x-npy` the map itself, float32 [C,h,w]; with `pool` an embedding of C numbers; with `view=grid` a
-    picture of the strongest channels.
+    `application/x-npy` the map itself, float32 [C,h,w]; with `pool` an embedding of C numbers.
+
+    Pictures: `view=grid` shows the strongest channels. Exactly as large as the photo are `view=components`, the first
+    three principal components of the channels as red, green and blue; `view=channel`, one `channel` from its least to
+    its greatest value; and `view=field`, the photo with the rectangle of it that the cell under `x`, `y` can see. What
+    the network never saw is grey, and transparent in the picture of a channel. In JSON `x`, `y` add that rectangle.
     """
     model = query.find(service.repository)
     if query.layer is None:
         return LayersAnswer(model=model_name(model.manifest), layers=list(map(layer_info, model.manifest.layers)))
-    name = _format(query, request.headers.get("accept"))
+    name = query.chosen(model, request.headers.get("accept"))
     data = await image(request, service.settings)
-    found = await service.pipeline.features(model, data, query.layer)
+    return await _answer(await service.pipeline.features(model, data, query.layer), query, name, service)
+
+
+@router.get(
+    "/features/{id}",
+    summary="Feature maps of an image that is kept",
+    response_model=FeaturesAnswer | LayersAnswer,
+    response_model_exclude_none=True,
+    responses={
+        200: {"content": documented_formats("npy", "png", "jpeg", "webp")},
+        304: {"description": "as the client has it"},
+        **documented(*KEPT_ERRORS, errors.UnknownLayer),
+    },
+)
+async def features_again(
+    request: Request,
+    id: Annotated[str, Path(description="the `id` of an earlier answer about the image")],
+    query: Annotated[Viewing, Query()],
+    service: Service,
+) -> FeaturesAnswer | LayersAnswer | Response:
+    """The same as `POST /features`, without sending the image again: see `GET /cam/{id}`."""
+    model = service.pipeline.store.find(id).model
+    if query.layer is None:
+        return LayersAnswer(model=model_name(model.manifest), layers=list(map(layer_info, model.manifest.layers)))
+    name = query.chosen(model, request.headers.get("accept"))
+    etag = tag(request, name)
+    if etag is None:
+        return Response(status_code=304)
+    found = await service.pipeline.features_again(id, query.layer)
+    return kept_answer(await _answer(found, query, name, service), etag, service.settings)
+
+
+async def _answer(found: Features, query: Viewing, name: str, service: Service) -> FeaturesAnswer | Response:
     if name == "json":
-        return features_answer(found, query.pool)
+        return features_answer(found, query.pool, query.place)
     return picture(await service.pipeline.work(_draw, found, query, name), name)
 
 
-def _format(query: FeaturesQuery, accept: str | None) -> str:
+def _draw(found: Features, query: Viewing, name: str) -> bytes:
     if query.view is None:
-        return choose(query.format, accept, ("json", "npy"))
-    if query.pool is not None:
-        raise BadParameter("pool gives an embedding, view=grid a picture: ask for one of them")
-    return choose(query.format, accept, ("png", "jpeg", "webp"))
+        return npy(found.activations if query.pool is None else POOLS[query.pool](found.activations))
+    return encode(_picture(found, query), name)
 
 
-def _draw(found: Features, query: FeaturesQuery, name: str) -> bytes:
-    if query.view == "grid":
-        return encode(grid(found.activations, query.colormap, query.channels), name)
-    return npy(found.activations if query.pool is None else POOLS[query.pool](found.activations))
+def _picture(found: Features, query: Viewing) -> Image.Image:
+    if query.view == "components":
+        return _components(found)
+    if query.channel is not None:
+        return _channel(found, query.channel, query.colormap)
+    if query.place is not None:
+        return _field(found, *query.place)
+    return grid(found.activations, query.colormap, query.channels)
+
+
+def _components(found: Features) -> Image.Image:
+    """The first three principal components as red, green and blue over the photo; what was not seen is grey."""
+    maps = colours(components(found.activations))
+    planes = (np.nan_to_num(spread(one, found.view.geometry), nan=GREY) for one in maps)
+    return Image.merge("RGB", [Image.fromarray(plane.round().astype(np.uint8)) for plane in planes])
+
+
+def _channel(found: Features, k: int, colormap: str) -> Image.Image:
+    """A channel from its least value to its greatest over the photo; of a constant one all is cold."""
+    A = found.activations[k]
+    low, high = float(A.min()), float(A.max())
+    heat = (A - low) / (high - low) if high > low else np.zeros_like(A)
+    return heatmap(spread(heat, found.view.geometry), colormap)
+
+
+def _field(found: Features, x: float, y: float) -> Image.Image:
+    """The photo, bright where the cell under (x, y) can see, dark elsewhere and grey where nothing was seen."""
+    view, photo, answer = found.view.geometry, found.view.photo, field_answer(found, x, y)
+    (row, column), shape = answer.cell, found.activations.shape[1:]
+    cell = (*view.locate(row, column, shape), *view.locate(row + 1, column + 1, shape))
+    field = _pixels((answer.left, answer.top, answer.right, answer.bottom), view.width, view.height)
+    drawn = photo.convert("L").point(lambda v: v * SHADE).convert("RGB")
+    drawn.paste(photo.crop(view.seen).point(lambda v: v * SHADE), view.seen)
+    drawn.paste(photo.crop(field), field)
+    line = max(1, round(max(photo.size) / 500))
+    _outline(drawn, field, line, FIELD)
+    _outline(drawn, _pixels(cell, view.width, view.height), line, CELL)
+    return drawn
+
+
+def _pixels(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    """The rectangle of whole pixels of a photo that is nearest to the box, never empty."""
+    left, top = min(round(box[0]), width - 1), min(round(box[1]), height - 1)
+    return left, top, max(left + 1, round(box[2])), max(top + 1, round(box[3]))
+
+
+def _outline(drawn: Image.Image, box: tuple[int, int, int, int], line: int, colour: tuple[int, int, int]) -> None:
+    """A line around a rectangle, dark on its outer side; it lies outside the rectangle where the photo has room."""
+    pen = ImageDraw.Draw(drawn)
+    left, top = max(0, box[0] - 2 * line), max(0, box[1] - 2 * line)
+    right, bottom = min(drawn.width, box[2] + 2 * line) - 1, min(drawn.height, box[3] + 2 * line) - 1
+    pen.rectangle((left, top, right, bottom), outline=EDGE, width=line)
+    pen.rectangle((left + line, top + line, right - line, bottom - line), outline=colour, width=line)

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from service import errors
-from service.answers import ModelAnswer, ModelsAnswer, ModelSummary, layer_info
+from service.answers import ModelAnswer, ModelsAnswer, ModelSummary, model_layers
 from service.problems import documented
 from service.repository import Model, Repository
 from service.routes.query import Service
@@ -43,7 +43,7 @@ async def model(
         palette=list(manifest.palette),
         background=manifest.background,
         preprocessing=manifest.preprocessing,
-        layers=[layer_info(layer) for layer in manifest.layers],
+        layers=await service.pipeline.work(model_layers, found),
         provenance=manifest.provenance,
     )
 

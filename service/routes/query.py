@@ -1,5 +1,7 @@
 """The parameters that endpoints share, and what a route reaches through the application's state."""
 
+from hashlib import sha256
+from importlib.metadata import version
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -24,6 +26,17 @@ IMAGE_ERRORS = (
     errors.BadParameter,
     errors.QueueFull,
     errors.NotReady,
+    errors.DeadlineExceeded,
+)
+
+
+# What is asked about an image that is kept may be answered with.
+KEPT_ERRORS = (
+    errors.UnknownImage,
+    errors.NotAcceptable,
+    errors.BadParameter,
+    errors.QueueFull,
+    errors.DeadlineExceeded,
 )
 
 
@@ -56,9 +69,33 @@ class ModelQuery(BaseModel):
         return repository.find(self.model, self.version)
 
 
+def tag(request: Request, *parts: object) -> str | None:
+    """A strong ETag of an answer that these parts, the request's own URL and this version decide.
+
+    None where the client has that answer already.
+    """
+    said = "\n".join(
+        map(str, (version("percept"), request.url.path, sorted(request.query_params.multi_items()), *parts))
+    )
+    found = f'"{sha256(said.encode()).hexdigest()[:32]}"'
+    known = request.headers.get("if-none-match", "")
+    return None if known.strip() == "*" or found in (one.strip() for one in known.split(",")) else found
+
+
 def picture(data: bytes, name: str, headers: dict[str, str] | None = None) -> Response:
     """Bytes of a format as a response."""
     return Response(data, media_type=MEDIA_TYPES[name], headers=headers)
+
+
+def kept_answer(answer: BaseModel | Response, etag: str, settings: Settings, exclude_none: bool = True) -> Response:
+    """An answer about an image that is kept: the client may keep it as long."""
+    headers = {"ETag": etag, "Cache-Control": f"private, max-age={settings.store_s:.0f}"}
+    if not isinstance(answer, Response):
+        return Response(
+            answer.model_dump_json(exclude_none=exclude_none), media_type="application/json", headers=headers
+        )
+    answer.headers.update(headers)
+    return answer
 
 
 def documented_formats(*names: str) -> dict[str, Any]:

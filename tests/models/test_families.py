@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.families import FAMILIES, exported, looked_at
 from models.verify import verify
-from service.cam import METHODS
+from service.cam import GRADIENT_METHODS
 from service.network import Look
 
 QUICK = {"SqueezeNet", "LR-ASPP"}
@@ -29,7 +29,7 @@ def test_a_family_becomes_a_bundle(family: str, tmp_path: Path) -> None:
         (row,) = network.forward([Look(pixels, network.cut(layer))])
         g = network.gradients(layer, row, np.ones(network.manifest.logits, np.float32))
         assert g.any()
-        assert METHODS["gradcam"](row[layer.name], g).shape == layer.shape[1:]
+        assert GRADIENT_METHODS["gradcam"](row[layer.name], g).shape == layer.shape[1:]
 
 
 def test_the_proof_of_a_family_can_fail(tmp_path: Path) -> None:

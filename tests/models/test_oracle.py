@@ -21,7 +21,7 @@ from models.autodiff import LOGITS, tail
 from models.graph import Array, Graph, run
 from models.trunk import PIXELS, Trunk, trace
 from models.verify import GRADIENT_LIMIT, LIMIT, difference
-from service.cam import METHODS, unit
+from service.cam import GRADIENT_METHODS, unit
 from service.image import geometry, spread
 from service.manifest import Preprocessing
 from tests.models.networks import Pyramid, settled
@@ -194,7 +194,7 @@ def compared(t: Traced, layer: str, method: str, i: int, A: Array, g: Array) -> 
     x, seed = normalised(t.pictures(PICTURES), t.how)[i : i + 1], t.seed(PICTURES)[i : i + 1]
     truth = explain(network, layer, x, seed, NAMES[method])
     assert difference(A, truth.activations) < LIMIT
-    heat = scaled(spread(unit(METHODS[method](A, g)), geometry(truth.final.shape[::-1], t.how)))
+    heat = scaled(spread(unit(GRADIENT_METHODS[method](A, g)), geometry(truth.final.shape[::-1], t.how)))
     apart = float(np.abs(heat - truth.final).max()) if truth.final.any() else inf
     return difference(g, truth.gradients), apart
 

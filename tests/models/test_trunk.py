@@ -128,6 +128,37 @@ def test_a_layer_is_tapped_before_it_is_overwritten() -> None:
     assert not g[tap < 0].any()
 
 
+class Residual(nn.Module):
+    """What ResNet does to the output of its last normalization."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the output."""
+        y = self.one(x)
+        y += self.two(x)
+        y *= 2
+        return self.head(torch.relu(y).mean((2, 3)))
+
+
+def test_a_layer_is_tapped_before_something_is_added_to_it() -> None:
+    """In PyTorch and in ONNX alike."""
+    network = Residual().eval()
+    pixels = torch.randint(0, 256, (2, HOW.height, HOW.width, 3), dtype=torch.uint8)
+    trunk = Trunk(network, HOW, ("one",))
+    with torch.no_grad():
+        expected = network.one(trunk.prepared(pixels))
+        torch.testing.assert_close(trunk(pixels)[1], expected)
+    model = trace(network, HOW, ("one",))
+    found = run(model, {"pixels": pixels.numpy()})
+    np.testing.assert_allclose(found["one"], expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(found["logits"], network(trunk.prepared(pixels)).detach().numpy(), atol=1e-5)
+
+
 def test_a_network_that_needs_to_overwrite_is_refused() -> None:
     """It would compute something else without."""
     with pytest.raises(ValueError, match="in place"):

@@ -8,14 +8,16 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 FLOORS = {
     1: {"errors", "settings", "cores", "cam"},
-    2: {"manifest", "batcher", "session", "media", "problems"},
+    2: {"manifest", "batcher", "session", "media", "problems", "methods"},
     3: {"image", "network", "request"},
-    4: {"tasks", "render", "repository"},
-    5: {"pipeline"},
-    6: {"answers", "routes.query"},
-    7: {"routes.predict", "routes.features", "routes.cam", "routes.models", "routes.health"},
-    8: {"app"},
-    9: {"__main__"},
+    4: {"tasks", "render", "repository", "regions", "components"},
+    5: {"view", "sheet", "store"},
+    6: {"explain"},
+    7: {"pipeline"},
+    8: {"answers", "routes.query"},
+    9: {"routes.predict", "routes.features", "routes.cam", "routes.models", "routes.health"},
+    10: {"app"},
+    11: {"__main__"},
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 

@@ -1,12 +1,16 @@
 """Images out of requests of every form, over a real socket."""
 
+import asyncio
 import base64
 import json
+import math
 
 import httpx
 import pytest
 from PIL import Image
+from starlette.requests import ClientDisconnect
 
+from service.request import attended
 from tests.photos import encoded, marked
 
 PHOTO = encoded(marked((60, 40), (20, 20), 10))
@@ -126,3 +130,40 @@ def test_the_example_of_the_documentation_works(client: httpx.Client) -> None:
     example = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
     answer = client.post("/predict", content=json.dumps(example), headers={"content-type": "application/json"})
     assert answer.status_code == 200
+
+
+class Leaving:
+    """A request whose client goes away after some looks."""
+
+    def __init__(self, looks: float) -> None:
+        self.looks = looks
+
+    async def is_disconnected(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+
+def test_work_ends_when_nobody_waits_for_it_any_more() -> None:
+    ended = []
+
+    async def endless() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+
+    with pytest.raises(ClientDisconnect):
+        asyncio.run(attended(Leaving(1), endless()))
+    assert ended == [True]
+
+
+def test_work_that_somebody_waits_for_gives_its_result_or_its_error() -> None:
+    async def quick() -> int:
+        return 7
+
+    async def broken() -> int:
+        raise ValueError("broken")
+
+    assert asyncio.run(attended(Leaving(math.inf), quick())) == 7
+    with pytest.raises(ValueError, match="broken"):
+        asyncio.run(attended(Leaving(math.inf), broken()))

@@ -78,23 +78,36 @@ def test_a_huge_photo_is_labelled_at_a_bounded_size() -> None:
 
 def test_the_target_is_the_largest_class_that_is_not_background() -> None:
     task = TASKS["segmentation"]
-    assert task.target(manifest("segmentation"), CELLS) == 1
+    assert task.targets(manifest("segmentation"), CELLS, None) == [1, 2, 0]
     ground = np.zeros((4, 2, 2), np.float32)
     ground[0] = 1
-    assert task.target(manifest("segmentation"), ground) == 0
+    assert task.targets(manifest("segmentation"), ground, None) == [0]
     mostly_ground = CELLS.copy()
     mostly_ground[0, :, 0] = 20
     mostly_ground[0, 0, 1] = 20
-    assert task.target(manifest("segmentation"), mostly_ground) == 2
+    assert task.targets(manifest("segmentation"), mostly_ground, None)[0] == 2
 
 
 def test_the_seed_of_a_region_is_the_class_where_it_is_predicted() -> None:
     task = TASKS["segmentation"]
-    seed = task.seed(manifest("segmentation"), CELLS, 1)
+    seed = task.seed(manifest("segmentation"), CELLS, 1, None)
     assert seed[1].tolist() == [[0, 1], [1, 0]]
     assert seed.sum() == 2
     with pytest.raises(TargetAbsent, match="'blue'; present are ground, red, green"):
-        task.seed(manifest("segmentation"), CELLS, 3)
+        task.seed(manifest("segmentation"), CELLS, 3, None)
+
+
+def test_the_cells_that_are_meant_are_the_seed_whatever_is_predicted_there() -> None:
+    task, cells = TASKS["segmentation"], np.array([[True, False], [False, False]])
+    assert task.seed(manifest("segmentation"), CELLS, 3, cells)[3].tolist() == [[1, 0], [0, 0]]
+    assert task.targets(manifest("segmentation"), CELLS, cells) == [int(CELLS[:, 0, 0].argmax())]
+
+
+def test_a_score_is_the_mean_where_the_seed_is() -> None:
+    task = TASKS["segmentation"]
+    seed = task.seed(manifest("segmentation"), CELLS, 1, None)
+    shares = np.exp(CELLS) / np.exp(CELLS).sum(0)
+    assert task.score(manifest("segmentation"), CELLS, 1, seed) == pytest.approx(shares[1][seed[1] > 0].mean())
 
 
 def test_a_class_goes_by_label_then_by_index() -> None:

@@ -1,0 +1,265 @@
+"""Questions about one image, answered by methods: for each method, each group of layers and each class one map.
+
+Methods are generators that ask for passes of the network (`methods.py`). `Probe` gives them what they ask, for several
+classes in one batch, and waits between batches, so that a slow method holds nobody up and ends when it is cancelled.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from service.cam import fuse, unit
+from service.errors import BadParameter, GradientsUnavailable, MethodUnavailable, PerceptError, UnknownLayer
+from service.image import Box, Map, Pixels
+from service.manifest import Layer
+from service.methods import BATCH, METHODS, Answer, Ask, Look, Method, Scene, Tail, Whole
+from service.network import Look as Pass
+from service.repository import Model
+from service.session import Arrays
+from service.tasks import TASKS, Cells, class_index
+from service.view import View
+
+Work = Callable[..., Awaitable[Any]]  # runs a blocking function on a thread
+GRADIENTS_ALONE = frozenset({"saliency", "smoothgrad"})  # maps of g without A
+MAX_MAPS = 64  # in one answer
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of an image; empty is left to the model.
+
+    Each entry of `layers` is a group whose maps are fused into one. Without `targets` the `top` most important
+    classes are explained. `against` is subtracted from each target. `place` is a rectangle (left, top, right, bottom)
+    of the photo, or a point of no extent: for a segmenter, the pixels that are meant.
+    """
+
+    methods: tuple[str, ...] = ("gradcam",)
+    layers: tuple[tuple[str, ...], ...] = ()
+    targets: tuple[str, ...] = ()
+    top: int = 1
+    against: str | None = None
+    place: Box | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """One map: `raw` before ReLU and `heat` in [0,1], both float32 [h,w] in cells of the layer.
+
+    Of several layers fused `raw` is the fused heat, as fine as the finest of them.
+    """
+
+    view: View
+    layers: tuple[Layer, ...]
+    method: str
+    target: int
+    against: int | None
+    score: float
+    raw: Map
+    heat: Map
+
+    @property
+    def layer(self) -> str:
+        """The names of its layers, as they were asked for."""
+        return "+".join(layer.name for layer in self.layers)
+
+
+def find_layer(model: Model, name: str) -> Layer:
+    """The layer of that name; raises `UnknownLayer` with what there is."""
+    layer = model.manifest.layer(name)
+    if layer is None:
+        names = ", ".join(layer.name for layer in model.manifest.layers)
+        raise UnknownLayer(f"model {model.manifest.name!r} has no layer {name!r}; it has {names}")
+    return layer
+
+
+def fault(model: Model, layer: Layer, method: str) -> PerceptError | None:
+    """Why a method cannot be used at a layer; None where it can."""
+    row = METHODS[method]
+    if row.needs in ("gradients", "tail") and layer.tail is None:
+        return GradientsUnavailable(f"layer {layer.name!r} has no gradients: {layer.unavailable}")
+    if method in GRADIENTS_ALONE and model.network.linear(layer):
+        return MethodUnavailable(
+            f"behind {layer.name!r} comes a global average: the gradient is the same in every cell, and {method} shows "
+            "nothing; take an earlier layer"
+        )
+    if row.linear and not model.network.linear(layer):
+        return MethodUnavailable(
+            f"{method} needs global average pooling and one linear layer behind {layer.name!r}; take gradcam"
+        )
+    return None
+
+
+class Explainer:
+    """A question that was found to make sense for a model, before any image is looked at."""
+
+    def __init__(self, model: Model, question: Question) -> None:
+        """Raises `UnknownLayer`, `UnknownClass`, `BadParameter`, or what `fault` gives."""
+        self.model, self.question = model, question
+        manifest = model.manifest
+        if question.place is not None and not TASKS[manifest.task].cells:
+            raise BadParameter("x, y and region are for segmentation: a classifier's classes have no pixels")
+        names = question.layers or ((manifest.cam_layer,),)
+        self.groups = [tuple(find_layer(model, name) for name in group) for group in names]
+        for method, group in product(question.methods, self.groups):
+            if found := next(filter(None, (fault(model, layer, method) for layer in group)), None):
+                raise found
+        self.targets = [class_index(manifest, target) for target in question.targets]
+        self.against = None if question.against is None else class_index(manifest, question.against)
+        count = len(question.methods) * len(self.groups) * (len(self.targets) or question.top)
+        if count > MAX_MAPS:
+            raise BadParameter(f"{count} maps are asked for; at most {MAX_MAPS} are made at once")
+
+    @property
+    def outputs(self) -> frozenset[str]:
+        """The trunk outputs that the answer needs."""
+        cuts = (self.model.network.cut(layer) for group in self.groups for layer in group)
+        return frozenset({"logits"}).union(*cuts)
+
+    async def answer(self, view: View, row: Arrays, work: Work) -> list[Explanation]:
+        """The maps, by method, then group of layers, then class; raises `TargetAbsent` or `BadParameter`."""
+        manifest, task, logits = view.model.manifest, view.task, row["logits"]
+        cells = _cells(view, self.question.place, logits.shape[1:])
+        targets = self.targets or task.targets(manifest, logits, cells)[: self.question.top]
+        seeds = [task.seed(manifest, logits, target, cells) for target in targets]
+        scores = [task.score(manifest, logits, *pair) for pair in zip(targets, seeds, strict=True)]
+        asked = [_opposed(seed, target, self.against) for seed, target in zip(seeds, targets, strict=True)]
+        found = []
+        for method, group in product(self.question.methods, self.groups):
+            by_layer = [await Probe(view, row, layer, asked, work).maps(METHODS[method]) for layer in group]
+            for target, score, maps in zip(targets, scores, zip(*by_layer, strict=True), strict=True):
+                raw, heat = _joined(maps)
+                found.append(Explanation(view, group, method, target, self.against, score, raw, heat))
+        return found
+
+
+class Probe:
+    """The network around one image at one layer, asked about several seeds at once."""
+
+    def __init__(self, view: View, row: Arrays, layer: Layer, seeds: Sequence[Map], work: Work) -> None:
+        self._view, self._row, self._layer, self._seeds, self._work = view, row, layer, seeds, work
+        self._model = view.model
+
+    async def maps(self, method: Method) -> list[Map]:
+        """The map before ReLU for every seed, float32 [h,w]."""
+        looks = [method.run(self._scene(seed)) for seed in self._seeds]
+        maps: dict[int, Map] = {}
+        turns: Mapping[int, Answer | None] = dict.fromkeys(range(len(looks)))
+        try:
+            while turns:
+                asks, done = await self._work(_advance, looks, turns)
+                maps |= done
+                turns = await self._answers(asks)
+        finally:
+            for look in looks:
+                with suppress(ValueError):  # cancelled, and still computing on its thread
+                    look.close()
+        return [maps[i] for i in range(len(looks))]
+
+    def _scene(self, seed: Map) -> Scene:
+        y = float((seed * self._row["logits"]).sum())
+        rule = self._model.manifest.preprocessing
+        blank = rule.mean if rule.channels == "RGB" else rule.mean[::-1]
+        return Scene(self._row[self._layer.name], self._view.pixels, y, np.random.default_rng(0), blank)
+
+    async def _answers(self, asks: Mapping[int, Ask]) -> dict[int, Answer]:
+        """What the network says to all that is asked, each for its own seed."""
+        found: dict[int, Answer] = {}
+        for gradients in (True, False):
+            alike = {i: ask for i, ask in asks.items() if isinstance(ask, Tail) and ask.gradients == gradients}
+            found |= await self._by_tail({i: ask.activations for i, ask in alike.items()}, gradients)
+        same: tuple[Pixels, Map] | None = None
+        for i, ask in asks.items():
+            if isinstance(ask, Whole):
+                if same is None or not np.array_equal(same[0], ask.pixels):  # most ask the same for every class
+                    same = ask.pixels, await self._logits(ask.pixels)
+                found[i] = Answer(_select(same[1], self._seeds[i][None]), None)
+        return found
+
+    async def _by_tail(self, asked: Mapping[int, Map], gradients: bool) -> dict[int, Answer]:
+        """All activations through the tail, in batches that mix what is asked for several seeds."""
+        owners = [i for i, A in asked.items() for _ in A]
+        rows = [one for A in asked.values() for one in A]
+        answers: dict[int, list[tuple[float, Map | None]]] = {i: [] for i in asked}
+        for start in range(0, len(rows), BATCH):
+            part = owners[start : start + BATCH]
+            y, g = await self._work(self._pass, rows[start : start + BATCH], part, gradients)
+            for n, i in enumerate(part):
+                answers[i].append((y[n], g[n] if gradients else None))
+        return {i: _gathered(pairs, gradients) for i, pairs in answers.items()}
+
+    def _pass(self, rows: Sequence[Map], owners: Sequence[int], gradients: bool) -> tuple[Map, Map | None]:
+        """One pass of the tail: y [n], and g [n,C,h,w] where it is wanted."""
+        seeds = np.stack([self._seeds[i] for i in owners])
+        outputs = ["logits", "gradients"] if gradients else ["logits"]
+        found = self._model.network.tail(self._layer, self._row, np.stack(rows), seeds, outputs)
+        return _select(found["logits"], seeds), found.get("gradients")
+
+    async def _logits(self, pixels: Pixels) -> Map:
+        """The logits of images [n,H,W,3], queued with everybody else's, never more than one batch of them at a time."""
+        queue = self._model.queue
+        rows: list[Arrays] = []
+        for start in range(0, len(pixels), queue.width):
+            batch = [Pass(one, frozenset({"logits"})) for one in pixels[start : start + queue.width]]
+            rows += await asyncio.gather(*map(queue.submit, batch))
+        return np.stack([row["logits"] for row in rows])
+
+
+def _advance(looks: Sequence[Look], turns: Mapping[int, Answer | None]) -> tuple[dict[int, Ask], dict[int, Map]]:
+    """Let methods compute with what they were answered, up to what they ask next, or to their maps."""
+    asks: dict[int, Ask] = {}
+    done: dict[int, Map] = {}
+    for i, answer in turns.items():
+        try:
+            asks[i] = looks[i].send(answer)  # type: ignore[arg-type]  # None begins a generator
+        except StopIteration as stop:
+            done[i] = stop.value
+    return asks, done
+
+
+def _gathered(pairs: Sequence[tuple[float, Map | None]], gradients: bool) -> Answer:
+    """What several passes said of one ask."""
+    y = np.array([y for y, _ in pairs], np.float32)
+    return Answer(y, np.stack([g for _, g in pairs if g is not None]) if gradients else None)
+
+
+def _select(logits: Map, seeds: Map) -> Map:
+    """sum(seed * logits) of every row."""
+    return np.asarray((logits * seeds).reshape(len(logits), -1).sum(1), np.float32)
+
+
+def _opposed(seed: Map, target: int, against: int | None) -> Map:
+    """The seed of a class minus the same of another."""
+    if against is None:
+        return seed
+    both = seed.copy()
+    both[against] -= seed[target]
+    return both
+
+
+def _joined(maps: Sequence[Map]) -> tuple[Map, Map]:
+    """The raw map and the heat of one layer, or of several fused."""
+    if len(maps) == 1:
+        return maps[0], unit(maps[0])
+    fused = fuse([unit(one) for one in maps])
+    return fused, unit(fused)
+
+
+def _cells(view: View, place: Box | None, shape: tuple[int, ...]) -> Cells | None:
+    """The cells of the logits whose centres lie in a rectangle of the photo; at least the one under its middle."""
+    if place is None:
+        return None
+    h, w = shape
+    left, top, right, bottom = place
+    (r0, c0), (r1, c1) = (view.geometry.find(x, y, (h, w)) for x, y in ((left, top), (right, bottom)))
+    row, column = (r0 + r1) / 2, (c0 + c1) / 2
+    if not (0 <= row < h and 0 <= column < w):
+        raise BadParameter(f"the network did not see the photo at {(left + right) / 2:g}, {(top + bottom) / 2:g}")
+    rows, columns = np.arange(h) + 0.5, np.arange(w) + 0.5
+    cells: Cells = ((rows >= r0) & (rows <= r1))[:, None] & ((columns >= c0) & (columns <= c1))
+    cells[int(row), int(column)] = True
+    return cells

@@ -1,0 +1,345 @@
+"""METHODS: how a heatmap is made, each a generator that asks for work and does none of it.
+
+A run of a method yields asks, gets their answers, and returns the map before ReLU, float32 [h,w] in cells of the
+layer. Who drives it applies the seed, keeps the deadline, and may close it at any yield: a method knows no class, no
+network and no time. What an ask answers is y, the sum of seed * logits, one for each row.
+
+Letters: A [C,h,w] activations, y of the image as it is, g = dy/dA, y(...) what y would be of something else. In every
+map 0 means that a place says nothing about y: nothing is added that only a stretch from minimum to maximum would hide.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from functools import wraps
+from itertools import count, islice
+from math import ceil, floor
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from service import cam as maps
+from service.cam import Array, resized, weigh
+
+BATCH = 16  # rows of an ask, at most
+ASK_BYTES = 2**26  # of activations in one ask, but one row there is always
+CELLS = 1024  # asked by reciprocam
+CHANNELS = 128  # asked by scorecam
+SIDE = 16  # positions of the patch of occlusion along one side
+STEPS = 32  # of integrated_gradients
+SAMPLES, NOISE = 32, 0.15  # of smoothgrad
+MASKS, GRID, SHOWN = 256, 7, 0.5  # of rise
+NOTHING = np.s_[:0]  # no channel at all
+GREY = (127.5, 127.5, 127.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What a method knows at the beginning.
+
+    `A` [C,h,w] the activations of the layer; `pixels` uint8 [H,W,3] what the network saw; `y` of the image as it is;
+    `rng` gives the same numbers for the same request. `blank` is the RGB colour, 0 to 255, that stands for nothing:
+    best the mean that the network subtracts, which makes its input 0 there.
+    """
+
+    A: Array
+    pixels: NDArray[np.uint8]
+    y: float
+    rng: np.random.Generator
+    blank: tuple[float, float, float] = GREY
+
+
+@dataclass(frozen=True, eq=False)
+class Tail:
+    """Asks for the rest of the network on activations [n,C,h,w], n at most `BATCH`, and for g where `gradients`."""
+
+    activations: Array
+    gradients: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """Asks for the whole network on images, uint8 [n,H,W,3], n at most `BATCH`."""
+
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """y float32 [n], and g = dy/dA [n,C,h,w] of each row where it was asked for."""
+
+    y: Array
+    g: Array | None = None
+
+
+Rows = NDArray[Any]
+Ask = Tail | Whole
+Look = Generator[Ask, Answer, Array]
+Needs = Literal["activations", "gradients", "tail", "image"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of `METHODS`.
+
+    `needs` says what `run` asks for: nothing but the activations, the tail with gradients, the tail forward, or the
+    whole network; `classes` whether its map is about y at all; `linear` whether it is defined only where the tail is
+    linear with one weight per channel, which who drives it must see to.
+    """
+
+    run: Callable[[Scene], Look]
+    needs: Needs
+    paper: str
+    classes: bool = True
+    linear: bool = False
+
+
+def drive(look: Look, tail: Callable[[Tail], Answer], whole: Callable[[Whole], Answer]) -> Array:
+    """The map at the end of a run, its asks answered by two functions as they come."""
+    try:
+        ask = next(look)
+        while True:
+            ask = look.send(tail(ask) if isinstance(ask, Tail) else whole(ask))
+    except StopIteration as end:
+        found: Array = end.value
+        return found
+
+
+# From activations, with or without one gradient
+
+
+def _from_activations(act: Callable[[Array], Array]) -> Callable[[Scene], Look]:
+    """The run that asks for nothing."""
+
+    @wraps(act)
+    def run(scene: Scene) -> Look:
+        yield from ()
+        return act(scene.A)
+
+    return run
+
+
+def _from_gradients(act: Callable[[Array, Array], Array]) -> Callable[[Scene], Look]:
+    """The run that asks for the gradients of the image as it is and nothing else."""
+
+    @wraps(act)
+    def run(scene: Scene) -> Look:
+        g = _gradients((yield Tail(scene.A[None], gradients=True)))
+        return act(scene.A, g[0])
+
+    return run
+
+
+# From many gradients
+
+
+def integrated_gradients(scene: Scene) -> Look:
+    """Integrated gradients at a layer: sum_k A_k * mean over t of g_k(t A), t = 1/64, 3/64, ... 63/64.
+
+    Sundararajan et al. 2017, arXiv:1703.01365, from activations of 0 by the midpoint rule of 32 steps. The cells of
+    the map add up to y - y(0), as near as that rule comes.
+    """
+    A = scene.A
+    path = (A * np.float32((i + 0.5) / STEPS) for i in range(STEPS))
+    g = yield from _mean_gradient(path, lambda g: g)
+    return np.asarray((A * g).sum(0), np.float32)
+
+
+def smoothgrad(scene: Scene) -> Look:
+    """SmoothGrad at a layer: mean over e of max_k |g_k(A + e)|, e normal noise of 0.15 (max A - min A), 32 times.
+
+    Smilkov et al. 2017, arXiv:1706.03825, of the saliency of Simonyan et al.
+    """
+    A = scene.A
+    sigma = np.float32(NOISE * (A.max() - A.min()))
+    noisy = (A + sigma * scene.rng.standard_normal(A.shape, np.float32) for _ in range(SAMPLES))
+    found = yield from _mean_gradient(noisy, lambda g: np.abs(g).max(1))
+    return np.asarray(found, np.float32)
+
+
+# From forward passes of the tail
+
+
+def reciprocam(scene: Scene) -> Look:
+    """Recipro-CAM: M_ij = y(A only at cell ij, 0 elsewhere) - y(0).
+
+    Byun and Lee 2022, arXiv:2209.14074. Their y is after a softmax, and their map is stretched from its minimum, which
+    hides any constant; here y(0) is taken away, so that 0 says nothing and behind average pooling and a linear head
+    the map is CAM / (hw). Of more than 1024 cells it is square blocks that are left alone, the smallest that are few
+    enough, and each cell gets its share.
+    """
+    A = scene.A
+    h, w = A.shape[1:]
+    side = next(b for b in count(1) if -(-h // b) * -(-w // b) <= CELLS)
+    blocks = [np.s_[:, i : i + side, j : j + side] for i in range(0, h, side) for j in range(0, w, side)]
+    y = yield from _values(Tail, (_only(A, block) for block in (NOTHING, *blocks)))
+    found = np.zeros((1, h, w), np.float32)
+    for block, value in zip(blocks, y[1:] - y[0], strict=True):
+        found[block] = value / found[block].size
+    return found.reshape(h, w)
+
+
+def ablationcam(scene: Scene) -> Look:
+    """Ablation-CAM: sum_k w_k A_k, w_k = (y - y(A without channel k)) / |y|.
+
+    Desai and Ramaswamy 2020, doi:10.1109/WACV45572.2020.9093360, who divide by y: of the same sign where y is positive,
+    and where it is negative the map would say the opposite. y is the tail's own, which may differ from that of a trunk
+    in fewer bits. Channels that are 0 everywhere are not asked: without them nothing changes.
+    """
+    A = scene.A
+    alive = np.flatnonzero(A.any((1, 2)))
+    y = yield from _values(Tail, (_without(A, k) for k in (NOTHING, *alive)))
+    w = np.zeros(len(A), np.float32)
+    w[alive] = (y[0] - y[1:]) / max(abs(y[0]), 1e-12)
+    return weigh(w, A)
+
+
+# From forward passes of the whole network
+
+
+def scorecam(scene: Scene) -> Look:
+    """Score-CAM: sum_k w_k A_k, w = softmax over k of y(image masked by A_k), A_k enlarged and scaled to [0,1].
+
+    Wang et al. 2020, arXiv:1910.01279. A mask fades the image to the blank colour. Only the 128 channels of the
+    greatest mean |A_k| are asked, the others weigh 0, and channels that are 0 everywhere are never asked.
+    """
+    A = scene.A
+    strength = np.abs(A).mean((1, 2))
+    strong = np.argsort(-strength, kind="stable")[:CHANNELS]
+    strong = strong[strength[strong] > 0]
+    y = yield from _values(Whole, (_faded(scene, _mask(A[k], scene)) for k in strong))
+    power = np.exp(y - y.max(initial=-np.inf))
+    return weigh(power / power.sum(), A[strong])
+
+
+def occlusion(scene: Scene) -> Look:
+    """Occlusion: M_ij = y - y(image with a blank patch on position ij).
+
+    Zeiler and Fergus 2014, arXiv:1311.2901. The positions are the cells of the layer, or of a grid of 16 where there
+    are more along a side; the patch is twice as wide and high as the step from one to the next. A coarser grid is
+    enlarged to the layer's cells by bilinear interpolation.
+    """
+    h, w = scene.A.shape[1:]
+    rows, columns = min(h, SIDE), min(w, SIDE)
+    masks = (_hole(scene, i, j, rows, columns) for i in range(rows) for j in range(columns))
+    y = yield from _values(Whole, (_faded(scene, mask) for mask in masks))
+    return resized(np.asarray(scene.y - y, np.float32).reshape(rows, columns), (h, w))
+
+
+def rise(scene: Scene) -> Look:
+    """RISE: M = mean over i of (y_i - mean y) m_i / 0.5, y_i = y(image masked by m_i), of 256 random masks m_i.
+
+    Petsiuk et al. 2018, arXiv:1806.07421: a mask is a grid of 7 x 7 zeros and ones, enlarged and shifted at random; it
+    fades the image to the blank colour. Theirs has y_i alone, which adds a constant and the noise of its coverage. A
+    cell of the layer gets the mean over its pixels.
+    """
+    shape, cells = scene.A.shape[1:], []
+
+    def images() -> Iterator[NDArray[np.uint8]]:
+        for _ in range(MASKS):
+            mask = _random_mask(scene)
+            cells.append(resized(mask, shape, Image.Resampling.BOX))
+            yield _faded(scene, mask)
+
+    y = yield from _values(Whole, images())
+    return weigh((y - y.mean()) / (MASKS * SHOWN), np.stack(cells))
+
+
+# How they ask
+
+
+def _batches(rows: Iterable[Rows]) -> Iterator[Rows]:
+    """Rows stacked to no more than an ask may hold, made as they are needed."""
+    waiting = iter(rows)
+    for row in waiting:
+        most = min(BATCH, ASK_BYTES // row.nbytes)
+        yield np.stack([row, *islice(waiting, max(0, most - 1))])
+
+
+def _values(ask: Callable[[Rows], Ask], rows: Iterable[Rows]) -> Generator[Ask, Answer, Array]:
+    """y of every row, float32 [n]."""
+    found = [np.zeros(0, np.float32)]
+    for batch in _batches(rows):
+        found.append((yield ask(batch)).y)
+    return np.concatenate(found)
+
+
+def _mean_gradient(rows: Iterable[Array], of: Callable[[Array], Array]) -> Generator[Ask, Answer, Array]:
+    """The mean over rows of activations of something `of` their gradients [n,C,h,w]."""
+    sums, n = [], 0
+    for batch in _batches(rows):
+        sums.append(of(_gradients((yield Tail(batch, gradients=True)))).sum(0))
+        n += len(batch)
+    return np.asarray(np.sum(sums, 0) / n, np.float32)
+
+
+def _gradients(answer: Answer) -> Array:
+    assert answer.g is not None
+    return answer.g
+
+
+def _only(A: Array, place: Any) -> Array:
+    kept = np.zeros_like(A)
+    kept[place] = A[place]
+    return kept
+
+
+def _without(A: Array, place: Any) -> Array:
+    rest = A.copy()
+    rest[place] = 0
+    return rest
+
+
+def _faded(scene: Scene, mask: Array) -> NDArray[np.uint8]:
+    """The image where the mask [H,W] is 1, the blank colour where it is 0."""
+    blank = np.clip(np.array(scene.blank, np.float32), 0, 255)
+    return np.rint(blank + (scene.pixels - blank) * mask[:, :, None]).astype(np.uint8)
+
+
+def _mask(values: Array, scene: Scene) -> Array:
+    """A channel [h,w] enlarged to the image and scaled from its minimum and maximum to [0,1]; a flat one is all 0."""
+    mask = resized(values, scene.pixels.shape[:2])
+    mask = mask - mask.min()
+    return np.asarray(mask / max(float(mask.max()), 1e-30), np.float32)
+
+
+def _hole(scene: Scene, i: int, j: int, rows: int, columns: int) -> Array:
+    """1 but for the patch around position (i, j) of a grid: half a step further than its cell on every side."""
+    H, W = scene.pixels.shape[:2]
+    mask = np.ones((H, W), np.float32)
+    top, bottom = (i - 0.5) * H / rows, (i + 1.5) * H / rows
+    left, right = (j - 0.5) * W / columns, (j + 1.5) * W / columns
+    mask[max(0, floor(top)) : ceil(bottom), max(0, floor(left)) : ceil(right)] = 0
+    return mask
+
+
+def _random_mask(scene: Scene) -> Array:
+    """A random grid, enlarged so that one row and column more than the image holds is there to shift over."""
+    H, W = scene.pixels.shape[:2]
+    grid = Image.fromarray((scene.rng.random((GRID, GRID)) < SHOWN).astype(np.float32))
+    size = GRID * GRID / (GRID + 1)
+    x, y = scene.rng.uniform(0, GRID - size, 2)
+    return np.asarray(grid.resize((W, H), Image.Resampling.BILINEAR, box=(x, y, x + size, y + size)))
+
+
+METHODS: dict[str, Method] = {
+    "cam": Method(_from_gradients(maps.cam), "gradients", "Zhou 2016, arXiv:1512.04150", linear=True),
+    "gradcam": Method(_from_gradients(maps.gradcam), "gradients", "Selvaraju 2017, arXiv:1610.02391"),
+    "gradcam++": Method(_from_gradients(maps.gradcam_plus_plus), "gradients", "Chattopadhay 2018, arXiv:1710.11063"),
+    "xgradcam": Method(_from_gradients(maps.xgradcam), "gradients", "Fu 2020, arXiv:2008.02312"),
+    "hirescam": Method(_from_gradients(maps.hirescam), "gradients", "Draelos 2020, arXiv:2011.08891"),
+    "layercam": Method(_from_gradients(maps.layercam), "gradients", "Jiang 2021, doi:10.1109/TIP.2021.3089943"),
+    "eigencam": Method(
+        _from_activations(maps.eigencam), "activations", "Muhammad 2020, arXiv:2008.00299", classes=False
+    ),
+    "eigengradcam": Method(_from_gradients(maps.eigengradcam), "gradients", "Muhammad 2020, arXiv:2008.00299"),
+    "reciprocam": Method(reciprocam, "tail", "Byun 2022, arXiv:2209.14074"),
+    "ablationcam": Method(ablationcam, "tail", "Desai 2020, doi:10.1109/WACV45572.2020.9093360"),
+    "scorecam": Method(scorecam, "image", "Wang 2020, arXiv:1910.01279"),
+    "saliency": Method(_from_gradients(maps.saliency), "gradients", "Simonyan 2014, arXiv:1312.6034"),
+    "integrated_gradients": Method(integrated_gradients, "gradients", "Sundararajan 2017, arXiv:1703.01365"),
+    "smoothgrad": Method(smoothgrad, "gradients", "Smilkov 2017, arXiv:1706.03825"),
+    "occlusion": Method(occlusion, "image", "Zeiler 2014, arXiv:1311.2901"),
+    "rise": Method(rise, "image", "Petsiuk 2018, arXiv:1806.07421"),
+}
