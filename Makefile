@@ -27,6 +27,7 @@ format: .venv/developing ## mend what ruff can mend
 bench: .venv/developing ## the service against bare ONNX Runtime, and Grad-CAM against pytorch-grad-cam, as ratios
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/tails.py
+	$(BIN)/python benchmarks/explaining.py
 
 prove: .venv/developing ## the heavier proofs: full test splits and long bombardments
 	$(BIN)/python -m pytest -q -m prove

@@ -1,0 +1,100 @@
+"""`python benchmarks/explaining.py`: what a heatmap costs over HTTP, as ratios to a prediction by the same bundle.
+
+One client sends the same photo of 640 x 480 in turn to every endpoint, so that noise meets all alike; the medians of
+all rounds are compared. The networks are torchvision's at full size with random weights. Exits with 1 where a bar is
+missed.
+"""
+
+import argparse
+import io
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter, sleep
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from models.conversion import convert
+from models.draft import Wish
+
+NETWORKS = {"mobilenet": "torchvision:mobilenet_v2", "resnet": "torchvision:resnet50"}
+TEN = "&".join(f"target={k}" for k in range(10))
+# what is asked, of what it is a multiple, and how great that may be
+ROWS = (
+    ("/cam npy", "/cam?format=npy", "/predict", 1.15),
+    ("/cam overlay", "/cam", "/predict", 1.4),
+    ("/cam reciprocam npy", "/cam?format=npy&method=reciprocam", "/cam npy", 1.3),
+    ("/cam ten classes npy", f"/cam?format=npy&{TEN}", "/cam npy", 2.0),
+)
+
+
+@contextmanager
+def served(bundles: Path) -> Iterator[httpx.Client]:
+    """A client of a running service."""
+    own = {"PERCEPT_MODELS": str(bundles), "PERCEPT_PORT": "0", "PERCEPT_DEVICE": "cpu"}
+    command = [sys.executable, "-m", "service", "serve"]
+    with subprocess.Popen(
+        command, env={**os.environ, **own}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr
+        address = next(found[0] for line in process.stderr if (found := re.search(r"http://[\d.]+:\d+", line)))
+        os.set_blocking(process.stderr.fileno(), False)
+        with httpx.Client(base_url=address, timeout=60) as client:
+            while client.get("/health/ready").status_code != 200:
+                sleep(0.1)
+            yield client
+        process.terminate()
+
+
+def photo() -> bytes:
+    """A smooth photo of 640 x 480 as JPEG."""
+    blots = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(blots).resize((640, 480), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=90)
+    return stream.getvalue()
+
+
+def measure(client: httpx.Client, model: str, rounds: int) -> dict[str, float]:
+    """The median milliseconds of every question, asked in turn."""
+    data = photo()
+    asked = {"/predict": "/predict?", **{name: f"{path}{'&' if '?' in path else '?'}" for name, path, _, _ in ROWS}}
+    spent: dict[str, list[float]] = {name: [] for name in asked}
+    for turn in range(rounds + 3):
+        for name, path in asked.items():
+            start = perf_counter()
+            client.post(f"{path}model={model}", content=data).raise_for_status()
+            if turn >= 3:
+                spent[name].append(1e3 * (perf_counter() - start))
+    return {name: float(np.median(times)) for name, times in spent.items()}
+
+
+def main() -> None:
+    """Export, serve, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=40)
+    rounds = parser.parse_args().rounds
+    missed = False
+    print("| network | asked | ms | of | ratio | bar | met |\n|---|---|---|---|---|---|---|")
+    with TemporaryDirectory() as scratch:
+        for name, source in NETWORKS.items():
+            convert(Wish(source, name, out=Path(scratch), weights="none"), lambda line: None)
+        with served(Path(scratch)) as client:
+            for name in NETWORKS:
+                medians = measure(client, name, rounds)
+                for asked, _, of, bar in ROWS:
+                    ratio = medians[asked] / medians[of]
+                    missed |= ratio > bar
+                    said = f"{medians[asked]:.1f} | {of} | {ratio:.2f} | at most {bar:g}"
+                    print(f"| {name} | {asked} | {said} | {'yes' if ratio <= bar else 'NO'} |", flush=True)
+    sys.exit(missed)
+
+
+if __name__ == "__main__":
+    main()
