@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -191,27 +190,35 @@ def test_a_pixel_that_was_not_seen_cannot_be_explained(client: httpx.Client) -> 
 
 
 def test_a_slow_method_ends_at_the_deadline(start: Callable[..., Server], bundles: Path) -> None:
-    hasty = start(bundles, PERCEPT_DEADLINE_S="0.02")
+    hasty = start(bundles, PERCEPT_DEADLINE_S="0.005")
     answer = hasty.client.post(f"{CLASSIFIER}&method=rise", content=DATA)
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
     assert hasty.client.get("/health/ready").status_code == 200
 
 
 def test_a_slow_method_does_not_hold_up_a_prediction(server: Server) -> None:
-    """Each prediction waits for one batch at most, however many passes a method makes."""
+    """Each prediction waits for one batch at most, however many passes a method makes: many come in between."""
 
-    async def race() -> tuple[float, list[float]]:
+    async def race() -> int:
         async with httpx.AsyncClient(base_url=server.client.base_url, timeout=60) as http:
-            begin = time.perf_counter()
             slow = asyncio.create_task(http.post(f"{CLASSIFIER}&method=rise&top=3", content=DATA))
-            waits = []
+            between = 0
             while not slow.done():
-                start = time.perf_counter()
                 (await http.post("/predict?model=classification-squeeze", content=DATA)).raise_for_status()
-                waits.append(time.perf_counter() - start)
+                between += 1
             assert slow.result().status_code == 200
-            return time.perf_counter() - begin, waits
+            return between
 
-    whole, waits = asyncio.run(race())
-    assert len(waits) > 3
-    assert np.median(waits) < whole / 3
+    assert asyncio.run(race()) >= 3
+
+
+@pytest.mark.parametrize("method", ["gradcam", "hirescam", "layercam", "eigencam", "reciprocam", "ablationcam"])
+def test_a_photo_moved_by_a_stride_moves_the_map_by_a_cell(client: httpx.Client, method: str) -> None:
+    """The bundle takes 48 x 64 pixels in cells of 4: the photo is not scaled."""
+    maps = []
+    for x, y in ((20, 24), (24, 32)):
+        photo = marked((48, 64), (x, y), 6, RED)
+        answer = client.post(f"{CLASSIFIER}&format=npy&target=red&method={method}", content=encoded(photo))
+        maps.append(np.load(io.BytesIO(answer.content)))
+    assert maps[0].any()
+    np.testing.assert_allclose(np.roll(maps[0], (2, 1), (0, 1)), maps[1], rtol=1e-4, atol=1e-6)
