@@ -59,11 +59,12 @@ def overlay(photo: Image.Image, heat: Map, colormap: str, alpha: float) -> Image
 
     What the network never saw is dimmed and grey.
     """
-    levels = _levels(heat)
+    levels = Image.fromarray(_levels(heat))
+    seen = levels.getbbox() or (0, 0, 0, 0)
     # Rising faster than the heat, so that half-hot places are seen to be warm.
     opacity = (np.clip(np.arange(-1, 255) / 254, 0, 1) ** 0.75 * 255 * alpha).round().astype(np.uint8)
-    picture = _dimmed(photo, levels == 0)
-    picture.paste(_indexed(levels, colormap).convert("RGB"), mask=Image.fromarray(opacity[levels]))
+    picture, part = _dimmed(photo, seen), levels.crop(seen)
+    picture.paste(_indexed(np.asarray(part), colormap).convert("RGB"), seen, mask=part.point(opacity.tolist()))
     return picture
 
 
@@ -86,7 +87,7 @@ def mask_overlay(
     """A mask laid over the photo; the background stays clear, what was never seen is dimmed and grey."""
     opacity = np.full(256, round(alpha * 255), np.uint8)
     opacity[[UNSEEN] if background is None else [UNSEEN, background]] = 0
-    picture = _dimmed(photo, labels == UNSEEN)
+    picture = _dimmed(photo, Image.fromarray(labels != UNSEEN).getbbox() or (0, 0, 0, 0))
     picture.paste(mask_picture(labels, palette).convert("RGB"), mask=Image.fromarray(opacity[labels]))
     return picture
 
@@ -112,11 +113,12 @@ def grid(features: Map, colormap: str, count: int) -> Image.Image:
     return sheet
 
 
-def _dimmed(photo: Image.Image, unseen: NDArray[np.bool_]) -> Image.Image:
-    """A copy of the photo, dark and grey where it was not seen."""
-    picture = photo.copy()
-    if unseen.any():
-        picture.paste(photo.convert("L").point(lambda v: v // 2), mask=Image.fromarray(unseen))
+def _dimmed(photo: Image.Image, seen: tuple[int, int, int, int]) -> Image.Image:
+    """A copy of the photo, dark and grey outside the box (left, top, right, bottom) that was seen."""
+    if seen == (0, 0, *photo.size):
+        return photo.copy()
+    picture = photo.convert("L").point(lambda v: v // 2).convert("RGB")
+    picture.paste(photo.crop(seen), seen)
     return picture
 
 
@@ -127,7 +129,7 @@ def _stretched(channel: Map) -> Map:
 
 def _levels(heat: Map) -> Pixels:
     """[0,1] → 1..255, NaN → 0."""
-    levels: Pixels = np.nan_to_num(heat * 254 + 1.5, nan=0.0).astype(np.uint8)
+    levels: Pixels = np.fmax(heat * 254 + 1.5, 0).astype(np.uint8)  # fmax takes the number beside a NaN
     return levels
 
 

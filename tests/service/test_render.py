@@ -63,7 +63,7 @@ def test_without_a_palette_classes_have_the_colours_of_pascal_voc() -> None:
 
 def test_a_mask_overlay_keeps_the_background_clear() -> None:
     labels = np.zeros((6, 8), np.uint8)
-    labels[0, 0], labels[5, 7] = 1, UNSEEN
+    labels[0, 0], labels[:, 7] = 1, UNSEEN  # what was seen is always a box
     pixels = np.asarray(render.mask_overlay(PHOTO, labels, [(0, 0, 0), (255, 0, 0)], 0, 1.0))
     assert pixels[0, 0].tolist() == [255, 0, 0]
     assert pixels[3, 3].tolist() == [100, 150, 200]
