@@ -25,7 +25,6 @@ from service.tasks import TASKS, Cells, class_index
 from service.view import View
 
 Work = Callable[..., Awaitable[Any]]  # runs a blocking function on a thread
-GRADIENTS_ALONE = frozenset({"saliency", "smoothgrad"})  # maps of g without A
 MAX_MAPS = 64  # in one answer
 
 
@@ -82,7 +81,7 @@ def fault(model: Model, layer: Layer, method: str) -> PerceptError | None:
     row = METHODS[method]
     if row.needs in ("gradients", "tail") and layer.tail is None:
         return GradientsUnavailable(f"layer {layer.name!r} has no gradients: {layer.unavailable}")
-    if method in GRADIENTS_ALONE and model.network.linear(layer):
+    if row.alone and model.network.linear(layer):
         return MethodUnavailable(
             f"behind {layer.name!r} comes a global average: the gradient is the same in every cell, and {method} shows "
             "nothing; take an earlier layer"

@@ -85,7 +85,8 @@ class Method:
 
     `needs` says what `run` asks for: nothing but the activations, the tail with gradients, the tail forward, or the
     whole network; `classes` whether its map is about y at all; `linear` whether it is defined only where the tail is
-    linear with one weight per channel, which who drives it must see to.
+    linear with one weight per channel, which who drives it must see to; `alone` whether it shows g without A, and so
+    nothing where the tail is linear.
     """
 
     run: Callable[[Scene], Look]
@@ -93,6 +94,7 @@ class Method:
     paper: str
     classes: bool = True
     linear: bool = False
+    alone: bool = False
 
 
 def drive(look: Look, tail: Callable[[Tail], Answer], whole: Callable[[Whole], Answer]) -> Array:
@@ -337,9 +339,9 @@ METHODS: dict[str, Method] = {
     "reciprocam": Method(reciprocam, "tail", "Byun 2022, arXiv:2209.14074"),
     "ablationcam": Method(ablationcam, "tail", "Desai 2020, doi:10.1109/WACV45572.2020.9093360"),
     "scorecam": Method(scorecam, "image", "Wang 2020, arXiv:1910.01279"),
-    "saliency": Method(_from_gradients(maps.saliency), "gradients", "Simonyan 2014, arXiv:1312.6034"),
+    "saliency": Method(_from_gradients(maps.saliency), "gradients", "Simonyan 2014, arXiv:1312.6034", alone=True),
     "integrated_gradients": Method(integrated_gradients, "gradients", "Sundararajan 2017, arXiv:1703.01365"),
-    "smoothgrad": Method(smoothgrad, "gradients", "Smilkov 2017, arXiv:1706.03825"),
+    "smoothgrad": Method(smoothgrad, "gradients", "Smilkov 2017, arXiv:1706.03825", alone=True),
     "occlusion": Method(occlusion, "image", "Zeiler 2014, arXiv:1311.2901"),
     "rise": Method(rise, "image", "Petsiuk 2018, arXiv:1806.07421"),
 }

@@ -86,13 +86,14 @@ class Store:
     def _tidy(self) -> None:
         """Let go of what is too old, then of what is too much."""
         now = time.monotonic()
-        for id in [id for id, kept in self._kept.items() if kept.until <= now]:
-            self._take(id)
+        while self._kept and (first := next(iter(self._kept))) and self._kept[first].until <= now:
+            self._take(first)  # who was used least recently is the first to be too old
         for kept in self._kept.values():
-            if self._size > self.capacity:
-                before = kept.size
-                kept.row = {}
-                self._size -= before - kept.size
+            if self._size <= self.capacity:
+                break
+            before = kept.size
+            kept.row = {}
+            self._size -= before - kept.size
         while self._size > self.capacity:
             self._take(next(iter(self._kept)))
 

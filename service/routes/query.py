@@ -14,6 +14,8 @@ from service.pipeline import Pipeline
 from service.repository import Model, Repository
 from service.settings import Settings
 
+VERSION = version("percept")
+
 # What any endpoint that takes an image may answer with.
 IMAGE_ERRORS = (
     errors.BadRequest,
@@ -74,9 +76,7 @@ def tag(request: Request, *parts: object) -> str | None:
 
     None where the client has that answer already.
     """
-    said = "\n".join(
-        map(str, (version("percept"), request.url.path, sorted(request.query_params.multi_items()), *parts))
-    )
+    said = "\n".join(map(str, (VERSION, request.url.path, sorted(request.query_params.multi_items()), *parts)))
     found = f'"{sha256(said.encode()).hexdigest()[:32]}"'
     known = request.headers.get("if-none-match", "")
     return None if known.strip() == "*" or found in (one.strip() for one in known.split(",")) else found
