@@ -86,7 +86,8 @@ def export(
     """Write the bundle of a trunk and return its folder.
 
     `layers` are names of tensors that are feature maps [N,C,h,w]; no other tensor is tapped. A layer behind which an
-    operator has no reverse-mode rule gets no tail, and the manifest names the operator. `lower` makes a trunk of
+    operator has no reverse-mode rule gets no tail, and the manifest names the operator; nor does one that `gradients`,
+    if given, leaves out: tails hold the float32 weights of all that follows. `lower` makes a trunk of
     another `precision`; the tails stay float32. `check` gets the finished folder before it takes its place. Raises
     `BundleError` where the bundle exists, `ValueError` where the description does not fit the network, and what
     `check` raises; then nothing is left behind.

@@ -97,6 +97,8 @@ class Flow:
         after = _reversed(self._before)
         below = dominators(self._order[::-1], after)
         coarse = self._coarsest()
+        if coarse is None:
+            return []
         behind = path(below, coarse)[::-1]
         end = max(i for i, name in enumerate(behind) if self.cells(name) == self.cells(coarse))
         whole = [*path(self._above, behind[end]), *behind[end + 1 :]]
@@ -119,7 +121,7 @@ class Flow:
         to_come = self._graph.downstream(name) - {name}
         return shape[1:2] == (self._classes,) or not any(map(self._weighs, to_come & set(self._before)))
 
-    def _coarsest(self) -> str:
+    def _coarsest(self) -> str | None:
         """The last of the smallest maps, going down the dominator tree to where most weights are dominated."""
         weight = dict.fromkeys(self._order, 0)
         for name in reversed(self._order[1:]):
@@ -132,8 +134,7 @@ class Flow:
         while maps := [n for n in below.get(way[-1], ()) if prod(s or 1 for s in self.cells(n)) > 1]:
             way.append(max(maps, key=weight.__getitem__))
         known = [name for name in way if self.computed(name)]
-        smallest: str = min(reversed(known), key=lambda name: prod(s or 1 for s in self.cells(name)))
-        return smallest
+        return min(reversed(known), key=lambda name: prod(s or 1 for s in self.cells(name)), default=None)
 
 
 def dominators(order: Sequence[str], before: Mapping[str, Iterable[str]]) -> dict[str, str]:

@@ -85,6 +85,8 @@ def test_nothing_is_suggested_where_there_is_no_map() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * HOW.height * HOW.width, 4))
     graph = Graph(trace(network, HOW, ()))
     assert suggest(graph, "classification", dict.fromkeys(graph.producer, 0)) == []
+    graph = Graph(trace(nn.MaxPool2d(2), HOW, ()))
+    assert suggest(graph, "segmentation", dict.fromkeys(graph.producer, 0)) == []
 
 
 @given(st.lists(st.sets(st.integers(0, 30), min_size=1, max_size=3), min_size=1, max_size=30))

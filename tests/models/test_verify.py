@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from models.store import WEIGHTS
-from models.verify import GRADIENT_LIMIT, JUMPS, table, verify
+from models.verify import GRADIENT_LIMIT, JUMP_LIMIT, JUMPS, table, verify
 from service.manifest import MANIFEST, Manifest, digest
 from tests.models.networks import HOW, PYRAMID, Classifier, Pyramid, bundle
 
@@ -123,5 +123,6 @@ def test_where_rounding_decides_the_gradients_the_limit_is_that_of_torch(tmp_pat
     checks = {check.name: check for check in verify(folder, Brittle(), plain)}
     assert checks["stem gradients"].note == JUMPS
     assert checks["stem gradients"].limit > 100 * GRADIENT_LIMIT
+    assert checks["stem gradients"].limit <= JUMP_LIMIT
     assert checks["edges gradients"].limit == GRADIENT_LIMIT
     assert verify(folder, Brittle())[-4].limit == GRADIENT_LIMIT
