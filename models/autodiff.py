@@ -2,7 +2,8 @@
 
 In comes a model, the name of a tensor where it is cut, and the name of its logits y; out goes the tail, a model
 with the inputs `activations` A, `seed` s and the tensors that cross the cut, and the outputs `logits` and
-`gradients` = d(sum of s * y)/dA. How a single operator is reversed is the business of `rules.py`.
+`gradients` = d(sum of s * y)/dA. Other tensors on the way may have seeds of their own. How a single operator is
+reversed is the business of `rules.py`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,35 +15,41 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from models.context import Context, UnsupportedOperator
 from models.graph import OPSET, Builder, Graph, attributes
 from models.rules import RULES, zero
+from service.manifest import seed_name
 
 ACTIVATIONS, SEED, LOGITS, GRADIENTS = "activations", "seed", "logits", "gradients"
 
 
-def tail(graph: Graph, cut: str, logits: str = LOGITS) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+def tail(
+    graph: Graph, cut: str, logits: str = LOGITS, seeds: Sequence[str] = ()
+) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """The tail after the tensor `cut`, and the names of the trunk's tensors that cross the cut.
 
-    Raises `UnsupportedOperator` where an operator on the way has no rule, and `ValueError` where the logits do
-    not depend on the cut.
+    Each of the tensors in `seeds`, between the cut and the logits, gets an input `seed_name` it, of its rank and of any
+    sizes that broadcast to its own; the sum of it times the tensor is derived too. Raises `UnsupportedOperator` where
+    an operator on the way has no rule, and `ValueError` where the logits do not depend on the cut.
     """
-    if taken := {ACTIVATIONS, SEED, GRADIENTS} & set(graph.shapes):
+    if taken := {ACTIVATIONS, SEED, GRADIENTS, *map(seed_name, seeds)} & set(graph.shapes):
         raise ValueError(f"the names {sorted(taken)} are reserved for the tail")
     path = between(graph, cut, logits)
     builder = Builder([*graph.shapes, *graph.producer, *graph.constants])
     _resume(builder, graph, cut, path)
     builder.nodes += [_copy(node) for node in path]
-    gradient = reverse(builder, graph, varying(graph, cut, path), {logits: SEED}).get(cut)
+    begun = {logits: SEED} | {name: seed_name(name) for name in seeds}
+    gradient = reverse(builder, graph, varying(graph, cut, path), begun).get(cut)
     if gradient is None:
         raise ValueError(f"the logits do not vary with {cut!r}")
     if gradient == SEED:
         gradient = builder.op.Identity(gradient)
     kept = list(needed([*_fixed(graph), *builder.nodes], {logits, gradient}))
     used = {name for node in kept for name in node.input if name}
-    crossing = _crossing(graph, kept, used - {cut, SEED})
+    crossing = _crossing(graph, kept, used - {cut, *begun.values()})
     _rename(kept, {cut: ACTIVATIONS, gradient: GRADIENTS, logits: LOGITS})
     shapes = {ACTIVATIONS: cut, GRADIENTS: cut, SEED: logits, LOGITS: logits}
     shapes |= {name: name for name in crossing}
     described = {name: _describe(graph, name, like) for name, like in shapes.items()}
     inputs = [described[name] for name in (ACTIVATIONS, *crossing, SEED)]
+    inputs += [_anything(graph, name) for name in seeds]
     outputs = [described[LOGITS], described[GRADIENTS]]
     stored = {t.name: t for t in graph.model.graph.initializer} | builder.constants
     weights = [tensor for name, tensor in stored.items() if name in used]
@@ -167,6 +174,12 @@ def _rename(nodes: Iterable[NodeProto], names: dict[str, str]) -> None:
     for node in nodes:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
+
+
+def _anything(graph: Graph, tensor: str) -> ValueInfoProto:
+    """The seed of a tensor: of its type and rank, every size open."""
+    sizes = [f"{seed_name(tensor)}.{axis}" for axis in range(len(graph.shapes[tensor]))]
+    return helper.make_tensor_value_info(seed_name(tensor), graph.types.get(tensor) or TensorProto.FLOAT, sizes)
 
 
 def _describe(graph: Graph, name: str, like: str) -> ValueInfoProto:

@@ -22,7 +22,7 @@ from models.stages import suggest
 from models.trunk import LOGITS, PIXELS
 from models.verify import Answer, Truth, table, verify
 from service.errors import BundleError
-from service.manifest import MANIFEST, Layer, Manifest, Provenance, Task, read
+from service.manifest import IMAGE, MANIFEST, Layer, Manifest, Provenance, Task, read
 
 TASKS: dict[int, Task] = {2: "classification", 4: "segmentation"}  # by the rank of the logits
 KEPT = ("task", "labels", "activation", "preprocessing", "palette", "background")  # by a bundle of a bundle
@@ -65,7 +65,8 @@ def _made(wish: Wish, say: Say) -> Path:
     said["background"] = _background(wish, said["task"], said["labels"])
     _tell(say, wish, draft, said)
     for layer in layers:
-        say(_line("layer", f"{layer} {_sizes(graph.shapes[layer][1:])}", "--layers" if not wish.layers else None))
+        option = None if wish.layers or layer == IMAGE else "--layers"
+        say(_line("layer", f"{layer} {_sizes(graph.shapes[layer][1:])}", option))
     say(_line("CAM layer", cam_layer, "--cam-layer" if not wish.cam_layer else None))
     source = Path(wish.source).name if is_file(wish.source) else wish.source
     license = wish.license or draft.license
@@ -147,7 +148,7 @@ def _lower(wish: Wish, pictures: Sequence[Array]) -> Callable[[ModelProto], Mode
 
 
 def _layers(wish: Wish, draft: Draft, graph: Graph) -> tuple[list[str], str]:
-    """The layers to tap and the one for CAM, as named or suggested."""
+    """The layers to tap, the image before them, and the one for CAM, as named or suggested."""
     layers = list(wish.layers) or suggest(graph, TASKS[len(graph.shapes[LOGITS])], draft.nesting)
     if wish.cam_layer and wish.cam_layer not in layers:
         layers.append(wish.cam_layer)
@@ -156,9 +157,9 @@ def _layers(wish: Wish, draft: Draft, graph: Graph) -> tuple[list[str], str]:
     maps = [
         name for name in draft.nesting if len(graph.shapes.get(name, ())) == 4 and None not in graph.shapes[name][1:]
     ]
-    if unknown := [layer for layer in layers if layer not in maps]:
+    if unknown := [layer for layer in layers if layer not in (IMAGE, *maps)]:
         raise BundleError(f"there is no feature map {unknown[0]!r}; the last ones are {', '.join(maps[-20:])}")
-    return layers, wish.cam_layer or layers[-1]
+    return list(dict.fromkeys([IMAGE, *layers])), wish.cam_layer or layers[-1]
 
 
 def _background(wish: Wish, task: Task, labels: Sequence[str]) -> int | None:

@@ -18,7 +18,7 @@ from models.graph import Array, Graph, run
 from models.trunk import candidates, trace
 from models.verify import Answer, Truth
 from service.errors import BundleError
-from service.manifest import Activation, Precision, Preprocessing
+from service.manifest import IMAGE, Activation, Precision, Preprocessing
 
 Say = Callable[[str], None]
 
@@ -100,7 +100,7 @@ def _from_torch(wish: Wish, say: Say) -> Draft:
     say(f"network        {type(source.network).__name__}; tracing it")
     try:
         nesting = layers or candidates(source.network, how)
-        trunk = trace(source.network, how, list(nesting))
+        trunk = trace(source.network, how, list(dict.fromkeys([IMAGE, *nesting])))
     except ValueError:
         raise
     except Exception as error:  # torch raises what it likes

@@ -19,7 +19,7 @@ from onnx import ModelProto, helper, numpy_helper
 from PIL import Image
 from torch import Tensor
 
-from models.autodiff import needed, tail
+from models.autodiff import between, needed, tail
 from models.context import UnsupportedOperator
 from models.graph import Array, Graph, run
 from models.receptive import Field, fields
@@ -27,6 +27,7 @@ from models.store import Store
 from models.trunk import LOGITS, PIXELS, PREFIX
 from service.errors import BundleError
 from service.manifest import (
+    IMAGE,
     MANIFEST,
     Activation,
     Colour,
@@ -55,6 +56,7 @@ class Cut:
     layer: str
     graph: ModelProto | None
     crossing: tuple[str, ...] = ()
+    seeds: tuple[str, ...] = ()
     reason: str = "its tail was left out to keep the bundle small"
 
     @property
@@ -96,7 +98,9 @@ def export(
     if target.exists():
         raise BundleError(f"{target} exists already")
     graph = Graph(trunk)
-    cuts = [_cut(graph, layer) if gradients is None or layer in gradients else Cut(layer, None) for layer in layers]
+    cuts = [
+        _cut(graph, layer, layers) if gradients is None or layer in gradients else Cut(layer, None) for layer in layers
+    ]
     tapped = _tapped(trunk, graph, [*layers, *(tensor for cut in cuts for tensor in cut.crossing)])
     reach = fields(graph)
     described = [_describe(graph, cut, reach) for cut in cuts]
@@ -143,9 +147,12 @@ def golden(how: Preprocessing, seed: int = 0) -> Array:
     return np.asarray(Image.fromarray(blots).resize(size, Image.Resampling.BICUBIC))[None]
 
 
-def _cut(graph: Graph, layer: str) -> Cut:
+def _cut(graph: Graph, layer: str, layers: Sequence[str]) -> Cut:
+    """The tail of a layer; in that of the image every other layer can be asked about too."""
+    passed = {name for node in between(graph, layer, LOGITS) for name in node.output} if layer == IMAGE else {}
+    seeds = tuple(name for name in layers if name in passed)
     try:
-        return Cut(layer, *tail(graph, layer))
+        return Cut(layer, *tail(graph, layer, seeds=seeds), seeds)
     except UnsupportedOperator as error:
         return Cut(layer, None, reason=str(error))
 
@@ -172,7 +179,7 @@ def _describe(graph: Graph, cut: Cut, reach: dict[str, Field]) -> Layer:
         stride=field.stride,
         dilation=field.dilation,
         receptive_field=field.receptive if cut.layer in reach else None,
-        tail=Tail(file=cut.file, crossing=cut.crossing) if cut.graph else None,
+        tail=Tail(file=cut.file, crossing=cut.crossing, seeds=cut.seeds) if cut.graph else None,
         unavailable=None if cut.graph else cut.reason,
     )
 

@@ -20,7 +20,7 @@ from models.recipes.training import Predict
 from models.trunk import LOGITS, PIXELS, trace
 from models.verify import table, verify
 from service.errors import BundleError
-from service.manifest import Activation, Colour, Preprocessing, Provenance, Task, read
+from service.manifest import IMAGE, Activation, Colour, Preprocessing, Provenance, Task, read
 from service.session import Session
 
 
@@ -61,7 +61,7 @@ RECIPES: Mapping[str, Recipe] = {
         task="classification",
         labels=cifar10.CLASSES,
         preprocessing=_preprocessing(32, 32, cifar10.MEAN, cifar10.STD),
-        layers=("stem", "stage1", "stage2"),
+        layers=(IMAGE, "stem", "stage1", "stage2"),
         cam_layer="stage2",
         source="models/recipes/cifar10.py",
         data="CIFAR-10 (Krizhevsky 2009), as JPEG copies; it states no licence",
@@ -74,7 +74,7 @@ RECIPES: Mapping[str, Recipe] = {
         labels=clothing.CLASSES,
         preprocessing=_preprocessing(clothing.HEIGHT, clothing.WIDTH, clothing.MEAN, clothing.STD),
         layers=(
-            *("stem", "stage1", "stage2", "stage3", "stage4"),
+            *(IMAGE, "stem", "stage1", "stage2", "stage3", "stage4"),
             *("smooth4", "smooth3", "smooth2", "smooth1", "merge"),
         ),
         cam_layer="merge",

@@ -19,15 +19,18 @@ from models.autodiff import ACTIVATIONS, GRADIENTS, SEED
 from models.graph import OPSET
 from models.modes import AdaptivePooling, Apart
 from models.simplify import simplify
-from service.manifest import Preprocessing
+from service.manifest import IMAGE, Preprocessing
 
 PIXELS, LOGITS = "pixels", "logits"
-RESERVED = frozenset({"", PIXELS, LOGITS, ACTIVATIONS, SEED, GRADIENTS})
+RESERVED = frozenset({"", PIXELS, LOGITS, IMAGE, ACTIVATIONS, SEED, GRADIENTS})
 PREFIX = "network."  # of every initializer that is a parameter of the network
 
 
 class Trunk(nn.Module):
-    """pixels uint8 [N,H,W,3] RGB -> logits, and the outputs [N,C,h,w] of the named modules, in order."""
+    """pixels uint8 [N,H,W,3] RGB -> logits, and the outputs [N,C,h,w] of the named modules, in order.
+
+    The layer called `IMAGE` is no module: it is what the network takes.
+    """
 
     def __init__(self, network: nn.Module, how: Preprocessing, layers: Sequence[str]) -> None:
         super().__init__()
@@ -44,15 +47,19 @@ class Trunk(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Normalise, run the network, and return the logits followed by the taps."""
-        taps: dict[str, Tensor] = {}
+        image = self.prepared(pixels)
+        if IMAGE in self.layers and torch.is_grad_enabled():
+            image.requires_grad_()
+        taps = {IMAGE: image}
         hooks = [
             self.network.get_submodule(name).register_forward_hook(
                 lambda _module, _inputs, output, name=name: taps.__setitem__(name, output)
             )
             for name in self.layers
+            if name != IMAGE
         ]
         with Apart():
-            logits = scores(self.network(self.prepared(pixels)))
+            logits = scores(self.network(image))
         for hook in hooks:
             hook.remove()
         if missing := set(self.layers) - set(taps):
@@ -152,7 +159,7 @@ def _check(trunk: Trunk, pixels: Tensor, network: nn.Module) -> None:
     Also where the network does not compute the same once nothing is overwritten.
     """
     known = dict(trunk.network.named_modules(remove_duplicate=False))
-    if unknown := set(trunk.layers) - set(known):
+    if unknown := set(trunk.layers) - {IMAGE} - set(known):
         raise ValueError(f"the network has no module {sorted(unknown)}")
     with torch.no_grad():
         logits, *taps = trunk(pixels)

@@ -18,7 +18,7 @@ from models.autodiff import ACTIVATIONS, GRADIENTS, SEED
 from models.graph import Array, run
 from models.trunk import LOGITS, PIXELS, Trunk
 from service.errors import PerceptError
-from service.manifest import Layer, Manifest, Precision, read
+from service.manifest import Layer, Manifest, Precision, read, seed_name
 from service.session import Device, Session, resolve
 
 LIMIT = 1e-4  # of logits and activations: whole networks deep
@@ -34,6 +34,7 @@ SLOPED = 3  # pictures on which slopes are measured
 
 Answer = Callable[[Array], Mapping[str, Array]]  # uint8 [n,H,W,3] -> "logits", and layers by name
 Truth = nn.Module | Answer | None
+MEANS = "layers' means: image"
 JUMPS = "the limit is what torch's own do when the image moves by a millionth"
 
 
@@ -116,10 +117,18 @@ class Subject:
         """All that the trunk gives."""
         return self._run(self.manifest.trunk, {PIXELS: self.pixels}, device)
 
-    def tail(self, layer: Layer, given: Mapping[str, Array], seed: Array, device: Device = "cpu") -> dict[str, Array]:
-        """What the tail of a layer gives for what a trunk gave."""
+    def tail(
+        self, layer: Layer, given: Mapping[str, Array], seed: Array, device: Device = "cpu", means: bool = False
+    ) -> dict[str, Array]:
+        """What the tail of a layer gives for what a trunk gave; with `means` the layers on the way have seeds too.
+
+        They are such that the mean of each is derived.
+        """
         assert layer.tail is not None
         feeds = {name: given[name] for name in layer.tail.crossing}
+        for name in layer.tail.seeds:
+            weight = 1 / given[name][0].size if means else 0.0
+            feeds[seed_name(name)] = np.full((1, 1, 1, 1), weight, np.float32)
         return self._run(layer.tail.file, {ACTIVATIONS: given[layer.name], SEED: seed, **feeds}, device)
 
     def _run(self, file: str, feeds: dict[str, Array], device: Device) -> dict[str, Array]:
@@ -142,20 +151,30 @@ def _against_torch(one: Subject, network: nn.Module) -> Iterator[Check]:
         if layer.tail:
             found = one.tail(layer, one.answer | {layer.name: truth[layer.name]}, one.seed)
             yield Check(f"{layer.name} tail logits", difference(found[LOGITS], truth[LOGITS]), LIMIT)
-            check = _gradients(layer, found[GRADIENTS], gradients[layer.name])
-            if not check.passed:
-                jumps = jumps or _jumps(module, one, gradients)
-                moved = min(float(np.median(jumps[layer.name])), JUMP_LIMIT)
-                check = replace(check, limit=max(check.limit, moved), note=JUMPS)
-            yield check
+            asked = {layer.name: found[GRADIENTS]}
+            if layer.tail.seeds:
+                given = one.answer | {layer.name: truth[layer.name]}
+                asked[MEANS] = one.tail(layer, given, 0 * one.seed, means=True)[GRADIENTS]
+            for name, g in asked.items():
+                check = _gradients(name, g, gradients[name])
+                if not check.passed:
+                    jumps = jumps or _jumps(module, one, gradients)
+                    moved = min(float(np.median(jumps[name])), JUMP_LIMIT)
+                    check = replace(check, limit=max(check.limit, moved), note=JUMPS)
+                yield check
 
 
 def _by_torch(module: Trunk, one: Subject) -> tuple[dict[str, Array], dict[str, Array]]:
-    """What torch gives by name, and the gradients at every layer."""
+    """What torch gives by name, and the gradients at every layer; at the image those of the layers' `MEANS` too."""
     logits, *taps = module(torch.from_numpy(one.pixels))
-    gradients = torch.autograd.grad((logits * torch.from_numpy(one.seed)).sum(), taps)
-    values = dict(zip(module.layers, map(_array, taps), strict=True))
-    return {LOGITS: _array(logits), **values}, dict(zip(module.layers, map(_array, gradients), strict=True))
+    known = dict(zip(module.layers, taps, strict=True))
+    g = torch.autograd.grad((logits * torch.from_numpy(one.seed)).sum(), taps, retain_graph=True)
+    gradients = dict(zip(module.layers, map(_array, g), strict=True))
+    for layer in one.tails:
+        if layer.tail and layer.tail.seeds:
+            means = [known[name].mean((1, 2, 3)) for name in layer.tail.seeds]
+            gradients[MEANS] = _array(torch.autograd.grad(torch.stack(means).sum(), known[layer.name])[0])
+    return {LOGITS: _array(logits)} | {name: _array(tap) for name, tap in known.items()}, gradients
 
 
 def _jumps(module: Trunk, one: Subject, gradients: dict[str, Array]) -> dict[str, list[float]]:
@@ -190,7 +209,9 @@ def _on_cuda(one: Subject) -> Iterator[Check]:
         yield Check(f"{name} on CUDA", difference(found[name], one.answer[name]), limit)
     for layer in one.tails:
         expected, given = (one.tail(layer, one.answer, one.seed, device)[GRADIENTS] for device in ("cpu", "cuda"))
-        yield replace(_gradients(layer, given, expected, CUDA_GRADIENT_LIMIT), name=f"{layer.name} gradients on CUDA")
+        yield replace(
+            _gradients(layer.name, given, expected, CUDA_GRADIENT_LIMIT), name=f"{layer.name} gradients on CUDA"
+        )
 
 
 def _predictions(one: Subject, truth: Array) -> Check:
@@ -205,7 +226,7 @@ def _activations(layer: Layer, found: Mapping[str, Array], truth: Mapping[str, A
     return Check(f"{layer.name} activations", error, limit, layer.unavailable or "")
 
 
-def _gradients(layer: Layer, found: Array, truth: Array, limit: float = GRADIENT_LIMIT) -> Check:
+def _gradients(name: str, found: Array, truth: Array, limit: float = GRADIENT_LIMIT) -> Check:
     """The error on the picture where it is least, and on how many it is beyond the limit.
 
     A gradient jumps where the input of a ReLU is 0, and of the millions of cells of a picture rounding alone puts
@@ -214,7 +235,7 @@ def _gradients(layer: Layer, found: Array, truth: Array, limit: float = GRADIENT
     errors = [difference(*pair) for pair in zip(found, truth, strict=True)]
     beyond = sum(error > limit for error in errors)
     note = f"beyond it on {beyond} of {len(errors)} pictures" if beyond else ""
-    return Check(f"{layer.name} gradients", min(errors), limit, note)
+    return Check(f"{name} gradients", min(errors), limit, note)
 
 
 def _slope(one: Subject, layer: Layer, given: Mapping[str, Array]) -> Check:

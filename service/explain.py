@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from service.cam import fuse, unit
 from service.errors import BadParameter, GradientsUnavailable, MethodUnavailable, PerceptError, UnknownLayer
 from service.image import Box, Map, Pixels
-from service.manifest import Layer
+from service.manifest import IMAGE, Layer
 from service.methods import BATCH, METHODS, Answer, Ask, Look, Method, Scene, Tail, Whole
 from service.network import Look as Pass
 from service.repository import Model
@@ -26,6 +27,7 @@ from service.view import View
 
 Work = Callable[..., Awaitable[Any]]  # runs a blocking function on a thread
 MAX_MAPS = 64  # in one answer
+BRIEF_S = 0.1  # that a batch of the tail may take before the next is smaller
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,10 @@ def fault(model: Model, layer: Layer, method: str) -> PerceptError | None:
     row = METHODS[method]
     if row.needs in ("gradients", "tail") and layer.tail is None:
         return GradientsUnavailable(f"layer {layer.name!r} has no gradients: {layer.unavailable}")
+    if layer.name == IMAGE and not row.pixels:
+        return MethodUnavailable(
+            f"{method} weighs feature maps, and the image is none; take saliency, or another layer"
+        )
     if row.alone and model.network.linear(layer):
         return MethodUnavailable(
             f"behind {layer.name!r} comes a global average: the gradient is the same in every cell, and {method} shows "
@@ -142,6 +148,7 @@ class Probe:
     def __init__(self, view: View, row: Arrays, layer: Layer, seeds: Sequence[Map], work: Work) -> None:
         self._view, self._row, self._layer, self._seeds, self._work = view, row, layer, seeds, work
         self._model = view.model
+        self._rows = min(view.model.queue.width, BATCH)
 
     async def maps(self, method: Method) -> list[Map]:
         """The map before ReLU for every seed, float32 [h,w]."""
@@ -180,15 +187,22 @@ class Probe:
         return found
 
     async def _by_tail(self, asked: Mapping[int, Map], gradients: bool) -> dict[int, Answer]:
-        """All activations through the tail, in batches that mix what is asked for several seeds."""
+        """All activations through the tail, in batches that mix what is asked for several seeds.
+
+        A batch grows while it is brief, so that none is long, wherever the layer lies.
+        """
         owners = [i for i, A in asked.items() for _ in A]
         rows = [one for A in asked.values() for one in A]
         answers: dict[int, list[tuple[float, Map | None]]] = {i: [] for i in asked}
-        for start in range(0, len(rows), BATCH):
-            part = owners[start : start + BATCH]
-            y, g = await self._work(self._pass, rows[start : start + BATCH], part, gradients)
-            for n, i in enumerate(part):
+        start = 0
+        while start < len(rows):
+            begun, part = perf_counter(), slice(start, start + self._rows)
+            y, g = await self._work(self._pass, rows[part], owners[part], gradients)
+            for n, i in enumerate(owners[part]):
                 answers[i].append((y[n], g[n] if gradients else None))
+            start += self._rows
+            brief = perf_counter() - begun < BRIEF_S
+            self._rows = min(2 * self._rows, BATCH) if brief else max(self._rows // 2, 1)
         return {i: _gathered(pairs, gradients) for i, pairs in answers.items()}
 
     def _pass(self, rows: Sequence[Map], owners: Sequence[int], gradients: bool) -> tuple[Map, Map | None]:

@@ -25,6 +25,7 @@ from pydantic import (
 from service.errors import BundleError
 
 MANIFEST = "manifest.json"
+IMAGE = "image"  # the layer that is no layer: what the network takes, normalised, [N,3,H,W]
 
 Task = Literal["classification", "segmentation"]
 Activation = Literal["softmax", "sigmoid", "none"]
@@ -83,10 +84,19 @@ class Tail(_Part):
 
     Inputs: `activations` [N,C,h,w], every name in `crossing` (trunk outputs that bypass the layer) and `seed`
     (the shape of the logits). Outputs: `logits`, and `gradients` [N,C,h,w] = d(sum of seed * logits)/dA.
+
+    Every layer in `seeds` has a seed of its own, the input `seed.<layer>` of the layer's shape or of one that
+    broadcasts to it; sum(seed.<layer> * layer) is added to what the gradients are of.
     """
 
     file: FileName
     crossing: tuple[str, ...] = ()
+    seeds: tuple[str, ...] = ()
+
+
+def seed_name(layer: str) -> str:
+    """The input of a tail that is the seed of a layer on the way."""
+    return f"seed.{layer}"
 
 
 class ReceptiveField(_Part):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import wraps
 from itertools import count, islice
 from math import ceil, floor
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ ASK_BYTES = 2**26  # of activations in one ask, but one row there is always
 CELLS = 1024  # asked by reciprocam
 CHANNELS = 128  # asked by scorecam
 SIDE = 16  # positions of the patch of occlusion along one side
-STEPS = 32  # of integrated_gradients
+EVEN, HALVED, NODES, MISSED = 9, 8, 129, 0.005  # of integrated_gradients
 SAMPLES, NOISE = 32, 0.15  # of smoothgrad
 MASKS, GRID, SHOWN = 256, 7, 0.5  # of rise
 NOTHING = np.s_[:0]  # no channel at all
@@ -86,7 +86,7 @@ class Method:
     `needs` says what `run` asks for: nothing but the activations, the tail with gradients, the tail forward, or the
     whole network; `classes` whether its map is about y at all; `linear` whether it is defined only where the tail is
     linear with one weight per channel, which who drives it must see to; `alone` whether it shows g without A, and so
-    nothing where the tail is linear.
+    nothing where the tail is linear; `pixels` whether it means something at the image, whose channels are no features.
     """
 
     run: Callable[[Scene], Look]
@@ -95,6 +95,7 @@ class Method:
     classes: bool = True
     linear: bool = False
     alone: bool = False
+    pixels: bool = False
 
 
 def drive(look: Look, tail: Callable[[Tail], Answer], whole: Callable[[Whole], Answer]) -> Array:
@@ -137,15 +138,26 @@ def _from_gradients(act: Callable[[Array, Array], Array]) -> Callable[[Scene], L
 
 
 def integrated_gradients(scene: Scene) -> Look:
-    """Integrated gradients at a layer: sum_k A_k * mean over t of g_k(t A), t = 1/64, 3/64, ... 63/64.
+    """Integrated gradients at a layer: sum_k A_k * integral over t from 0 to 1 of g_k(t A).
 
-    Sundararajan et al. 2017, arXiv:1703.01365, from activations of 0 by the midpoint rule of 32 steps. The cells of
-    the map add up to y - y(0), as near as that rule comes.
+    Sundararajan et al. 2017, arXiv:1703.01365, from activations of 0 by the trapezoidal rule. The cells of the map
+    should add up to y - y(0), and between two nodes one knows by how much they do not: from 9 even nodes on the 8
+    intervals where that is most are halved, until all together miss less than 0.5 % of y - y(0) and their
+    magnitudes less than 5 %, or there are 129 nodes.
     """
-    A = scene.A
-    path = (A * np.float32((i + 0.5) / STEPS) for i in range(STEPS))
-    g = yield from _mean_gradient(path, lambda g: g)
-    return np.asarray((A * g).sum(0), np.float32)
+    nodes: list[Node] = []
+    new = np.linspace(0, 1, EVEN)
+    while True:
+        nodes = sorted([*nodes, *(yield from _along(scene.A, new))], key=lambda node: node.t)
+        t, y, sums = np.array([(node.t, node.y, node.map.sum()) for node in nodes]).T
+        missed = np.diff(y) - np.diff(t) * (sums[:-1] + sums[1:]) / 2
+        gained = MISSED * abs(y[-1] - y[0])
+        if len(nodes) >= NODES or (abs(missed.sum()) <= gained and np.abs(missed).sum() <= 10 * gained):
+            break
+        worst = np.argsort(-np.abs(missed), kind="stable")[:HALVED]
+        new = (t[worst] + t[worst + 1]) / 2
+    width = np.diff(t, prepend=0, append=1).astype(np.float32)
+    return weigh((width[:-1] + width[1:]) / 2, np.stack([node.map for node in nodes]))
 
 
 def smoothgrad(scene: Scene) -> Look:
@@ -276,6 +288,25 @@ def _mean_gradient(rows: Iterable[Array], of: Callable[[Array], Array]) -> Gener
     return np.asarray(np.sum(sums, 0) / n, np.float32)
 
 
+class Node(NamedTuple):
+    """A point t of the way from nothing to A: y there, and the map [h,w] of sum_k A_k g_k."""
+
+    t: float
+    y: float
+    map: Array
+
+
+def _along(A: Array, t: NDArray[np.float64]) -> Generator[Ask, Answer, list[Node]]:
+    """The nodes at `t` [n]."""
+    found: list[Node] = []
+    for batch in _batches(A * np.float32(one) for one in t):
+        answer = yield Tail(batch, gradients=True)
+        places = t[len(found) :].tolist()
+        maps = (_gradients(answer) * A).sum(1)
+        found += [Node(*one) for one in zip(places, answer.y.tolist(), maps, strict=False)]
+    return found
+
+
 def _gradients(answer: Answer) -> Array:
     assert answer.g is not None
     return answer.g
@@ -339,9 +370,13 @@ METHODS: dict[str, Method] = {
     "reciprocam": Method(reciprocam, "tail", "Byun 2022, arXiv:2209.14074"),
     "ablationcam": Method(ablationcam, "tail", "Desai 2020, doi:10.1109/WACV45572.2020.9093360"),
     "scorecam": Method(scorecam, "image", "Wang 2020, arXiv:1910.01279"),
-    "saliency": Method(_from_gradients(maps.saliency), "gradients", "Simonyan 2014, arXiv:1312.6034", alone=True),
-    "integrated_gradients": Method(integrated_gradients, "gradients", "Sundararajan 2017, arXiv:1703.01365"),
-    "smoothgrad": Method(smoothgrad, "gradients", "Smilkov 2017, arXiv:1706.03825", alone=True),
-    "occlusion": Method(occlusion, "image", "Zeiler 2014, arXiv:1311.2901"),
-    "rise": Method(rise, "image", "Petsiuk 2018, arXiv:1806.07421"),
+    "saliency": Method(
+        _from_gradients(maps.saliency), "gradients", "Simonyan 2014, arXiv:1312.6034", alone=True, pixels=True
+    ),
+    "integrated_gradients": Method(
+        integrated_gradients, "gradients", "Sundararajan 2017, arXiv:1703.01365", pixels=True
+    ),
+    "smoothgrad": Method(smoothgrad, "gradients", "Smilkov 2017, arXiv:1706.03825", alone=True, pixels=True),
+    "occlusion": Method(occlusion, "image", "Zeiler 2014, arXiv:1311.2901", pixels=True),
+    "rise": Method(rise, "image", "Petsiuk 2018, arXiv:1806.07421", pixels=True),
 }

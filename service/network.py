@@ -5,10 +5,11 @@ one of the CAM layer at once.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from zipfile import BadZipFile
 
@@ -17,10 +18,11 @@ from numpy.typing import NDArray
 
 from service import manifest as contract
 from service.errors import BundleError, GradientsUnavailable, InferenceError
-from service.manifest import Layer, Manifest
+from service.manifest import Layer, Manifest, seed_name
 from service.session import Arrays, Device, Port, Session
 
 FLOAT = "tensor(float)"
+NO_SEED = np.zeros((1, 1, 1, 1), np.float32)  # broadcasts to any layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,18 +69,20 @@ class Network:
         activations: NDArray[np.float32],
         seeds: NDArray[np.float32],
         outputs: Sequence[str] = ("logits", "gradients"),
+        inner: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
     ) -> Arrays:
         """The rest of the network after `layer`, on n activations [n,C,h,w] of one image, with a seed [n,...] for each.
 
         Gives `logits` [n,...] and `gradients` d(sum of seed * logits)/dA [n,C,h,w], or only those that are named. What
-        bypasses the layer comes from `row`, the trunk outputs of the image. Raises `GradientsUnavailable` where the
-        layer has no tail.
+        bypasses the layer comes from `row`, the trunk outputs of the image. `inner` are seeds of layers on the way, of
+        those that the tail has seeds for. Raises `GradientsUnavailable` where the layer has no tail.
         """
         if layer.tail is None:
             raise GradientsUnavailable(f"layer {layer.name!r} has no gradients: {layer.unavailable}")
         n = len(activations)
         crossing = {name: np.repeat(row[name][None], n, axis=0) for name in layer.tail.crossing}
-        return self._tail(layer).run({"activations": activations, "seed": seeds, **crossing}, outputs)
+        ways = {seed_name(name): inner.get(name, NO_SEED) for name in layer.tail.seeds}
+        return self._tail(layer).run({"activations": activations, "seed": seeds, **crossing, **ways}, outputs)
 
     def gradients(self, layer: Layer, row: Arrays, seed: NDArray[np.float32]) -> NDArray[np.float32]:
         """d(sum of seed * logits)/dA at `layer`, float32 [C,h,w], for the trunk outputs of one image."""
@@ -150,7 +154,8 @@ def _check_trunk(trunk: Session, manifest: Manifest) -> None:
 def _check_tail(tail: Session, layer: Layer) -> None:
     gradients = {"gradients": Port(FLOAT, (None, *layer.shape))}
     _check_ports(f"output of tail {layer.name!r}", gradients, tail.outputs)
-    feeds = {"activations", "seed", *(layer.tail.crossing if layer.tail else ())}
+    assert layer.tail is not None
+    feeds = {"activations", "seed", *layer.tail.crossing, *map(seed_name, layer.tail.seeds)}
     if set(tail.inputs) != feeds:
         raise BundleError(f"the tail of {layer.name!r} takes {sorted(tail.inputs)}, not {sorted(feeds)}")
 

@@ -12,10 +12,10 @@ from onnx import ModelProto
 from models.trunk import PIXELS
 from models.trunk import RESERVED as TAKEN
 
-IMAGE = "image"  # what a network takes, once pixels are normalised
-FLIPPED, FLOATS, CENTRED, SCALED = (f"{PIXELS}.{step}" for step in ("flipped", "float", "centred", "scaled"))
+STEPS = ("flipped", "float", "centred", "scaled", "last")  # from pixels to what a network takes; the last one if NHWC
+FLIPPED, FLOATS, CENTRED, SCALED, LAST = (f"{PIXELS}.{step}" for step in STEPS)
 ORDER, MEAN, STD = (f"{PIXELS}.{constant}" for constant in ("order", "mean", "std"))
-RESERVED = TAKEN | {FLIPPED, FLOATS, CENTRED, SCALED, ORDER, MEAN, STD}
+RESERVED = TAKEN | {FLIPPED, FLOATS, CENTRED, SCALED, LAST, ORDER, MEAN, STD}
 LENGTH = 120  # of the 128 that the manifest allows: the rest is for making a name unique
 
 

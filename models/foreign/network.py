@@ -19,14 +19,14 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, inliner, numpy_help
 from models.autodiff import LOGITS
 from models.foreign import batch, ending, ports
 from models.foreign.intake import IR_VERSION, first_line, load, messages, opset
-from models.foreign.naming import CENTRED, FLIPPED, FLOATS, IMAGE, MEAN, ORDER, SCALED, STD, rename
+from models.foreign.naming import CENTRED, FLIPPED, FLOATS, LAST, MEAN, ORDER, SCALED, STD, rename
 from models.foreign.ports import Layout, by, sizes_of
 from models.foreign.witness import answers, pictures, prove
 from models.graph import OPSET
 from models.simplify import simplify
 from models.trunk import PIXELS
 from service.errors import BundleError
-from service.manifest import Activation, Preprocessing
+from service.manifest import IMAGE, Activation, Preprocessing
 
 SHAPELESS = frozenset({"GroupNormalization"})  # shape inference has no word for what they give
 CONTROL = frozenset({"If", "Loop", "Scan", "SequenceMap"})
@@ -85,7 +85,7 @@ def _read(file: Path, size: tuple[int, int] | None, output: str | None) -> Forei
 
 
 def trunk(foreign: Foreign, how: Preprocessing) -> ModelProto:
-    """The network with the normalisation before it: `pixels` uint8 [N,H,W,3] RGB → `logits`.
+    """The network with the normalisation before it: `pixels` uint8 [N,H,W,3] RGB → `image` [N,3,H,W] → `logits`.
 
     Raises `BundleError` where the preprocessing gives pictures of another size.
     """
@@ -94,7 +94,11 @@ def trunk(foreign: Foreign, how: Preprocessing) -> ModelProto:
         raise BundleError(f"the network takes pictures of {by(foreign.size)}, and the preprocessing gives {given}")
     model = ModelProto()
     model.CopyFrom(foreign.model)
-    nodes, constants = _front(how, foreign.layout)
+    nodes, constants = _front(how)
+    if foreign.layout == "NHWC":
+        for node in model.graph.node:
+            node.input[:] = [LAST if name == IMAGE else name for name in node.input]
+        nodes.append(helper.make_node("Transpose", [IMAGE], [LAST], perm=ending.CHANNELS_LAST))
     made = [*nodes, *model.graph.node]
     del model.graph.node[:], model.graph.input[:]
     model.graph.node.extend(made)
@@ -103,8 +107,8 @@ def trunk(foreign: Foreign, how: Preprocessing) -> ModelProto:
     return _inferred(model)
 
 
-def _front(how: Preprocessing, layout: Layout) -> tuple[list[NodeProto], list[TensorProto]]:
-    """(pixels in the order of the network - mean) / std, as nodes that end in the network's image."""
+def _front(how: Preprocessing) -> tuple[list[NodeProto], list[TensorProto]]:
+    """(pixels in the order of the network - mean) / std, as nodes that end in the image [N,3,H,W]."""
     nodes: list[NodeProto] = []
     constants: list[TensorProto] = []
 
@@ -122,9 +126,7 @@ def _front(how: Preprocessing, layout: Layout) -> tuple[list[NodeProto], list[Te
         add("Sub", CENTRED, (MEAN, np.array(how.mean, np.float32)))
     if set(how.std) != {1.0}:
         add("Div", SCALED, (STD, np.array(how.std, np.float32)))
-    if layout == "NCHW":
-        add("Transpose", IMAGE, perm=ending.CHANNELS_FIRST)
-    nodes[-1].output[0] = IMAGE
+    add("Transpose", IMAGE, perm=ending.CHANNELS_FIRST)
     return nodes, constants
 
 

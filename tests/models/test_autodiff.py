@@ -11,6 +11,7 @@ from torch import nn
 from models.autodiff import tail
 from models.graph import Graph, run
 from models.trunk import Trunk, trace
+from service.manifest import IMAGE
 from service.session import Session
 from tests.models.networks import HOW, Classifier, Pyramid
 
@@ -70,6 +71,29 @@ def test_a_tail_may_start_at_the_image(kind: type[nn.Module]) -> None:
     feeds = {"activations": pixels.detach().numpy(), "seed": seed.numpy()}
     gradients = run(made, feeds)["gradients"]
     assert np.abs(gradients - truth.numpy()).max() / truth.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", [Classifier, Pyramid])
+def test_layers_on_the_way_may_have_seeds_of_their_own(kind: type[nn.Module]) -> None:
+    """One cell, a whole layer, or nothing in any form that broadcasts: gradients add up."""
+    network, layers = kind(), (IMAGE, "stage1", "stage2")
+    made, _ = tail(Graph(trace(network, HOW, layers)), IMAGE, seeds=layers[1:])
+    pixels = torch.randint(0, 256, (2, HOW.height, HOW.width, 3), dtype=torch.uint8)
+    logits, image, *taps = Trunk(network, HOW, layers)(pixels)
+    seed, inner = torch.randn(logits.shape), torch.zeros(taps[0].shape)
+    inner[:, :, 2, 1] = 1
+    feeds = {"activations": image.detach().numpy(), "seed": 0 * seed.numpy()}
+    nothing = {"seed.stage1": np.zeros((1, 1, 1, 1), np.float32), "seed.stage2": np.zeros((1, 1, 1, 1), np.float32)}
+    one = nothing | {"seed.stage1": inner.numpy()}
+    all_three = {"seed": seed.numpy(), "seed.stage1": inner.numpy(), "seed.stage2": np.ones((1, 1, 1, 1), np.float32)}
+    for given, y in (
+        (one, taps[0][:, :, 2, 1].sum()),
+        (all_three, taps[0][:, :, 2, 1].sum() + taps[1].sum() + (logits * seed).sum()),
+    ):
+        (truth,) = torch.autograd.grad(y, image, retain_graph=True)
+        found = run(made, feeds | given)["gradients"]
+        assert np.abs(found - truth.numpy()).max() / truth.abs().max() < 1e-5
+    assert not run(made, feeds | nothing)["gradients"].any()
 
 
 def test_a_tail_holds_only_what_it_needs() -> None:

@@ -100,7 +100,7 @@ def test_every_guess_is_said(tmp_path: Path, percept: Callable[..., int], capsys
     assert printed.splitlines()[-1] == str(tmp_path / "out" / "mine" / "1")
     manifest = read(tmp_path / "out" / "mine" / "1")
     assert manifest.labels == tuple(f"class {k}" for k in range(5))
-    assert [layer.name for layer in manifest.layers] == ["stem.1", "stage1", "stage2"]
+    assert [layer.name for layer in manifest.layers] == ["image", "stem.1", "stage1", "stage2"]
     assert manifest.cam_layer == "stage2"
     assert manifest.provenance.source == f"{HERE}:classifier"
 
@@ -119,7 +119,7 @@ def test_what_is_said_is_done(tmp_path: Path, percept: Callable[..., int], capsy
     manifest = read(tmp_path / "out" / "mine" / "7")
     how = manifest.preprocessing
     assert manifest.labels == ("a (0)", "b (1)", "c", "b (3)", "a (4)")
-    assert ([layer.name for layer in manifest.layers], manifest.cam_layer) == (["stem", "stage1"], "stage1")
+    assert ([layer.name for layer in manifest.layers], manifest.cam_layer) == (["image", "stem", "stage1"], "stage1")
     assert (how.mean, how.std, how.channels) == ((127.5, 127.5, 127.5), (127.5, 63.75, 255.0), "BGR")
     assert (how.resize, how.short_side, how.interpolation) == ("crop", 40, "bicubic")
     assert (manifest.activation, manifest.provenance.license) == ("sigmoid", "MIT")

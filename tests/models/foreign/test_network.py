@@ -161,10 +161,11 @@ def test_the_trunk_of_a_file_is_all_known_and_tells_nothing_of_its_maker(shared:
         assert re.match(pattern, tensor), tensor
         assert graph.shapes[tensor][:1] == (None,), tensor
         assert None not in graph.shapes[tensor][1:], tensor
-        assert tensor not in RESERVED or tensor.startswith(("logits", "pixels."))
+        assert tensor not in RESERVED or tensor.startswith(("logits", "image", "pixels."))
     assert len({name.lower() for name in graph.shapes}) == len(graph.shapes)
     assert model.opset_import[0].version == OPSET
     assert graph.shapes["pixels"] == (None, FILES[name].how.height, FILES[name].how.width, 3)
+    assert graph.shapes["image"] == (None, 3, FILES[name].how.height, FILES[name].how.width)
     assert {model.producer_name, model.producer_version, model.domain, model.graph.name} == {"", "network"}
     for part in messages(model):
         assert not getattr(part, "doc_string", ""), part
