@@ -91,11 +91,15 @@ GRADIENT_METHODS: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
-def unit(raw: Array) -> Array:
-    """The map as it is shown: ReLU, then divided by its maximum, so in [0,1]; all 0 where nothing is positive."""
+def unit(raw: Array, share: float = 1.0) -> Array:
+    """The map as it is shown: ReLU, then divided by its maximum, so in [0,1]; all 0 where nothing is positive.
+
+    With a `share` below 1 what stands for the maximum is the quantile of it, and what is beyond is 1: among pixels a
+    few would outshine all others (Smilkov et al. 2017, arXiv:1706.03825, take 0.99).
+    """
     positive = np.maximum(raw, 0)
-    peak = positive.max()
-    return positive / peak if peak > 0 else positive
+    peak = np.quantile(positive, share) or positive.max()
+    return np.minimum(positive / peak, 1) if peak > 0 else positive
 
 
 def fuse(maps: Sequence[Array]) -> Array:

@@ -27,6 +27,7 @@ from service.view import View
 
 Work = Callable[..., Awaitable[Any]]  # runs a blocking function on a thread
 MAX_MAPS = 64  # in one answer
+PIXELS_SHOWN = 0.99  # of the image's own pixels in full: the rest are as hot as can be
 BRIEF_S = 0.1  # that a batch of the tail may take before the next is smaller
 
 
@@ -87,12 +88,12 @@ def fault(model: Model, layer: Layer, method: str) -> PerceptError | None:
         return MethodUnavailable(
             f"{method} weighs feature maps, and the image is none; take saliency, or another layer"
         )
-    if row.alone and model.network.linear(layer):
+    if row.alone and model.network.pooled(layer):
         return MethodUnavailable(
             f"behind {layer.name!r} comes a global average: the gradient is the same in every cell, and {method} shows "
             "nothing; take an earlier layer"
         )
-    if row.linear and not model.network.linear(layer):
+    if row.linear and not model.network.pooled(layer):
         return MethodUnavailable(
             f"{method} needs global average pooling and one linear layer behind {layer.name!r}; take gradcam"
         )
@@ -137,7 +138,7 @@ class Explainer:
         for method, group in product(self.question.methods, self.groups):
             by_layer = [await Probe(view, row, layer, asked, work).maps(METHODS[method]) for layer in group]
             for target, score, maps in zip(targets, scores, zip(*by_layer, strict=True), strict=True):
-                raw, heat = _joined(maps)
+                raw, heat = _joined(maps, group)
                 found.append(Explanation(view, group, method, target, self.against, score, raw, heat))
         return found
 
@@ -152,7 +153,8 @@ class Probe:
 
     async def maps(self, method: Method) -> list[Map]:
         """The map before ReLU for every seed, float32 [h,w]."""
-        looks = [method.run(self._scene(seed)) for seed in self._seeds]
+        linear = await self._work(self._model.network.linear, self._layer)
+        looks = [method.run(self._scene(seed, linear)) for seed in self._seeds]
         maps: dict[int, Map] = {}
         turns: Mapping[int, Answer | None] = dict.fromkeys(range(len(looks)))
         try:
@@ -166,11 +168,11 @@ class Probe:
                     look.close()
         return [maps[i] for i in range(len(looks))]
 
-    def _scene(self, seed: Map) -> Scene:
+    def _scene(self, seed: Map, linear: bool) -> Scene:
         y = float((seed * self._row["logits"]).sum())
         rule = self._model.manifest.preprocessing
         blank = rule.mean if rule.channels == "RGB" else rule.mean[::-1]
-        return Scene(self._row[self._layer.name], self._view.pixels, y, np.random.default_rng(0), blank)
+        return Scene(self._row[self._layer.name], self._view.pixels, y, np.random.default_rng(0), blank, linear)
 
     async def _answers(self, asks: Mapping[int, Ask]) -> dict[int, Answer]:
         """What the network says to all that is asked, each for its own seed."""
@@ -254,11 +256,12 @@ def _opposed(seed: Map, target: int, against: int | None) -> Map:
     return both
 
 
-def _joined(maps: Sequence[Map]) -> tuple[Map, Map]:
+def _joined(maps: Sequence[Map], group: Sequence[Layer]) -> tuple[Map, Map]:
     """The raw map and the heat of one layer, or of several fused."""
+    heats = [unit(one, PIXELS_SHOWN if layer.name == IMAGE else 1) for one, layer in zip(maps, group, strict=True)]
     if len(maps) == 1:
-        return maps[0], unit(maps[0])
-    fused = fuse([unit(one) for one in maps])
+        return maps[0], heats[0]
+    fused = fuse(heats)
     return fused, unit(fused)
 
 

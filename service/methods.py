@@ -40,7 +40,8 @@ class Scene:
 
     `A` [C,h,w] the activations of the layer; `pixels` uint8 [H,W,3] what the network saw; `y` of the image as it is;
     `rng` gives the same numbers for the same request. `blank` is the RGB colour, 0 to 255, that stands for nothing:
-    best the mean that the network subtracts, which makes its input 0 there.
+    best the mean that the network subtracts, which makes its input 0 there. `linear` says that g is the same whatever
+    A is, so that one pass of the tail tells what any other would: y(B) = y(0) + sum(g B).
     """
 
     A: Array
@@ -48,6 +49,7 @@ class Scene:
     y: float
     rng: np.random.Generator
     blank: tuple[float, float, float] = GREY
+    linear: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +130,7 @@ def _from_gradients(act: Callable[[Array, Array], Array]) -> Callable[[Scene], L
 
     @wraps(act)
     def run(scene: Scene) -> Look:
-        g = _gradients((yield Tail(scene.A[None], gradients=True)))
-        return act(scene.A, g[0])
+        return act(scene.A, (yield from _slope(scene)).g)
 
     return run
 
@@ -143,8 +144,10 @@ def integrated_gradients(scene: Scene) -> Look:
     Sundararajan et al. 2017, arXiv:1703.01365, from activations of 0 by the trapezoidal rule. The cells of the map
     should add up to y - y(0), and between two nodes one knows by how much they do not: from 9 even nodes on the 8
     intervals where that is most are halved, until all together miss less than 0.5 % of y - y(0) and their
-    magnitudes less than 5 %, or there are 129 nodes.
+    magnitudes less than 5 %, or there are 129 nodes. Where the tail is linear one is enough.
     """
+    if scene.linear:
+        return maps.hirescam(scene.A, (yield from _slope(scene)).g)
     nodes: list[Node] = []
     new = np.linspace(0, 1, EVEN)
     while True:
@@ -181,9 +184,11 @@ def reciprocam(scene: Scene) -> Look:
     Byun and Lee 2022, arXiv:2209.14074. Their y is after a softmax, and their map is stretched from its minimum, which
     hides any constant; here y(0) is taken away, so that 0 says nothing and behind average pooling and a linear head
     the map is CAM / (hw). Of more than 1024 cells it is square blocks that are left alone, the smallest that are few
-    enough, and each cell gets its share.
+    enough, and each cell gets its share. Where the tail is linear y of a cell is what HiResCAM says.
     """
     A = scene.A
+    if scene.linear:
+        return maps.hirescam(A, (yield from _slope(scene)).g)
     h, w = A.shape[1:]
     side = next(b for b in count(1) if -(-h // b) * -(-w // b) <= CELLS)
     blocks = [np.s_[:, i : i + side, j : j + side] for i in range(0, h, side) for j in range(0, w, side)]
@@ -199,9 +204,13 @@ def ablationcam(scene: Scene) -> Look:
 
     Desai and Ramaswamy 2020, doi:10.1109/WACV45572.2020.9093360, who divide by y: of the same sign where y is positive,
     and where it is negative the map would say the opposite. y is the tail's own, which may differ from that of a trunk
-    in fewer bits. Channels that are 0 everywhere are not asked: without them nothing changes.
+    in fewer bits. Channels that are 0 everywhere are not asked: without them nothing changes. Where the tail is linear
+    what a channel adds to y is sum(g_k A_k).
     """
     A = scene.A
+    if scene.linear:
+        now = yield from _slope(scene)
+        return weigh((now.g * A).sum((1, 2)) / max(abs(now.y), 1e-12), A)
     alive = np.flatnonzero(A.any((1, 2)))
     y = yield from _values(Tail, (_without(A, k) for k in (NOTHING, *alive)))
     w = np.zeros(len(A), np.float32)
@@ -286,6 +295,19 @@ def _mean_gradient(rows: Iterable[Array], of: Callable[[Array], Array]) -> Gener
         sums.append(of(_gradients((yield Tail(batch, gradients=True)))).sum(0))
         n += len(batch)
     return np.asarray(np.sum(sums, 0) / n, np.float32)
+
+
+class Slope(NamedTuple):
+    """y of the image as it is, by the tail, and g [C,h,w]."""
+
+    y: float
+    g: Array
+
+
+def _slope(scene: Scene) -> Generator[Ask, Answer, Slope]:
+    """One pass of the tail on the activations as they are."""
+    answer = yield Tail(scene.A[None], gradients=True)
+    return Slope(float(answer.y[0]), _gradients(answer)[0])
 
 
 class Node(NamedTuple):

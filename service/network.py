@@ -44,7 +44,7 @@ class Network:
         _check_trunk(self._trunk, self.manifest)
         self._check_golden()
         self._tails: dict[str, Session] = {}
-        self._linear: dict[str, bool] = {}
+        self._slopes: dict[str, tuple[bool, bool]] = {}
         self._loading = threading.Lock()
         cam_layer = self.manifest.layer(self.manifest.cam_layer)
         if cam_layer is not None and cam_layer.tail is not None:
@@ -90,20 +90,27 @@ class Network:
         return np.asarray(found["gradients"][0])
 
     def linear(self, layer: Layer) -> bool:
-        """Whether the logits are a weighted sum of the layer's channels, each averaged over its cells, and a constant.
+        """Whether the logits are linear in the layer and a constant: the gradient is the same whatever is seen."""
+        return self._slope(layer)[0]
 
-        So it is where the gradient is the same everywhere: asked at two random activations, for a random seed.
-        """
-        if layer.tail is None or layer.tail.crossing or self.manifest.task != "classification":
-            return False
-        if layer.name not in self._linear:
+    def pooled(self, layer: Layer) -> bool:
+        """Whether, besides, the gradient is the same in every cell: average pooling and one linear layer follow."""
+        return all(self._slope(layer))
+
+    def _slope(self, layer: Layer) -> tuple[bool, bool]:
+        """Whether the gradient is the same at two random activations, and in all cells of each, for a random seed."""
+        if layer.tail is None or layer.tail.crossing:
+            return False, False
+        if layer.name not in self._slopes:
             rng = np.random.default_rng(0)
             A = rng.standard_normal((2, *layer.shape)).astype(np.float32)
             seed = rng.standard_normal((1, *self.manifest.logits)).astype(np.float32)
-            g = self.tail(layer, {}, A, np.repeat(seed, 2, axis=0))["gradients"]
-            same = np.abs(g - g[:1].mean((2, 3), keepdims=True)).max() <= 1e-4 * np.abs(g).max()
-            self._linear[layer.name] = bool(same)
-        return self._linear[layer.name]
+            g = self.tail(layer, {}, A, np.repeat(seed, 2, axis=0), ["gradients"])["gradients"]
+            limit = 1e-4 * np.abs(g).max()
+            same = np.abs(g[0] - g[1]).max() <= limit
+            even = np.abs(g - g.mean((2, 3), keepdims=True)).max() <= limit
+            self._slopes[layer.name] = bool(same), bool(even)
+        return self._slopes[layer.name]
 
     def _tail(self, layer: Layer) -> Session:
         assert layer.tail is not None

@@ -144,3 +144,15 @@ def test_a_coarse_map_is_fused_in_its_place() -> None:
     np.testing.assert_allclose(found, resized(coarse, (8, 8)) / 2)
     assert found[6:, :2].min() == 0.5
     assert found[:2].max() == found[:, 6:].max() == 0
+
+
+def test_of_pixels_the_hottest_hundredth_is_the_maximum() -> None:
+    raw = np.arange(-100, 900, dtype=np.float32).reshape(20, 50)
+    heat = unit(raw, 0.99)
+    assert heat.max() == 1
+    assert (heat == 1).sum() == 10
+    assert heat[2, 1] == pytest.approx(1 / np.quantile(np.maximum(raw, 0), 0.99))
+    lonely = np.zeros((20, 50), np.float32)
+    lonely[3, 4] = 7
+    assert unit(lonely, 0.99)[3, 4] == 1
+    assert not unit(-lonely, 0.99).any()

@@ -178,6 +178,16 @@ def test_behind_average_pooling_a_channel_is_worth_its_weight_times_its_mean() -
     np.testing.assert_allclose(network.map("ablationcam", scene), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["reciprocam", "ablationcam", "integrated_gradients"])
+def test_where_the_tail_is_linear_one_pass_tells_all_others(name: str) -> None:
+    network = Network("linear")
+    long, short = (network.scene(network.noise(), linear=linear) for linear in (False, True))
+    expected = network.map(name, long)
+    network.asks.clear()
+    np.testing.assert_allclose(network.map(name, short), expected, rtol=1e-4, atol=2e-6 * np.abs(expected).max())
+    assert len(network.asks) == 1
+
+
 def test_where_gradients_are_the_same_everywhere_noise_changes_nothing() -> None:
     network = Network("linear")
     scene = network.scene(network.noise())

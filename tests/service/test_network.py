@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from models.arguments import REPOSITORY
 from service.errors import BundleError, GradientsUnavailable
 from service.network import Look, Network
 from service.render import npy
@@ -124,3 +125,17 @@ def test_a_tail_of_another_layer_is_refused(tmp_path: Path) -> None:
     write_manifest(folder, read_manifest(folder), rehash=True)
     with pytest.raises(BundleError, match="output of tail 'colour' 'gradients' is missing"):
         open_bundle(folder)
+
+
+def test_what_follows_a_layer_is_measured() -> None:
+    """Pooled and linear, linear alone, and neither, as the built-in models are."""
+    cifar10, clothing = (Network(REPOSITORY / name / "1", "cpu", 1) for name in ("cifar10", "clothing"))
+    found = {
+        layer.name: (network.linear(layer), network.pooled(layer))
+        for network in (cifar10, clothing)
+        for layer in network.manifest.layers
+        if layer.name in ("stage1", "stage2", "merge")
+    }
+    assert found["merge"] == (True, False)
+    assert cifar10.pooled(cifar10.manifest.layer("stage2"))
+    assert not cifar10.linear(cifar10.manifest.layer("stage1"))
