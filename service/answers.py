@@ -1,29 +1,24 @@
-"""The JSON answers of the service: what each endpoint gives besides pictures and arrays."""
+"""The JSON answers about images, and what the headers of pictures and arrays say of them."""
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
 
+import numpy as np
 from pydantic import BaseModel, Field
 
-from service.errors import BadParameter
-from service.explain import Explanation, fault
-from service.manifest import Layer, Manifest, Preprocessing, Provenance, ReceptiveField
-from service.methods import METHODS
+from service.cam import peak
+from service.catalogue import LayerInfo, ModelName, layer_info, model_name
+from service.explain import Explanation
+from service.field import FieldAnswer, field_of_peak, field_under
+from service.manifest import Manifest
 from service.pipeline import POOLS, Features, Predicted
 from service.problems import Problem
-from service.regions import regions
-from service.repository import Model
+from service.regions import Rule, regions
 from service.tasks import Prediction, Share
 from service.view import View
 
 MAX_REGIONS = 20  # in one answer, the hottest
-
-
-class ModelName(BaseModel):
-    """Which model answered."""
-
-    name: str = Field(examples=["cifar10"])
-    version: int = Field(examples=[1])
-    task: str = Field(examples=["classification"])
 
 
 class ImageSize(BaseModel):
@@ -54,18 +49,6 @@ class BatchAnswer(BaseModel):
     results: list[PredictAnswer | Problem]
 
 
-class LayerInfo(BaseModel):
-    """A tapped layer: its shape [C,h,w], stride and receptive field in input pixels along (y, x)."""
-
-    name: str = Field(examples=["stage2"])
-    shape: tuple[int, int, int] = Field(examples=[(224, 8, 8)])
-    stride: tuple[float, float] = Field(examples=[(4.0, 4.0)])
-    dilation: tuple[int, int] = Field(examples=[(1, 1)])
-    receptive_field: ReceptiveField | None
-    gradients: bool = Field(description="whether gradient methods work here", examples=[True])
-    unavailable: str | None = Field(None, description="why there are no gradients")
-
-
 class Channel(BaseModel):
     """One channel of a feature map."""
 
@@ -75,24 +58,6 @@ class Channel(BaseModel):
     minimum: float
     maximum: float
     active: float = Field(description="share of the cells above 0")
-
-
-class LayersAnswer(BaseModel):
-    """The layers that a model taps."""
-
-    model: ModelName
-    layers: list[LayerInfo]
-
-
-class FieldAnswer(BaseModel):
-    """The receptive field of one cell: what of the photo it can see, in continuous coordinates of the photo."""
-
-    cell: tuple[int, int] = Field(description="row and column in the map", examples=[(5, 3)])
-    left: float
-    top: float
-    right: float
-    bottom: float
-    whole: bool = Field(description="whether the cell can see all that the network sees of the photo")
 
 
 class FeaturesAnswer(Answer):
@@ -126,6 +91,9 @@ class Peak(BaseModel):
 
     x: float = Field(examples=[311.5])
     y: float = Field(examples=[204.0])
+    field: FieldAnswer | None = Field(
+        description="what of the photo that cell can see, in theory; none for a map of different layers fused"
+    )
 
 
 class RegionAnswer(BaseModel):
@@ -159,73 +127,6 @@ class CamsAnswer(BaseModel):
     results: list[CamAnswer]
 
 
-class ModelSummary(ModelName):
-    """A served model in one line."""
-
-    versions: list[int]
-    classes: int
-    input: tuple[int, int] = Field(description="height and width in pixels", examples=[(32, 32)])
-    precision: str = Field(description="of the trunk's weights", examples=["float32"])
-    cam_layer: str
-    default: bool = Field(description="whether it answers where no model is named")
-
-
-class ModelsAnswer(BaseModel):
-    """What is served, and what was refused with the reason."""
-
-    models: list[ModelSummary]
-    refused: dict[str, str]
-
-
-class ModelLayer(LayerInfo):
-    """A tapped layer, with the methods of `/cam` that work there and why others do not."""
-
-    methods: list[str] = Field(examples=[["gradcam", "layercam"]])
-    unavailable_methods: dict[str, str] = {}
-
-
-class ModelAnswer(ModelSummary):
-    """All that is known of a model."""
-
-    labels: list[str]
-    activation: str
-    palette: list[tuple[int, int, int]]
-    background: int | None
-    preprocessing: Preprocessing
-    layers: list[ModelLayer]
-    provenance: Provenance
-
-
-class Health(BaseModel):
-    """The state of the service."""
-
-    status: str = Field(examples=["ready"])
-    models: list[str] = Field(examples=[["cifar10/1", "clothing/1"]])
-    refused: dict[str, str] = {}
-
-
-def model_name(manifest: Manifest) -> ModelName:
-    """Which model answers."""
-    return ModelName(name=manifest.name, version=manifest.version, task=manifest.task)
-
-
-def layer_info(layer: Layer) -> LayerInfo:
-    """A layer of a manifest as people see it."""
-    known = layer.model_dump(exclude={"tail"})
-    return LayerInfo(**known, gradients=layer.tail is not None)
-
-
-def model_layers(model: Model) -> list[ModelLayer]:
-    """The layers of a model with the methods that work there; a network may be asked for it."""
-    found = []
-    for layer in model.manifest.layers:
-        faults = {method: fault(model, layer, method) for method in METHODS}
-        reasons = {method: str(why) for method, why in faults.items() if why}
-        usable = [method for method in METHODS if method not in reasons]
-        found.append(ModelLayer(**dict(layer_info(layer)), methods=usable, unavailable_methods=reasons))
-    return found
-
-
 def predict_answer(predicted: Predicted) -> PredictAnswer:
     """The JSON of a prediction."""
     return PredictAnswer(**_about(predicted.view), **predicted.answer.model_dump())
@@ -234,11 +135,11 @@ def predict_answer(predicted: Predicted) -> PredictAnswer:
 def features_answer(features: Features, pool: str | None, place: tuple[float, float] | None = None) -> FeaturesAnswer:
     """The JSON of a feature map: an embedding where `pool` says how, else statistics by channel.
 
-    With a `place` (x, y) of the photo the receptive field of the cell there too; raises as `field_answer` does.
+    With a `place` (x, y) of the photo the receptive field of the cell there too; raises as `field_under` does.
     """
     about = {**_about(features.view), "layer": layer_info(features.layer)}
     if place is not None:
-        about["field"] = field_answer(features, *place)
+        about["field"] = field_under(features.view, features.layer, *place)
     A = features.activations
     if pool is not None:
         return FeaturesAnswer(**about, pool=pool, embedding=POOLS[pool](A).tolist())
@@ -249,39 +150,7 @@ def features_answer(features: Features, pool: str | None, place: tuple[float, fl
     return FeaturesAnswer(**about, channels=channels)
 
 
-def field_answer(features: Features, x: float, y: float) -> FieldAnswer:
-    """What the cell under the photo point (x, y) can see, as far as the network sees the photo.
-
-    Raises `BadParameter` where it does not see that point.
-    """
-    view, h, w = features.view.geometry, *features.activations.shape[1:]
-    down, across = view.find(x, y, (h, w))
-    if not (x < view.width and y < view.height and 0 <= down < h and 0 <= across < w):
-        raise BadParameter(
-            f"the network did not see the photo at {x:g}, {y:g}: "
-            f"it sees {view.seen[0]}..{view.seen[2]} x {view.seen[1]}..{view.seen[3]} of its pixels"
-        )
-    row, column, rule = int(down), int(across), features.view.model.manifest.preprocessing
-    shape = (rule.height, rule.width)
-    (top, bottom), (left, right) = (
-        _sight(features.layer, *one) for one in zip((0, 1), (row, column), shape, strict=True)
-    )
-    box = (*view.locate(top, left, shape), *view.locate(bottom, right, shape))
-    whole = box == (*view.locate(0, 0, shape), *view.locate(*shape, shape))
-    names = ("left", "top", "right", "bottom")
-    return FieldAnswer(cell=(row, column), whole=whole, **dict(zip(names, box, strict=True)))
-
-
-def _sight(layer: Layer, axis: int, i: int, limit: int) -> tuple[float, float]:
-    """From where to where cell `i` can see along an axis (0 down, 1 right) of `limit` input pixels."""
-    field = layer.receptive_field
-    if field is None:
-        return 0.0, float(limit)
-    centre, reach = field.start[axis] + i * layer.stride[axis], field.size[axis] / 2
-    return min(max(centre - reach, 0.0), limit), min(max(centre + reach, 0.0), limit)
-
-
-def cam_answer(explanation: Explanation, boxes: float | Literal["otsu"] | None = None) -> CamAnswer:
+def cam_answer(explanation: Explanation, boxes: Rule | None = None) -> CamAnswer:
     """The JSON of a class-activation map, with its hot regions by a rule of `regions`."""
     manifest, raw = explanation.view.model.manifest, explanation.raw
     return CamAnswer(
@@ -296,7 +165,28 @@ def cam_answer(explanation: Explanation, boxes: float | Literal["otsu"] | None =
     )
 
 
-def _regions(explanation: Explanation, rule: float | Literal["otsu"]) -> list[RegionAnswer]:
+def cams_answer(found: Sequence[Explanation], boxes: Rule | None = None) -> CamAnswer | CamsAnswer:
+    """The JSON of one map, or of several."""
+    answers = [cam_answer(one, boxes) for one in found]
+    return answers[0] if len(answers) == 1 else CamsAnswer(results=answers)
+
+
+def cam_headers(explanation: Explanation) -> dict[str, str]:
+    """What the headers of a picture or an array say of the map that it shows."""
+    answer = cam_answer(explanation)
+    model, target, raw = answer.model, answer.target, answer.raw
+    against = f"; against={quote(target.against)}" if target.against else ""
+    return {
+        "Percept-Id": answer.id,
+        "Percept-Model": f"{model.name}/{model.version}",
+        "Percept-Method": answer.method,
+        "Percept-Layer": answer.layer,
+        "Percept-Target": f"{target.index}; label={quote(target.label)}; score={target.score:.6g}{against}",
+        "Percept-Raw-Range": f"{np.float32(raw.minimum):.6g} {np.float32(raw.maximum):.6g}",
+    }
+
+
+def _regions(explanation: Explanation, rule: Rule) -> list[RegionAnswer]:
     found = regions(explanation.heat, explanation.view.geometry, rule)
     return [
         RegionAnswer(**{name: getattr(one, name) for name in RegionAnswer.model_fields}) for one in found[:MAX_REGIONS]
@@ -315,10 +205,9 @@ def _about(view: View) -> dict[str, Any]:
 
 
 def _peak(explanation: Explanation) -> Peak | None:
-    heat = explanation.heat
-    if not heat.max() > 0:
+    cell = peak(explanation.heat)
+    if cell is None:
         return None
-    row, column = divmod(int(heat.argmax()), heat.shape[1])
-    shape = (heat.shape[0], heat.shape[1])
-    x, y = explanation.view.geometry.locate(row + 0.5, column + 0.5, shape)
-    return Peak(x=x, y=y)
+    (row, column), (h, w) = cell, explanation.heat.shape
+    x, y = explanation.view.geometry.locate(row + 0.5, column + 0.5, (h, w))
+    return Peak(x=x, y=y, field=field_of_peak(explanation))

@@ -102,6 +102,12 @@ def unit(raw: Array, share: float = 1.0) -> Array:
     return np.minimum(positive / peak, 1) if peak > 0 else positive
 
 
+def peak(heat: Array) -> tuple[int, int] | None:
+    """The row and column of the hottest cell, the first of equals; None where no cell is above 0."""
+    row, column = divmod(int(heat.argmax()), heat.shape[1])
+    return (row, column) if heat[row, column] > 0 else None
+
+
 def fuse(maps: Sequence[Array]) -> Array:
     """The mean of several layers' unit maps, each resized to the finest: float32 [max h, max w], in [0,1]."""
     shape = max(len(m) for m in maps), max(m.shape[1] for m in maps)

@@ -10,6 +10,8 @@ MEDIA_TYPES = {
     "png": "image/png",
     "webp": "image/webp",
     "npy": "application/x-npy",
+    "multipart": "multipart/mixed",
+    "zip": "application/zip",
 }
 
 

@@ -30,6 +30,8 @@ POOLS: dict[str, Callable[[Map], Map]] = {
     "max": lambda A: A.max((1, 2)),
 }
 
+TOP_K = 5  # classes of a classifier's prediction, where nothing else is said
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -44,12 +46,26 @@ class Predicted:
 
 
 @dataclass(frozen=True, eq=False)
+class Explained:
+    """Where the network looks in one image: its maps, and the `logits` that they are about, as in `Predicted`."""
+
+    view: View
+    logits: Map
+    maps: list[Explanation]
+
+
+@dataclass(frozen=True, eq=False)
 class Features:
     """The feature map of one layer, float32 [C,h,w]."""
 
     view: View
     layer: Layer
     activations: Map
+
+
+def predicted(view: View, logits: Map, top_k: int) -> Predicted:
+    """What logits say of the photo that they come from."""
+    return Predicted(view, logits, view.task.answer(view.model.manifest, logits, view.geometry, top_k))
 
 
 class Pipeline:
@@ -65,9 +81,7 @@ class Pipeline:
         async with self._deadline():
             view = await self._look(model, data)
             row = await self._forward(view, frozenset({"logits"}))
-            logits = row["logits"]
-            answer = await self.work(view.task.answer, model.manifest, logits, view.geometry, top_k)
-        return Predicted(view, logits, answer)
+            return await self.work(predicted, view, row["logits"], top_k)
 
     async def features(self, model: Model, data: bytes, layer_name: str) -> Features:
         """The activations of a layer for one encoded image; raises `UnknownLayer`."""
@@ -77,8 +91,8 @@ class Pipeline:
             row = await self._forward(view, frozenset({layer.name}))
         return Features(view, layer, row[layer.name])
 
-    async def explain(self, model: Model, data: bytes, question: Question) -> list[Explanation]:
-        """Where the network looks, one map for each method, group of layers and class that the question names.
+    async def explain(self, model: Model, data: bytes, question: Question) -> Explained:
+        """Where the network looks: one map for each method, group of layers and class that the question names.
 
         Raises `UnknownLayer`, `UnknownClass`, `TargetAbsent`, `BadParameter`, `GradientsUnavailable` or
         `MethodUnavailable`.
@@ -86,9 +100,10 @@ class Pipeline:
         explainer = await self.work(Explainer, model, question)
         async with self._deadline():
             view = await self._look(model, data)
-            return await explainer.answer(view, await self._forward(view, explainer.outputs), self.work)
+            row = await self._forward(view, explainer.outputs)
+            return Explained(view, row["logits"], await explainer.answer(view, row, self.work))
 
-    async def explain_again(self, id: str, question: Question) -> list[Explanation]:
+    async def explain_again(self, id: str, question: Question) -> Explained:
         """As `explain`, of an image that is kept: from the second time on it costs no pass of the trunk.
 
         Raises `UnknownImage` too.
@@ -97,7 +112,8 @@ class Pipeline:
         explainer = await self.work(Explainer, kept.model, question)
         async with self._deadline():
             view = await self._look(kept.model, kept.data, id)
-            return await explainer.answer(view, await self._remembered(kept, view), self.work)
+            row = await self._remembered(kept, view)
+            return Explained(view, row["logits"], await explainer.answer(view, row, self.work))
 
     async def features_again(self, id: str, layer_name: str) -> Features:
         """As `features`, of an image that is kept; raises `UnknownImage` too."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from service.image import UNSEEN, Map, Pixels
+from service.image import UNSEEN, Box, Map, Pixels
 from service.manifest import Colour
 
 COLORMAPS = ("inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet", "gray")
@@ -22,6 +22,10 @@ COLORMAPS = ("inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet",
 TILE, LINE, GAP = 96, 14, 4
 # What was never seen, where a format has no transparency.
 GREY = 128
+# The lines around a receptive field, around the cell whose it is, and outside of both. What is hottest in a colour map
+# is yellow, red or white, so that the cell there is cyan.
+FIELD, CELL, EDGE, HOTTEST = (255, 255, 255), (255, 214, 10), (0, 0, 0), (34, 211, 238)
+STROKE = 1 / 300  # their width, of the longer side
 _TABLES = np.asarray(Image.open(io.BytesIO(files("service").joinpath("colormaps.png").read_bytes())))
 
 ENCODERS: dict[str, dict[str, Any]] = {
@@ -33,11 +37,12 @@ ENCODERS: dict[str, dict[str, Any]] = {
 
 
 def encode(picture: Image.Image, name: str) -> bytes:
-    """A picture as JPEG, PNG or WebP; a palette is kept by PNG and resolved elsewhere."""
+    """A picture as JPEG, PNG or WebP; a palette is kept by PNG and resolved elsewhere, JPEG leaves transparency out."""
     stream = io.BytesIO()
-    if name != "png" and picture.mode == "P":
-        opaque = "transparency" not in picture.info or name == "jpeg"
-        picture = picture.convert("RGB" if opaque else "RGBA")
+    if name == "jpeg" and picture.mode in ("P", "RGBA"):
+        picture = picture.convert("RGB")
+    if name == "webp" and picture.mode == "P":
+        picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
     picture.save(stream, **ENCODERS[name])
     return stream.getvalue()
 
@@ -111,6 +116,31 @@ def grid(features: Map, colormap: str, count: int) -> Image.Image:
         sheet.paste(tile.resize(size, Image.Resampling.NEAREST), (x, y + LINE))
         pen.text((x + 1, y), str(k), fill=(228, 228, 231))
     return sheet
+
+
+def mark(picture: Image.Image, cell: Box, field: Box | None, colour: Colour = CELL) -> None:
+    """Outline a cell, and in white what it can see, in place: rectangles of a picture in RGB or RGBA.
+
+    The lines lie outside the rectangles where the picture has room, with dark ones around them.
+    """
+    for box, tone in ((field, FIELD), (cell, colour)):
+        if box is not None:
+            _outline(picture, pixels(box, picture.size), tone)
+
+
+def pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The rectangle of whole pixels of a picture of `size` (width, height) that is nearest to the box, never empty."""
+    left, top = min(round(box[0]), size[0] - 1), min(round(box[1]), size[1] - 1)
+    return left, top, max(left + 1, round(box[2])), max(top + 1, round(box[3]))
+
+
+def _outline(picture: Image.Image, box: tuple[int, int, int, int], colour: Colour) -> None:
+    pen, line = ImageDraw.Draw(picture), max(1, round(max(picture.size) * STROKE))
+    left, top = max(0, box[0] - 2 * line), max(0, box[1] - 2 * line)
+    right, bottom = min(picture.width, box[2] + 2 * line) - 1, min(picture.height, box[3] + 2 * line) - 1
+    for inset, tone in ((0, EDGE), (line, colour)):
+        if right - left >= 2 * inset and bottom - top >= 2 * inset:  # a photo may be thinner than two lines
+            pen.rectangle((left + inset, top + inset, right - inset, bottom - inset), outline=tone, width=line)
 
 
 def _dimmed(photo: Image.Image, seen: tuple[int, int, int, int]) -> Image.Image:

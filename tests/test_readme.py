@@ -3,6 +3,7 @@
 import re
 import subprocess
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from PIL import Image
@@ -11,6 +12,9 @@ from service.manifest import read
 from service.methods import METHODS
 from service.problems import PROBLEMS
 from service.render import COLORMAPS
+from service.routes.features import FeaturesQuery
+from service.routes.looking import CamQuery
+from service.routes.predict import PredictQuery
 from service.settings import BUILT_IN, Settings
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
@@ -35,6 +39,24 @@ def test_its_calls_work(start, tmp_path: Path, shared: Path) -> None:
             assert picture.size == size
     with Image.open(tmp_path / "features.png") as picture:
         assert picture.format == "PNG"
+
+
+def test_its_zip_holds_the_files_of_its_table(start, tmp_path: Path, shared: Path) -> None:
+    name = (shared / "data" / "clothing" / "test.txt").read_text().split()[0]
+    (tmp_path / "photo.jpg").write_bytes((shared / "data" / "clothing" / "images" / f"{name}.jpg").read_bytes())
+    call = next(line for line in README.splitlines() if line.startswith("curl") and line.endswith("-o cam.zip"))
+    command = call.replace("localhost:8000", start().client.base_url.netloc.decode()).replace("curl", "curl --fail")
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True, capture_output=True)
+    with ZipFile(tmp_path / "cam.zip") as archive:
+        found = archive.namelist()
+    table = README[README.index("| file | |\n|---|---|\n| `prediction.json`") :].split("\n\n")[0]
+    assert found == [file for file in re.findall(r"^\| `([\w.]+)`", table, re.MULTILINE) if file != "sheet.jpg"]
+
+
+@pytest.mark.parametrize("query", [CamQuery, FeaturesQuery, PredictQuery])
+def test_every_parameter_is_named(query) -> None:
+    named = " ".join(re.findall(r"`[^`\n]+`", README))
+    assert {name for name in query.model_fields if not re.search(rf"\b{name}\b", named)} == set()
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

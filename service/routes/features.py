@@ -5,33 +5,31 @@ from typing import Annotated, Literal
 import numpy as np
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
-from PIL import Image, ImageDraw
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from service import errors
-from service.answers import (
-    FeaturesAnswer,
-    LayersAnswer,
-    features_answer,
-    field_answer,
-    layer_info,
-    model_name,
-)
+from service.answers import FeaturesAnswer, features_answer
+from service.catalogue import LayersAnswer, layer_info, model_name
 from service.components import colours, components
 from service.errors import BadParameter
-from service.image import Box, spread
+from service.field import cell_box, field_under
+from service.image import spread
 from service.media import choose
 from service.pipeline import POOLS, Features
 from service.problems import documented
-from service.render import COLORMAPS, GREY, encode, grid, heatmap, npy
+from service.render import COLORMAPS, GREY, encode, grid, heatmap, mark, npy, pixels
 from service.repository import Model
 from service.request import REQUEST_BODY, image
 from service.routes.query import (
     IMAGE_ERRORS,
     KEPT_ERRORS,
     ModelQuery,
+    Rules,
     Service,
+    changed,
     documented_formats,
+    heed,
     kept_answer,
     picture,
     tag,
@@ -49,7 +47,8 @@ OFFERED = {
     "field": (*PICTURES, "json"),
 }
 SHADE = 0.35  # how bright the photo is outside a receptive field
-FIELD, CELL, EDGE = (255, 255, 255), (255, 214, 10), (0, 0, 0)
+# Where a parameter does something.
+RULES: Rules = {"channels": {"view": ("grid",)}, "colormap": {"view": ("grid", "channel")}}
 
 
 class Viewing(BaseModel):
@@ -97,6 +96,7 @@ class Viewing(BaseModel):
         layer = model.manifest.layer(self.layer or "")
         if layer and self.channel is not None and not 0 <= self.channel < layer.shape[0]:
             raise BadParameter(f"layer {layer.name!r} has {layer.shape[0]} channels, 0 to {layer.shape[0] - 1}")
+        heed(self, RULES, view=self.view)
         name = choose(self.format, accept, OFFERED[self.view])
         if self.place is not None and self.view != "field" and name != "json":
             raise BadParameter("x and y are for view=field and for JSON")
@@ -133,7 +133,7 @@ async def features(
     """
     model = query.find(service.repository)
     if query.layer is None:
-        return LayersAnswer(model=model_name(model.manifest), layers=list(map(layer_info, model.manifest.layers)))
+        return _layers(query, model)
     name = query.chosen(model, request.headers.get("accept"))
     data = await image(request, service.settings)
     return await _answer(await service.pipeline.features(model, data, query.layer), query, name, service)
@@ -159,13 +159,22 @@ async def features_again(
     """The same as `POST /features`, without sending the image again: see `GET /cam/{id}`."""
     model = service.pipeline.store.find(id).model
     if query.layer is None:
-        return LayersAnswer(model=model_name(model.manifest), layers=list(map(layer_info, model.manifest.layers)))
+        return _layers(query, model)
     name = query.chosen(model, request.headers.get("accept"))
     etag = tag(request, name)
     if etag is None:
         return Response(status_code=304)
     found = await service.pipeline.features_again(id, query.layer)
     return kept_answer(await _answer(found, query, name, service), etag, service.settings)
+
+
+def _layers(query: Viewing, model: Model) -> LayersAnswer:
+    """The list of layers; raises `BadParameter` where parameters are about one of them."""
+    lost = changed(query) - ModelQuery.model_fields.keys() - ({"format"} if query.format == "json" else set())
+    if lost:
+        names = ", ".join(layer.name for layer in model.manifest.layers)
+        raise BadParameter(f"for {', '.join(sorted(lost))} name a layer, of {names}: without one the layers are listed")
+    return LayersAnswer(model=model_name(model.manifest), layers=list(map(layer_info, model.manifest.layers)))
 
 
 async def _answer(found: Features, query: Viewing, name: str, service: Service) -> FeaturesAnswer | Response:
@@ -207,29 +216,10 @@ def _channel(found: Features, k: int, colormap: str) -> Image.Image:
 
 def _field(found: Features, x: float, y: float) -> Image.Image:
     """The photo, bright where the cell under (x, y) can see, dark elsewhere and grey where nothing was seen."""
-    view, photo, answer = found.view.geometry, found.view.photo, field_answer(found, x, y)
-    (row, column), shape = answer.cell, found.activations.shape[1:]
-    cell = (*view.locate(row, column, shape), *view.locate(row + 1, column + 1, shape))
-    field = _pixels((answer.left, answer.top, answer.right, answer.bottom), view.width, view.height)
+    view, photo, answer = found.view.geometry, found.view.photo, field_under(found.view, found.layer, x, y)
+    field = pixels(answer.box, photo.size)
     drawn = photo.convert("L").point(lambda v: v * SHADE).convert("RGB")
     drawn.paste(photo.crop(view.seen).point(lambda v: v * SHADE), view.seen)
     drawn.paste(photo.crop(field), field)
-    line = max(1, round(max(photo.size) / 500))
-    _outline(drawn, field, line, FIELD)
-    _outline(drawn, _pixels(cell, view.width, view.height), line, CELL)
+    mark(drawn, cell_box(found.view, answer.cell, found.activations.shape[1:]), answer.box)
     return drawn
-
-
-def _pixels(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
-    """The rectangle of whole pixels of a photo that is nearest to the box, never empty."""
-    left, top = min(round(box[0]), width - 1), min(round(box[1]), height - 1)
-    return left, top, max(left + 1, round(box[2])), max(top + 1, round(box[3]))
-
-
-def _outline(drawn: Image.Image, box: tuple[int, int, int, int], line: int, colour: tuple[int, int, int]) -> None:
-    """A line around a rectangle, dark on its outer side; it lies outside the rectangle where the photo has room."""
-    pen = ImageDraw.Draw(drawn)
-    left, top = max(0, box[0] - 2 * line), max(0, box[1] - 2 * line)
-    right, bottom = min(drawn.width, box[2] + 2 * line) - 1, min(drawn.height, box[3] + 2 * line) - 1
-    pen.rectangle((left, top, right, bottom), outline=EDGE, width=line)
-    pen.rectangle((left + line, top + line, right - line, bottom - line), outline=colour, width=line)

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from service import errors
-from service.answers import Health
+from service.catalogue import Health
 from service.problems import documented
 from service.routes.query import Service, State
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from service import errors
-from service.answers import ModelAnswer, ModelsAnswer, ModelSummary, model_layers
+from service.catalogue import ModelAnswer, ModelsAnswer, ModelSummary, model_layers
 from service.problems import documented
 from service.repository import Model, Repository
 from service.routes.query import Service

@@ -9,12 +9,12 @@ from pydantic import Field
 from service.answers import BatchAnswer, PredictAnswer, predict_answer
 from service.errors import BadParameter, PerceptError
 from service.media import choose
-from service.pipeline import Pipeline, Predicted
+from service.pipeline import TOP_K, Pipeline, Predicted
 from service.problems import Problem, describe, documented
 from service.render import encode, mask_overlay, mask_picture
 from service.repository import Model
 from service.request import REQUEST_BODY, images
-from service.routes.query import IMAGE_ERRORS, ModelQuery, Service, documented_formats, picture
+from service.routes.query import IMAGE_ERRORS, ModelQuery, Rules, Service, documented_formats, heed, picture
 from service.tasks import mask
 
 router = APIRouter(tags=["images"])
@@ -24,12 +24,14 @@ OFFERED = {
     "mask": ("png", "webp"),
     "overlay": ("jpeg", "png", "webp"),
 }
+# Where a parameter does something.
+RULES: Rules = {"top_k": {"task": ("classification",)}, "alpha": {"view": ("overlay",)}}
 
 
 class PredictQuery(ModelQuery):
     """The parameters of `/predict`."""
 
-    top_k: int = Field(5, ge=1, description="classes of a classifier's answer")
+    top_k: int = Field(TOP_K, ge=1, description="classes of a classifier's answer")
     view: Literal["mask", "overlay"] | None = Field(None, description="segmentation: what to show")
     format: Literal["json", "jpeg", "png", "webp"] | None = Field(None, description="instead of the Accept header")
     alpha: float = Field(0.6, ge=0, le=1, description="opacity of an overlay")
@@ -69,6 +71,7 @@ async def predict(
 
 
 def _format(query: PredictQuery, model: Model, accept: str | None) -> str:
+    heed(query, RULES, task=model.manifest.task, view=query.view)
     if model.manifest.task == "segmentation":
         return choose(query.format, accept, OFFERED[query.view])
     if query.view is not None:

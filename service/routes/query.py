@@ -1,5 +1,6 @@
 """The parameters that endpoints share, and what a route reaches through the application's state."""
 
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -9,12 +10,15 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from service import errors
+from service.errors import BadParameter
 from service.media import MEDIA_TYPES
 from service.pipeline import Pipeline
 from service.repository import Model, Repository
 from service.settings import Settings
 
 VERSION = version("percept")
+
+Rules = Mapping[str, Mapping[str, Sequence[str]]]
 
 # What any endpoint that takes an image may answer with.
 IMAGE_ERRORS = (
@@ -71,6 +75,24 @@ class ModelQuery(BaseModel):
         return repository.find(self.model, self.version)
 
 
+def changed(query: BaseModel) -> set[str]:
+    """The parameters that are not at their defaults. Forms such as that of `/docs` send the defaults too."""
+    fields = type(query).model_fields
+    return {name for name in query.model_fields_set if getattr(query, name) != fields[name].get_default()}
+
+
+def heed(query: BaseModel, rules: Rules, **here: str | None) -> None:
+    """Raises `BadParameter` where a parameter is changed that does nothing here.
+
+    `rules` say for a parameter what it is for: each name in `here`, such as `view`, with the values it may have then.
+    """
+    for name in sorted(changed(query) & rules.keys()):
+        for what, where in rules[name].items():
+            if here[what] not in where:
+                other = f", not for {what}={here[what]}" if here[what] else ""
+                raise BadParameter(f"{name} is for {what}={'|'.join(where)}{other}: it would do nothing here")
+
+
 def tag(request: Request, *parts: object) -> str | None:
     """A strong ETag of an answer that these parts, the request's own URL and this version decide.
 
@@ -88,8 +110,8 @@ def picture(data: bytes, name: str, headers: dict[str, str] | None = None) -> Re
 
 
 def kept_answer(answer: BaseModel | Response, etag: str, settings: Settings, exclude_none: bool = True) -> Response:
-    """An answer about an image that is kept: the client may keep it as long."""
-    headers = {"ETag": etag, "Cache-Control": f"private, max-age={settings.store_s:.0f}"}
+    """An answer about an image that is kept: the client may keep it as long, for the same `Accept`."""
+    headers = {"ETag": etag, "Cache-Control": f"private, max-age={settings.store_s:.0f}", "Vary": "Accept"}
     if not isinstance(answer, Response):
         return Response(
             answer.model_dump_json(exclude_none=exclude_none), media_type="application/json", headers=headers

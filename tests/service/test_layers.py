@@ -9,15 +9,16 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FLOORS = {
     1: {"errors", "settings", "cores", "cam"},
     2: {"manifest", "batcher", "session", "media", "problems", "methods"},
-    3: {"image", "network", "request"},
+    3: {"image", "network", "request", "archive"},
     4: {"tasks", "render", "repository", "regions", "components"},
     5: {"view", "sheet", "store"},
     6: {"explain"},
-    7: {"pipeline"},
-    8: {"answers", "routes.query"},
-    9: {"routes.predict", "routes.features", "routes.cam", "routes.models", "routes.health"},
-    10: {"app"},
-    11: {"__main__"},
+    7: {"pipeline", "field", "catalogue"},
+    8: {"answers", "drawing", "routes.query"},
+    9: {"parts", "routes.looking"},
+    10: {"routes.predict", "routes.features", "routes.cam", "routes.models", "routes.health"},
+    11: {"app"},
+    12: {"__main__"},
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 

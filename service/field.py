@@ -1,0 +1,79 @@
+"""The receptive field of a cell: the rectangle of the photo that can have any influence on it.
+
+It is the theoretical one, from the strides and kernels between the pixels and the layer as the manifest states them; a
+cell pays more heed to its middle than to its edges. A layer without one sees all that the network sees.
+"""
+
+from pydantic import BaseModel, Field
+
+from service.cam import peak
+from service.errors import BadParameter
+from service.explain import Explanation
+from service.image import Box
+from service.manifest import Layer
+from service.view import View
+
+Cell = tuple[int, int]  # row and column
+
+
+class FieldAnswer(BaseModel):
+    """The receptive field of one cell: what of the photo it can see, in continuous coordinates of the photo."""
+
+    cell: tuple[int, int] = Field(description="row and column in the map", examples=[(5, 3)])
+    left: float
+    top: float
+    right: float
+    bottom: float
+    whole: bool = Field(description="whether the cell can see all that the network sees of the photo")
+
+    @property
+    def box(self) -> Box:
+        """The rectangle (left, top, right, bottom) alone."""
+        return self.left, self.top, self.right, self.bottom
+
+
+def receptive_field(view: View, layer: Layer, cell: Cell) -> FieldAnswer:
+    """What a cell (row, column) of a layer can see of the photo, as far as the network sees it."""
+    geometry, rule = view.geometry, view.model.manifest.preprocessing
+    shape = (rule.height, rule.width)
+    (top, bottom), (left, right) = (_extent(layer, *one) for one in zip((0, 1), cell, shape, strict=True))
+    box = (*geometry.locate(top, left, shape), *geometry.locate(bottom, right, shape))
+    whole = box == (*geometry.locate(0, 0, shape), *geometry.locate(*shape, shape))
+    return FieldAnswer(cell=cell, whole=whole, **dict(zip(("left", "top", "right", "bottom"), box, strict=True)))
+
+
+def field_under(view: View, layer: Layer, x: float, y: float) -> FieldAnswer:
+    """What the cell under the photo point (x, y) can see; raises `BadParameter` where the network does not see it."""
+    geometry, (h, w) = view.geometry, layer.shape[1:]
+    row, column = geometry.find(x, y, (h, w))
+    if not (x < geometry.width and y < geometry.height and 0 <= row < h and 0 <= column < w):
+        left, top, right, bottom = geometry.seen
+        seen = f"{left}..{right} x {top}..{bottom}"
+        raise BadParameter(f"the network did not see the photo at {x:g}, {y:g}: it sees {seen} of its pixels")
+    return receptive_field(view, layer, (int(row), int(column)))
+
+
+def field_of_peak(explanation: Explanation) -> FieldAnswer | None:
+    """What the hottest cell of a map can see; None without a cell above 0, and where different layers are fused.
+
+    A fused map is as fine as the finest of its layers, while its heat may come from the field of any of them.
+    """
+    cell, layers = peak(explanation.heat), explanation.layers
+    if cell is None or len({layer.name for layer in layers}) > 1:
+        return None
+    return receptive_field(explanation.view, layers[0], cell)
+
+
+def cell_box(view: View, cell: Cell, shape: tuple[int, ...]) -> Box:
+    """The rectangle of the photo that a cell of a map of `shape` (h, w) covers in it."""
+    (row, column), (h, w) = cell, shape
+    return (*view.geometry.locate(row, column, (h, w)), *view.geometry.locate(row + 1, column + 1, (h, w)))
+
+
+def _extent(layer: Layer, axis: int, i: int, limit: int) -> tuple[float, float]:
+    """From where to where cell `i` can see along an axis (0 down, 1 right) of `limit` input pixels."""
+    field = layer.receptive_field
+    if field is None:
+        return 0.0, float(limit)
+    centre, reach = field.start[axis] + i * layer.stride[axis], field.size[axis] / 2
+    return min(max(centre - reach, 0.0), limit), min(max(centre + reach, 0.0), limit)
