@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from service.cam import peak
 from service.catalogue import LayerInfo, ModelName, layer_info, model_name
 from service.explain import Explanation
-from service.field import FieldAnswer, field_of_peak, field_under
+from service.field import FieldAnswer, effective_field, field_of_peak, field_under
 from service.manifest import Manifest
 from service.pipeline import POOLS, Features, Predicted
 from service.problems import Problem
@@ -139,7 +139,9 @@ def features_answer(features: Features, pool: str | None, place: tuple[float, fl
     """
     about = {**_about(features.view), "layer": layer_info(features.layer)}
     if place is not None:
-        about["field"] = field_under(features.view, features.layer, *place)
+        field = field_under(features.view, features.layer, *place)
+        effective = None if features.influence is None else effective_field(features.view, features.influence)
+        about["field"] = field.model_copy(update={"effective": effective})
     A = features.activations
     if pool is not None:
         return FeaturesAnswer(**about, pool=pool, embedding=POOLS[pool](A).tolist())

@@ -9,11 +9,26 @@ from pydantic import BaseModel, Field
 from service.cam import peak
 from service.errors import BadParameter
 from service.explain import Explanation
-from service.image import Box
+from service.image import Box, Map
+from service.influence import extent
 from service.manifest import Layer
 from service.view import View
 
 Cell = tuple[int, int]  # row and column
+
+
+class EffectiveAnswer(BaseModel):
+    """The effective receptive field: beyond each side lies 2.275 % of the influence, were it normal two deviations."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def box(self) -> Box:
+        """The rectangle (left, top, right, bottom) alone."""
+        return self.left, self.top, self.right, self.bottom
 
 
 class FieldAnswer(BaseModel):
@@ -25,6 +40,9 @@ class FieldAnswer(BaseModel):
     right: float
     bottom: float
     whole: bool = Field(description="whether the cell can see all that the network sees of the photo")
+    effective: EffectiveAnswer | None = Field(
+        None, description="view=effective: where what moves the cell in this photo lies; none for a silent cell"
+    )
 
     @property
     def box(self) -> Box:
@@ -51,6 +69,17 @@ def field_under(view: View, layer: Layer, x: float, y: float) -> FieldAnswer:
         seen = f"{left}..{right} x {top}..{bottom}"
         raise BadParameter(f"the network did not see the photo at {x:g}, {y:g}: it sees {seen} of its pixels")
     return receptive_field(view, layer, (int(row), int(column)))
+
+
+def effective_field(view: View, influence: Map) -> EffectiveAnswer | None:
+    """Where most of an influence [H,W] of the network's pixels lies in the photo; None where there is none."""
+    found = extent(influence)
+    if found is None:
+        return None
+    left, top, right, bottom = found
+    shape = (influence.shape[0], influence.shape[1])
+    (x0, y0), (x1, y1) = view.geometry.locate(top, left, shape), view.geometry.locate(bottom, right, shape)
+    return EffectiveAnswer(left=x0, top=y0, right=x1, bottom=y1)
 
 
 def field_of_peak(explanation: Explanation) -> FieldAnswer | None:

@@ -16,7 +16,9 @@ from pydantic import BaseModel
 
 from service.errors import DeadlineExceeded
 from service.explain import Explainer, Explanation, Question, find_layer
+from service.field import field_under
 from service.image import Map, decode, geometry, prepare
+from service.influence import image_layer, influence
 from service.manifest import Layer
 from service.network import Look
 from service.repository import Model
@@ -30,6 +32,7 @@ POOLS: dict[str, Callable[[Map], Map]] = {
     "max": lambda A: A.max((1, 2)),
 }
 
+Place = tuple[float, float]  # a point (x, y) of the photo
 TOP_K = 5  # classes of a classifier's prediction, where nothing else is said
 
 P = ParamSpec("P")
@@ -56,11 +59,12 @@ class Explained:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """The feature map of one layer, float32 [C,h,w]."""
+    """The feature map of one layer, float32 [C,h,w]; `influence` [H,W] of the pixels on a cell, where one was meant."""
 
     view: View
     layer: Layer
     activations: Map
+    influence: Map | None = None
 
 
 def predicted(view: View, logits: Map, top_k: int) -> Predicted:
@@ -83,13 +87,18 @@ class Pipeline:
             row = await self._forward(view, frozenset({"logits"}))
             return await self.work(predicted, view, row["logits"], top_k)
 
-    async def features(self, model: Model, data: bytes, layer_name: str) -> Features:
-        """The activations of a layer for one encoded image; raises `UnknownLayer`."""
+    async def features(self, model: Model, data: bytes, layer_name: str, place: Place | None = None) -> Features:
+        """The activations of a layer for one encoded image, and the influence on the cell under a `place` (x, y) of it.
+
+        Raises `UnknownLayer`; with a place `GradientsUnavailable`, `MethodUnavailable` or `BadParameter` too.
+        """
         layer = find_layer(model, layer_name)
+        outputs = frozenset({layer.name})
+        if place is not None:
+            outputs |= {"logits", image_layer(model, layer).name}
         async with self._deadline():
             view = await self._look(model, data)
-            row = await self._forward(view, frozenset({layer.name}))
-        return Features(view, layer, row[layer.name])
+            return await self._seen(view, layer, await self._forward(view, outputs), place)
 
     async def explain(self, model: Model, data: bytes, question: Question) -> Explained:
         """Where the network looks: one map for each method, group of layers and class that the question names.
@@ -115,13 +124,13 @@ class Pipeline:
             row = await self._remembered(kept, view)
             return Explained(view, row["logits"], await explainer.answer(view, row, self.work))
 
-    async def features_again(self, id: str, layer_name: str) -> Features:
+    async def features_again(self, id: str, layer_name: str, place: Place | None = None) -> Features:
         """As `features`, of an image that is kept; raises `UnknownImage` too."""
         kept = self.store.find(id)
         layer = find_layer(kept.model, layer_name)
         async with self._deadline():
             view = await self._look(kept.model, kept.data, id)
-            return Features(view, layer, (await self._remembered(kept, view))[layer.name])
+            return await self._seen(view, layer, await self._remembered(kept, view), place)
 
     async def work(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking function on the pool."""
@@ -155,6 +164,13 @@ class Pipeline:
         photo = decode(data, settings.max_image_bytes, settings.max_image_pixels)
         seen = geometry(photo.size, rule)
         return View(id, model, photo, seen, prepare(photo, seen, rule))
+
+    async def _seen(self, view: View, layer: Layer, row: Arrays, place: Place | None) -> Features:
+        A = row[layer.name]
+        if place is None:
+            return Features(view, layer, A)
+        cell = field_under(view, layer, *place).cell
+        return Features(view, layer, A, await self.work(influence, view, row, layer, cell))
 
     async def _remembered(self, kept: Kept, view: View) -> Arrays:
         """All that the trunk gives for an image that is kept: computed when it is first looked at again."""

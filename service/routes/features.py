@@ -10,15 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service import errors
 from service.answers import FeaturesAnswer, features_answer
+from service.cam import unit
 from service.catalogue import LayersAnswer, layer_info, model_name
 from service.components import colours, components
 from service.errors import BadParameter
-from service.field import cell_box, field_under
+from service.explain import PIXELS_SHOWN
+from service.field import cell_box, effective_field, field_under
 from service.image import spread
 from service.media import choose
 from service.pipeline import POOLS, Features
 from service.problems import documented
-from service.render import COLORMAPS, GREY, encode, grid, heatmap, mark, npy, pixels
+from service.render import COLORMAPS, GREY, HOTTEST, encode, grid, heatmap, mark, npy, overlay, pixels
 from service.repository import Model
 from service.request import REQUEST_BODY, image
 from service.routes.query import (
@@ -37,7 +39,7 @@ from service.routes.query import (
 
 router = APIRouter(tags=["images"])
 
-Show = Literal["grid", "components", "channel", "field"]
+Show = Literal["grid", "components", "channel", "field", "effective"]
 PICTURES = ("jpeg", "png", "webp")
 OFFERED = {
     None: ("json", "npy"),
@@ -45,7 +47,11 @@ OFFERED = {
     "components": PICTURES,
     "channel": ("png", "jpeg", "webp"),
     "field": (*PICTURES, "json"),
+    "effective": (*PICTURES, "npy", "json"),
 }
+FIELDS = ("field", "effective")
+ERRORS = (errors.UnknownLayer, errors.GradientsUnavailable, errors.MethodUnavailable)
+EFFECTIVE = "inferno", 0.75  # colour map and opacity of an effective receptive field
 SHADE = 0.35  # how bright the photo is outside a receptive field
 # Where a parameter does something.
 RULES: Rules = {"channels": {"view": ("grid",)}, "colormap": {"view": ("grid", "channel")}}
@@ -61,7 +67,7 @@ class Viewing(BaseModel):
     view: Show | None = Field(
         None,
         description="a picture: of the strongest channels, of the principal components as colours over the photo, of "
-        "one channel over the photo, or of the photo with the receptive field of the cell at x, y",
+        "one channel over the photo, or of what the cell at x, y can see (field) and what it heeds (effective)",
     )
     format: Literal["json", "npy", "png", "jpeg", "webp"] | None = Field(
         None, description="instead of the Accept header"
@@ -69,10 +75,16 @@ class Viewing(BaseModel):
     channels: int = Field(25, ge=1, le=256, description="channels in the grid")
     channel: int | None = Field(None, description="the channel of view=channel")
     x: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="view=field, json: a point of the photo in pixels, with y"
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="view=field|effective, json: a point of the photo in pixels, with y",
     )
     y: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="view=field, json: a point of the photo in pixels, with x"
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="view=field|effective, json: a point of the photo in pixels, with x",
     )
     colormap: Literal[COLORMAPS] = Field(  # type: ignore[valid-type]
         "viridis", description="colours of the grid and of the channel"
@@ -83,6 +95,11 @@ class Viewing(BaseModel):
         """The point of the photo that is meant."""
         return None if self.x is None or self.y is None else (self.x, self.y)
 
+    @property
+    def traced(self) -> tuple[float, float] | None:
+        """The point of the photo from whose cell gradients go back to the image."""
+        return self.place if self.view == "effective" else None
+
     def chosen(self, model: Model, accept: str | None) -> str:
         """The format of the answer; raises `BadParameter` where parameters contradict each other or the model."""
         if self.pool is not None and self.view is not None:
@@ -91,15 +108,15 @@ class Viewing(BaseModel):
             raise BadParameter("x and y need each other")
         if (self.view == "channel") != (self.channel is not None):
             raise BadParameter("view=channel and channel=0, 1, … need each other")
-        if self.view == "field" and self.place is None:
-            raise BadParameter("view=field needs x and y: the point of the photo whose cell is meant")
+        if self.view in FIELDS and self.place is None:
+            raise BadParameter(f"view={self.view} needs x and y: the point of the photo whose cell is meant")
         layer = model.manifest.layer(self.layer or "")
         if layer and self.channel is not None and not 0 <= self.channel < layer.shape[0]:
             raise BadParameter(f"layer {layer.name!r} has {layer.shape[0]} channels, 0 to {layer.shape[0] - 1}")
         heed(self, RULES, view=self.view)
         name = choose(self.format, accept, OFFERED[self.view])
-        if self.place is not None and self.view != "field" and name != "json":
-            raise BadParameter("x and y are for view=field and for JSON")
+        if self.place is not None and self.view not in FIELDS and name != "json":
+            raise BadParameter("x and y are for view=field, view=effective and for JSON")
         return name
 
 
@@ -114,7 +131,7 @@ class FeaturesQuery(ModelQuery, Viewing):
     response_model_exclude_none=True,
     responses={
         200: {"content": documented_formats("npy", "png", "jpeg", "webp")},
-        **documented(*IMAGE_ERRORS, errors.UnknownLayer),
+        **documented(*IMAGE_ERRORS, *ERRORS),
     },
     openapi_extra={"requestBody": {**REQUEST_BODY, "required": False}},
 )
@@ -136,7 +153,7 @@ async def features(
         return _layers(query, model)
     name = query.chosen(model, request.headers.get("accept"))
     data = await image(request, service.settings)
-    return await _answer(await service.pipeline.features(model, data, query.layer), query, name, service)
+    return await _answer(await service.pipeline.features(model, data, query.layer, query.traced), query, name, service)
 
 
 @router.get(
@@ -147,7 +164,7 @@ async def features(
     responses={
         200: {"content": documented_formats("npy", "png", "jpeg", "webp")},
         304: {"description": "as the client has it"},
-        **documented(*KEPT_ERRORS, errors.UnknownLayer),
+        **documented(*KEPT_ERRORS, *ERRORS),
     },
 )
 async def features_again(
@@ -164,7 +181,7 @@ async def features_again(
     etag = tag(request, name)
     if etag is None:
         return Response(status_code=304)
-    found = await service.pipeline.features_again(id, query.layer)
+    found = await service.pipeline.features_again(id, query.layer, query.traced)
     return kept_answer(await _answer(found, query, name, service), etag, service.settings)
 
 
@@ -184,6 +201,8 @@ async def _answer(found: Features, query: Viewing, name: str, service: Service) 
 
 
 def _draw(found: Features, query: Viewing, name: str) -> bytes:
+    if name == "npy" and found.influence is not None:
+        return npy(found.influence)
     if query.view is None:
         return npy(found.activations if query.pool is None else POOLS[query.pool](found.activations))
     return encode(_picture(found, query), name)
@@ -195,7 +214,7 @@ def _picture(found: Features, query: Viewing) -> Image.Image:
     if query.channel is not None:
         return _channel(found, query.channel, query.colormap)
     if query.place is not None:
-        return _field(found, *query.place)
+        return _effective(found, *query.place) if query.view == "effective" else _field(found, *query.place)
     return grid(found.activations, query.colormap, query.channels)
 
 
@@ -222,4 +241,18 @@ def _field(found: Features, x: float, y: float) -> Image.Image:
     drawn.paste(photo.crop(view.seen).point(lambda v: v * SHADE), view.seen)
     drawn.paste(photo.crop(field), field)
     mark(drawn, cell_box(found.view, answer.cell, found.activations.shape[1:]), answer.box)
+    return drawn
+
+
+def _effective(found: Features, x: float, y: float) -> Image.Image:
+    """The influence of every pixel on the cell under (x, y), its square root that great things hide no small ones.
+
+    The rectangle is the effective field. The hottest hundredth of the pixels counts as the maximum.
+    """
+    assert found.influence is not None
+    view, field = found.view, effective_field(found.view, found.influence)
+    heat = unit(np.sqrt(found.influence), PIXELS_SHOWN)
+    drawn = overlay(view.photo, spread(heat, view.geometry), *EFFECTIVE)
+    cell = field_under(view, found.layer, x, y).cell
+    mark(drawn, cell_box(view, cell, found.activations.shape[1:]), field.box if field else None, HOTTEST)
     return drawn

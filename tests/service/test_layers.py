@@ -12,13 +12,14 @@ FLOORS = {
     3: {"image", "network", "request", "archive"},
     4: {"tasks", "render", "repository", "regions", "components"},
     5: {"view", "sheet", "store"},
-    6: {"explain"},
-    7: {"pipeline", "field", "catalogue"},
-    8: {"answers", "drawing", "routes.query"},
-    9: {"parts", "routes.looking"},
-    10: {"routes.predict", "routes.features", "routes.cam", "routes.models", "routes.health"},
-    11: {"app"},
-    12: {"__main__"},
+    6: {"explain", "influence"},
+    7: {"field", "catalogue"},
+    8: {"pipeline", "drawing"},
+    9: {"answers", "routes.query"},
+    10: {"parts", "routes.looking"},
+    11: {"routes.predict", "routes.features", "routes.cam", "routes.models", "routes.health"},
+    12: {"app"},
+    13: {"__main__"},
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 
