@@ -27,11 +27,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("percept", description="Serves convolutional networks and shows what they saw.")
     parser.add_argument("command", choices=sorted(commands), help="what to do; COMMAND --help says more")
     chosen = parser.parse_args(arguments[:1]).command
+    # What Pillow finds odd in somebody's file is no news for the operator.
+    warnings.filterwarnings("ignore", module=r"PIL\b")
     try:
         return _load(commands[chosen])(arguments[1:])
     except PerceptError as error:
         print(f"percept {chosen}: {error}", file=sys.stderr)
         return 1
+    except ValidationError as error:  # of the settings: bundles raise errors of their own
+        for fault in error.errors():
+            print(f"percept {chosen}: {fault['loc'][0]}: {fault['msg']}", file=sys.stderr)
+        return 2
 
 
 def serve(arguments: list[str]) -> int:
@@ -45,15 +51,8 @@ def serve(arguments: list[str]) -> int:
     parser.add_argument("--port", type=int)
     parser.add_argument("--models", help="folder of bundles")
     given = {k: v for k, v in vars(parser.parse_args(arguments)).items() if v is not None}
-    try:
-        settings = Settings(**given)
-    except ValidationError as error:
-        for fault in error.errors():
-            print(f"percept serve: {fault['loc'][0]}: {fault['msg']}", file=sys.stderr)
-        return 2
+    settings = Settings(**given)
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)-8s  %(name)s: %(message)s")
-    # What Pillow finds odd in a client's file is no news for the operator.
-    warnings.filterwarnings("ignore", module=r"PIL\b")
     uvicorn.run(
         create_app(settings),
         host=settings.host,

@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 from service.cam import peak
 from service.catalogue import LayerInfo, ModelName, layer_info, model_name
 from service.explain import Explanation
-from service.field import FieldAnswer, effective_field, field_of_peak, field_under
+from service.faithfulness import Faithfulness
+from service.field import FieldAnswer, TracedAnswer, effective_field, field_of_peak, field_under
 from service.manifest import Manifest
 from service.pipeline import POOLS, Features, Predicted
 from service.problems import Problem
@@ -67,7 +68,7 @@ class FeaturesAnswer(Answer):
     channels: list[Channel] | None = None
     pool: str | None = None
     embedding: list[float] | None = None
-    field: FieldAnswer | None = Field(None, description="of the cell under x, y, where they were given")
+    field: TracedAnswer | None = Field(None, description="of the cell under x, y, where they were given")
 
 
 class Target(BaseModel):
@@ -119,6 +120,7 @@ class CamAnswer(Answer):
     shape: tuple[int, int] = Field(description="cells of the map (h, w)", examples=[(8, 8)])
     peak: Peak | None
     regions: list[RegionAnswer] | None = Field(None, description="the hot regions, where boxes were asked for")
+    faithfulness: Faithfulness | None = Field(None, description="how far the map can be trusted, where asked for")
 
 
 class CamsAnswer(BaseModel):
@@ -141,7 +143,7 @@ def features_answer(features: Features, pool: str | None, place: tuple[float, fl
     if place is not None:
         field = field_under(features.view, features.layer, *place)
         effective = None if features.influence is None else effective_field(features.view, features.influence)
-        about["field"] = field.model_copy(update={"effective": effective})
+        about["field"] = TracedAnswer(**dict(field), effective=effective)
     A = features.activations
     if pool is not None:
         return FeaturesAnswer(**about, pool=pool, embedding=POOLS[pool](A).tolist())
@@ -164,6 +166,7 @@ def cam_answer(explanation: Explanation, boxes: Rule | None = None) -> CamAnswer
         shape=(raw.shape[0], raw.shape[1]),
         peak=_peak(explanation),
         regions=None if boxes is None else _regions(explanation, boxes),
+        faithfulness=explanation.faithfulness,
     )
 
 
@@ -178,6 +181,7 @@ def cam_headers(explanation: Explanation) -> dict[str, str]:
     answer = cam_answer(explanation)
     model, target, raw = answer.model, answer.target, answer.raw
     against = f"; against={quote(target.against)}" if target.against else ""
+    trust = {"Percept-Faithfulness": answer.faithfulness.line} if answer.faithfulness else {}
     return {
         "Percept-Id": answer.id,
         "Percept-Model": f"{model.name}/{model.version}",
@@ -185,6 +189,7 @@ def cam_headers(explanation: Explanation) -> dict[str, str]:
         "Percept-Layer": answer.layer,
         "Percept-Target": f"{target.index}; label={quote(target.label)}; score={target.score:.6g}{against}",
         "Percept-Raw-Range": f"{np.float32(raw.minimum):.6g} {np.float32(raw.maximum):.6g}",
+        **trust,
     }
 
 

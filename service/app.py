@@ -14,10 +14,9 @@ from fastapi_offline import FastAPIOffline
 from service import problems
 from service.cores import cores
 from service.pipeline import Pipeline
-from service.repository import Plan, Repository
+from service.repository import Repository, plan
 from service.routes import cam, features, health, models, predict
 from service.routes.query import State
-from service.session import resolve
 from service.settings import Settings
 
 DESCRIPTION = """Serves convolutional networks and shows what they saw: classes and masks (`/predict`), feature maps
@@ -30,13 +29,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     Raises `DeviceError` where CUDA was asked for by name and does not work.
     """
     settings = settings or Settings()
-    device = resolve(settings.device)
-    workers = settings.threads or cores()
-    # A CPU gains nothing from batches: one image per core is already near its limit.
-    lanes, batch = (1, 16) if device == "cuda" else (workers, 1)
-    plan = Plan(device, lanes, settings.max_batch or batch, settings.max_queue)
-    repository = Repository(settings.models, plan, settings.default_model)
-    pipeline = Pipeline(settings, workers)
+    threads = settings.threads or cores()
+    repository = Repository(settings.models, plan(settings, threads), settings.default_model)
+    pipeline = Pipeline(settings, threads)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -110,7 +110,9 @@ def _small(view: View) -> View:
 def _tile(explanation: Explanation, style: Style) -> Tile:
     said = {"classes": _title(explanation), "methods": explanation.method, "layers": explanation.layer}
     title = said.pop(style.by or "classes")
-    return Tile(_drawn(explanation, style), title, f"{', '.join(said.values())}; score {explanation.score:.3g}")
+    trust = explanation.faithfulness
+    numbers = trust.areas if trust else f"score {explanation.score:.3g}"
+    return Tile(_drawn(explanation, style), title, f"{', '.join(said.values())}; {numbers}")
 
 
 def _title(explanation: Explanation) -> str:

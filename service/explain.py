@@ -4,29 +4,28 @@ Methods are generators that ask for passes of the network (`methods.py`). `Probe
 classes in one batch, and waits between batches, so that a slow method holds nobody up and ends when it is cancelled.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
 from service.cam import fuse, unit
 from service.errors import BadParameter, GradientsUnavailable, MethodUnavailable, PerceptError, UnknownLayer
+from service.faithfulness import Faithfulness
 from service.image import Box, Map, Pixels
+from service.judge import Work, check, judged, scorer
 from service.manifest import IMAGE, Layer
 from service.methods import BATCH, METHODS, Answer, Ask, Look, Method, Scene, Tail, Whole
-from service.network import Look as Pass
 from service.repository import Model
 from service.session import Arrays
 from service.tasks import TASKS, Cells, class_index
 from service.view import View
 
-Work = Callable[..., Awaitable[Any]]  # runs a blocking function on a thread
 MAX_MAPS = 64  # in one answer
+MAX_JUDGED = 16  # of which the faithfulness is measured: as many passes as two of the slowest maps
 PIXELS_SHOWN = 0.99  # of the image's own pixels in full: the rest are as hot as can be
 BRIEF_S = 0.1  # that a batch of the tail may take before the next is smaller
 
@@ -37,7 +36,8 @@ class Question:
 
     Each entry of `layers` is a group whose maps are fused into one. Without `targets` the `top` most important
     classes are explained. `against` is subtracted from each target. `place` is a rectangle (left, top, right, bottom)
-    of the photo, or a point of no extent: for a segmenter, the pixels that are meant.
+    of the photo, or a point of no extent: for a segmenter, the pixels that are meant. `faithfulness` asks how far each
+    map can be trusted.
     """
 
     methods: tuple[str, ...] = ("gradcam",)
@@ -46,6 +46,7 @@ class Question:
     top: int = 1
     against: str | None = None
     place: Box | None = None
+    faithfulness: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,7 @@ class Explanation:
     score: float
     raw: Map
     heat: Map
+    faithfulness: Faithfulness | None = None
 
     @property
     def layer(self) -> str:
@@ -116,9 +118,16 @@ class Explainer:
                 raise found
         self.targets = [class_index(manifest, target) for target in question.targets]
         self.against = None if question.against is None else class_index(manifest, question.against)
-        count = len(question.methods) * len(self.groups) * (len(self.targets) or question.top)
+        classes = len(self.targets) or min(question.top, len(manifest.labels))
+        count = len(question.methods) * len(self.groups) * classes
         if count > MAX_MAPS:
             raise BadParameter(f"{count} maps are asked for; at most {MAX_MAPS} are made at once")
+        if question.faithfulness:
+            check(manifest, self.against)
+            if count > MAX_JUDGED:
+                raise BadParameter(
+                    f"the faithfulness of {count} maps is asked for; that of {MAX_JUDGED} is measured at most"
+                )
 
     @property
     def outputs(self) -> frozenset[str]:
@@ -140,7 +149,15 @@ class Explainer:
             for target, score, maps in zip(targets, scores, zip(*by_layer, strict=True), strict=True):
                 raw, heat = _joined(maps, group)
                 found.append(Explanation(view, group, method, target, self.against, score, raw, heat))
-        return found
+        if not self.question.faithfulness:
+            return found
+        by_target = dict(zip(targets, seeds, strict=True))
+        return [await self._judged(one, logits, by_target[one.target], work) for one in found]
+
+    async def _judged(self, one: Explanation, logits: Map, seed: Map, work: Work) -> Explanation:
+        """The same map, and how far it can be trusted."""
+        score = scorer(self.model.manifest, seed, one.target, one.against)
+        return replace(one, faithfulness=await judged(self.model, one.view.pixels, logits, one.heat, score, work))
 
 
 class Probe:
@@ -170,8 +187,7 @@ class Probe:
 
     def _scene(self, seed: Map, linear: bool) -> Scene:
         y = float((seed * self._row["logits"]).sum())
-        rule = self._model.manifest.preprocessing
-        blank = rule.mean if rule.channels == "RGB" else rule.mean[::-1]
+        blank = self._model.manifest.preprocessing.blank
         return Scene(self._row[self._layer.name], self._view.pixels, y, np.random.default_rng(0), blank, linear)
 
     async def _answers(self, asks: Mapping[int, Ask]) -> dict[int, Answer]:
@@ -184,7 +200,7 @@ class Probe:
         for i, ask in asks.items():
             if isinstance(ask, Whole):
                 if same is None or not np.array_equal(same[0], ask.pixels):  # most ask the same for every class
-                    same = ask.pixels, await self._logits(ask.pixels)
+                    same = ask.pixels, await self._model.logits(ask.pixels)
                 found[i] = Answer(_select(same[1], self._seeds[i][None]), None)
         return found
 
@@ -213,15 +229,6 @@ class Probe:
         outputs = ["logits", "gradients"] if gradients else ["logits"]
         found = self._model.network.tail(self._layer, self._row, np.stack(rows), seeds, outputs)
         return _select(found["logits"], seeds), found.get("gradients")
-
-    async def _logits(self, pixels: Pixels) -> Map:
-        """The logits of images [n,H,W,3], queued with everybody else's, never more than one batch of them at a time."""
-        queue = self._model.queue
-        rows: list[Arrays] = []
-        for start in range(0, len(pixels), queue.width):
-            batch = [Pass(one, frozenset({"logits"})) for one in pixels[start : start + queue.width]]
-            rows += await asyncio.gather(*map(queue.submit, batch))
-        return np.stack([row["logits"] for row in rows])
 
 
 def _advance(looks: Sequence[Look], turns: Mapping[int, Answer | None]) -> tuple[dict[int, Ask], dict[int, Map]]:

@@ -40,14 +40,19 @@ class FieldAnswer(BaseModel):
     right: float
     bottom: float
     whole: bool = Field(description="whether the cell can see all that the network sees of the photo")
-    effective: EffectiveAnswer | None = Field(
-        None, description="view=effective: where what moves the cell in this photo lies; none for a silent cell"
-    )
 
     @property
     def box(self) -> Box:
         """The rectangle (left, top, right, bottom) alone."""
         return self.left, self.top, self.right, self.bottom
+
+
+class TracedAnswer(FieldAnswer):
+    """The receptive field of a cell, and what of it moves the cell in this photo."""
+
+    effective: EffectiveAnswer | None = Field(
+        None, description="view=effective: where what moves the cell lies; none for a silent one"
+    )
 
 
 def receptive_field(view: View, layer: Layer, cell: Cell) -> FieldAnswer:

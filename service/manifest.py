@@ -72,6 +72,11 @@ class Preprocessing(_Part):
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.0)
 
+    @property
+    def blank(self) -> tuple[float, float, float]:
+        """The RGB colour, 0 to 255, that becomes 0 inside the graph: best what stands for nothing."""
+        return self.mean if self.channels == "RGB" else (self.mean[2], self.mean[1], self.mean[0])
+
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
         if self.resize == "crop" and (self.short_side or 0) < max(self.height, self.width):

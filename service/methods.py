@@ -111,6 +111,12 @@ def drive(look: Look, tail: Callable[[Tail], Answer], whole: Callable[[Whole], A
         return found
 
 
+def faded(pixels: NDArray[np.uint8], mask: Array, blank: tuple[float, float, float]) -> NDArray[np.uint8]:
+    """The image [H,W,3] where the mask [H,W] is 1, the blank colour where it is 0, and all between."""
+    nothing = np.clip(np.array(blank, np.float32), 0, 255)
+    return np.rint(nothing + (pixels - nothing) * mask[:, :, None]).astype(np.uint8)
+
+
 # From activations, with or without one gradient
 
 
@@ -231,7 +237,7 @@ def scorecam(scene: Scene) -> Look:
     strength = np.abs(A).mean((1, 2))
     strong = np.argsort(-strength, kind="stable")[:CHANNELS]
     strong = strong[strength[strong] > 0]
-    y = yield from _values(Whole, (_faded(scene, _mask(A[k], scene)) for k in strong))
+    y = yield from _values(Whole, (faded(scene.pixels, _mask(A[k], scene), scene.blank) for k in strong))
     power = np.exp(y - y.max(initial=-np.inf))
     return weigh(power / power.sum(), A[strong])
 
@@ -246,7 +252,7 @@ def occlusion(scene: Scene) -> Look:
     h, w = scene.A.shape[1:]
     rows, columns = min(h, SIDE), min(w, SIDE)
     masks = (_hole(scene, i, j, rows, columns) for i in range(rows) for j in range(columns))
-    y = yield from _values(Whole, (_faded(scene, mask) for mask in masks))
+    y = yield from _values(Whole, (faded(scene.pixels, mask, scene.blank) for mask in masks))
     return resized(np.asarray(scene.y - y, np.float32).reshape(rows, columns), (h, w))
 
 
@@ -263,7 +269,7 @@ def rise(scene: Scene) -> Look:
         for _ in range(MASKS):
             mask = _random_mask(scene)
             cells.append(resized(mask, shape, Image.Resampling.BOX))
-            yield _faded(scene, mask)
+            yield faded(scene.pixels, mask, scene.blank)
 
     y = yield from _values(Whole, images())
     return weigh((y - y.mean()) / (MASKS * SHOWN), np.stack(cells))
@@ -344,12 +350,6 @@ def _without(A: Array, place: Any) -> Array:
     rest = A.copy()
     rest[place] = 0
     return rest
-
-
-def _faded(scene: Scene, mask: Array) -> NDArray[np.uint8]:
-    """The image where the mask [H,W] is 1, the blank colour where it is 0."""
-    blank = np.clip(np.array(scene.blank, np.float32), 0, 255)
-    return np.rint(blank + (scene.pixels - blank) * mask[:, :, None]).astype(np.uint8)
 
 
 def _mask(values: Array, scene: Scene) -> Array:

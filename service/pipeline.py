@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from service.errors import DeadlineExceeded
 from service.explain import Explainer, Explanation, Question, find_layer
 from service.field import field_under
-from service.image import Map, decode, geometry, prepare
+from service.image import Map
 from service.influence import image_layer, influence
 from service.manifest import Layer
 from service.network import Look
@@ -25,7 +25,7 @@ from service.repository import Model
 from service.session import Arrays
 from service.settings import Settings
 from service.store import Kept, Store
-from service.view import View
+from service.view import View, see
 
 POOLS: dict[str, Callable[[Map], Map]] = {
     "avg": lambda A: A.mean((1, 2)),
@@ -154,16 +154,10 @@ class Pipeline:
 
     async def _look(self, model: Model, data: bytes, id: str | None = None) -> View:
         """Decode an image; one that has no id yet is kept under a new one."""
-        view = await self.work(self._see, model, data, id or secrets.token_urlsafe(12))
+        view = await self.work(see, model, data, id or secrets.token_urlsafe(12), self._settings)
         if id is None:
             self.store.keep(view.id, data, model)
         return view
-
-    def _see(self, model: Model, data: bytes, id: str) -> View:
-        settings, rule = self._settings, model.manifest.preprocessing
-        photo = decode(data, settings.max_image_bytes, settings.max_image_pixels)
-        seen = geometry(photo.size, rule)
-        return View(id, model, photo, seen, prepare(photo, seen, rule))
 
     async def _seen(self, view: View, layer: Layer, row: Arrays, place: Place | None) -> Features:
         A = row[layer.name]

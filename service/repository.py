@@ -3,16 +3,21 @@
 A broken bundle is refused by name with its reason, and the others are served.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from service.batcher import Batcher
 from service.errors import BundleError, DeviceError, NotReady, UnknownModel
+from service.image import Map, Pixels
 from service.manifest import Manifest
 from service.network import Look, Network
-from service.session import Arrays, Device
+from service.session import Arrays, Device, resolve
+from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +32,17 @@ class Plan:
     max_queue: int
 
 
+def plan(settings: Settings, threads: int) -> Plan:
+    """How to run networks by settings, on so many cores.
+
+    Raises `DeviceError` where CUDA was asked for by name and does not work.
+    """
+    device = resolve(settings.device)
+    # A CPU gains nothing from batches: one image per core is already near its limit.
+    workers, batch = (1, 16) if device == "cuda" else (threads, 1)
+    return Plan(device, workers, settings.max_batch or batch, settings.max_queue)
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """A network in service: one queue in front of it."""
@@ -38,6 +54,20 @@ class Model:
     def manifest(self) -> Manifest:
         """The manifest of its bundle."""
         return self.network.manifest
+
+    async def logits(self, pixels: Pixels) -> Map:
+        """The logits of images [n,H,W,3], queued with everybody else's, never more than one batch of them at a time."""
+        rows: list[Arrays] = []
+        for start in range(0, len(pixels), self.queue.width):
+            batch = [Look(one, frozenset({"logits"})) for one in pixels[start : start + self.queue.width]]
+            rows += await asyncio.gather(*map(self.queue.submit, batch))
+        return np.stack([row["logits"] for row in rows])
+
+
+def load(folder: Path, plan: Plan) -> Model:
+    """The bundle in a folder, ready to answer; blocks, and raises `BundleError` or `DeviceError`."""
+    network = Network(folder, plan.device, threads=1)
+    return Model(network, Batcher(network.forward, plan.max_batch, plan.max_queue, plan.workers))
 
 
 class Repository:
@@ -64,7 +94,7 @@ class Repository:
         for folder in _bundles(self.root):
             name = f"{folder.parent.name}/{folder.name}"
             try:
-                model = self._open(folder)
+                model = load(folder, self.plan)
             except (BundleError, DeviceError) as error:
                 self.refused[name] = str(error)
                 log.error("bundle %s is refused: %s", name, error)
@@ -114,11 +144,6 @@ class Repository:
         """The first classifier by name, else the first model by name."""
         manifests = [model.manifest for model in self.models]
         return min(manifests, key=lambda m: (m.task != "classification", m.name)).name
-
-    def _open(self, folder: Path) -> Model:
-        plan = self.plan
-        network = Network(folder, plan.device, threads=1)
-        return Model(network, Batcher(network.forward, plan.max_batch, plan.max_queue, plan.workers))
 
     def _why_nothing(self) -> str:
         if not self._complete:

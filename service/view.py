@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from service.image import Geometry, Pixels
+from service.image import Geometry, Pixels, decode, geometry, prepare
 from service.repository import Model
+from service.settings import Settings
 from service.tasks import TASKS, Task
 
 
@@ -23,3 +24,11 @@ class View:
     def task(self) -> Task:
         """What the model's logits mean."""
         return TASKS[self.model.manifest.task]
+
+
+def see(model: Model, data: bytes, id: str, settings: Settings) -> View:
+    """An encoded image as a model sees it; raises as `decode`."""
+    photo = decode(data, settings.max_image_bytes, settings.max_image_pixels)
+    rule = model.manifest.preprocessing
+    seen = geometry(photo.size, rule)
+    return View(id, model, photo, seen, prepare(photo, seen, rule))

@@ -46,8 +46,9 @@ async def cam(
     By default Grad-CAM of the top class as a JPEG overlay exactly as large as the photo. For a segmenter the
     explanation is about the pixels predicted as the class, or about those that `x`, `y` or `region` name. What the
     network never saw (outside a centre crop) is grey in overlays, transparent in heatmaps and NaN in arrays. Pictures
-    and arrays of one map carry method, layer, target and raw range in `Percept-*` headers. Several targets, layers or
-    a sheet give several maps: a list in JSON, one array after the other in NPY, a contact sheet as a picture.
+    and arrays of one map carry method, layer, target, raw range and faithfulness in `Percept-*` headers. Several
+    targets, layers or a sheet give several maps: a list in JSON, one array after the other in NPY, a contact sheet as a
+    picture.
 
     As `multipart/mixed` or `application/zip` all together, from the same pass: `prediction.json` as `/predict` gives
     it, `cam.json`, `map.npy`, `overlay.jpg` (or `heatmap.png`), for a segmenter `mask.png`, of a sheet `sheet.jpg`.

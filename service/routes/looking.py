@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from service.drawing import Style
 from service.errors import BadParameter
 from service.explain import Question, fault
+from service.faithfulness import TRIALS
 from service.image import Box
 from service.media import choose
 from service.methods import METHODS
@@ -56,6 +57,12 @@ class Asking(BaseModel):
     )
     layer: list[str] = Field(
         [], description="layers, a map each; a+b fuses two into one map; default: the CAM layer of the model"
+    )
+
+    faithfulness: bool = Field(
+        False,
+        description="measure how far each map can be trusted: what hiding and showing its hot places does to the "
+        f"score; {TRIALS} passes of the whole network for each",
     )
 
     @field_validator("method", mode="before")
@@ -113,7 +120,9 @@ class Looking(Style, Asking):
         if self.target and "top" in changed(self):
             raise BadParameter("top is for the most important classes, where no target is named")
         groups = tuple(tuple(re.split(r"[+ ]", group)) for group in self.layer)  # a plus in a query is a space
-        question = Question((self.method,), groups, tuple(self.target), self.top, self.against, self.place())
+        question = Question(
+            (self.method,), groups, tuple(self.target), self.top, self.against, self.place(), self.faithfulness
+        )
         match self.by:
             case "methods":
                 return _replaced(question, methods=_quick(model, groups))
