@@ -7,11 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.families import FAMILIES, exported, looked_at
-from models.verify import verify
-from service.cam import GRADIENT_METHODS
-from service.network import Look
+from models.conversion import convert
+from models.draft import Wish
+from models.sources import load
+from models.trunk import Trunk
+from models.verify import difference, verify
+from service.cam import GRADIENT_METHODS, gradcam
+from service.network import Look, Network
+from service.tasks import TASKS
 
 QUICK = {"SqueezeNet", "LR-ASPP"}
 ROWS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.prove) for name in FAMILIES]
@@ -40,6 +46,28 @@ def test_the_proof_of_a_family_can_fail(tmp_path: Path) -> None:
     other = settled("SqueezeNet", 65)
     other.features[0].weight.data *= 1.01
     assert [check for check in verify(folder, other) if not check.passed]
+
+
+def test_every_level_of_a_pyramid_gives_the_grad_cam_of_torch(tmp_path: Path) -> None:
+    """Before its ReLU. Of smp's FPN all that is named has gradients: the encoder, the pyramid, and what is merged."""
+    source = "smp:FPN?encoder_name=resnet18&classes=4"
+    encoder = tuple(f"encoder.layer{i}" for i in (1, 2, 3, 4))
+    levels = (*encoder, *(f"decoder.p{i}" for i in (5, 4, 3, 2)), *(f"decoder.seg_blocks.{i}" for i in range(4)))
+    how = {"height": 64, "width": 64, "resize": "squeeze"}
+    folder = convert(Wish(source, "fpn", out=tmp_path, weights="none", layers=levels, preprocessing=how), print)
+    network = Network(folder, "cpu", 1)
+    manifest, task = network.manifest, TASKS["segmentation"]
+    assert [layer.name for layer in manifest.layers if layer.tail] == list(levels)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    outputs = frozenset().union(*map(network.cut, manifest.layers))
+    (row,) = network.forward([Look(pixels, outputs)])
+    seed = task.seed(manifest, row["logits"], task.targets(manifest, row["logits"], None)[0], None)
+    trunk = Trunk(load(source, "none").network, manifest.preprocessing, levels)
+    logits, *taps = trunk(torch.from_numpy(pixels[None]))
+    gradients = torch.autograd.grad((logits * torch.from_numpy(seed)).sum(), taps)
+    for layer, A, g in zip(manifest.layers, taps, gradients, strict=True):
+        expected = (g.mean((2, 3), keepdim=True) * A).sum(1)[0].detach().numpy()
+        assert difference(gradcam(row[layer.name], network.gradients(layer, row, seed)), expected) < 1e-4, layer.name
 
 
 def test_every_family_has_a_row_in_the_documentation() -> None:
