@@ -27,13 +27,31 @@ def suggest(graph: Graph, task: Task, nesting: Mapping[str, int], logits: str = 
 
     `nesting` says how deep the module of a tensor lies: of one stage's tensors those of an outer module win, then
     those that merge branches, then the last. For classification the last stage is the one before the pooling, for
-    segmentation the one before the head. Empty where the network has no spatial tensor to tap.
+    segmentation the one before the head; there the levels of a feature pyramid are suggested too. Empty where the
+    network has no spatial tensor to tap.
     """
     flow = Flow(graph, logits)
     spine = flow.classifier() if task == "classification" else flow.segmenter()
     open_to_taps = [name for name in spine if name in nesting and flow.computed(name)]
     runs = [list(run) for _, run in groupby(open_to_taps, key=flow.stage)]
-    return [_end(graph, run, nesting, last=run is runs[-1]) for run in runs]
+    ends = [_end(graph, run, nesting, last=run is runs[-1]) for run in runs]
+    levels = {name for name in pyramid(graph) if name in nesting} if task == "segmentation" else set()
+    return [name for name in graph.producer if name in levels.union(ends[:-1]) - {*ends[-1:]}] + ends[-1:]
+
+
+def pyramid(graph: Graph) -> list[str]:
+    """The levels of a feature pyramid, the coarsest first: each the sum of the one above, enlarged, and a branch.
+
+    Lin et al. 2017, arXiv:1612.03144. Empty where no more than one is so made.
+    """
+    above = {
+        name: graph.producer[source].input[0]
+        for name, node in graph.producer.items()
+        for source in node.input
+        if node.op_type == "Add" and source in graph.producer and graph.producer[source].op_type == "Resize"
+    }
+    linked = {name for pair in above.items() if pair[1] in above for name in pair}
+    return [name for name in graph.producer if name in linked | {above[name] for name in linked & above.keys()}]
 
 
 def _end(graph: Graph, run: Sequence[str], nesting: Mapping[str, int], last: bool) -> str:

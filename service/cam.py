@@ -13,6 +13,7 @@ from PIL import Image
 Array = NDArray[np.float32]
 
 KRYLOV = 96  # the most steps towards a singular vector
+ROUNDING = 2e-6  # of a sum, as a share of the magnitudes that it adds
 CONVERGED = 1e-6  # what may be left of G v - s^2 v, as a share of s^2
 
 
@@ -45,8 +46,13 @@ def xgradcam(A: Array, g: Array) -> Array:
 
 
 def hirescam(A: Array, g: Array) -> Array:
-    """HiResCAM: sum_k g_k * A_k, cell by cell. Draelos and Carin 2020, arXiv:2011.08891."""
-    return np.asarray((g * A).sum(0), np.float32)
+    """HiResCAM: sum_k g_k * A_k, cell by cell. Draelos and Carin 2020, arXiv:2011.08891.
+
+    Before a normalization over the channels it is 0 by Euler's theorem: what is left by rounding is no map.
+    """
+    terms = g * A
+    found = terms.sum(0)
+    return np.asarray(np.where(np.abs(found) > ROUNDING * np.abs(terms).sum(0), found, 0), np.float32)
 
 
 def layercam(A: Array, g: Array) -> Array:

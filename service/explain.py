@@ -188,7 +188,8 @@ class Probe:
     def _scene(self, seed: Map, linear: bool) -> Scene:
         y = float((seed * self._row["logits"]).sum())
         blank = self._model.manifest.preprocessing.blank
-        return Scene(self._row[self._layer.name], self._view.pixels, y, np.random.default_rng(0), blank, linear)
+        terms = max(int((seed > 0).sum()), 1)
+        return Scene(self._row[self._layer.name], self._view.pixels, y, np.random.default_rng(0), blank, linear, terms)
 
     async def _answers(self, asks: Mapping[int, Ask]) -> dict[int, Answer]:
         """What the network says to all that is asked, each for its own seed."""

@@ -41,7 +41,8 @@ class Scene:
     `A` [C,h,w] the activations of the layer; `pixels` uint8 [H,W,3] what the network saw; `y` of the image as it is;
     `rng` gives the same numbers for the same request. `blank` is the RGB colour, 0 to 255, that stands for nothing:
     best the mean that the network subtracts, which makes its input 0 there. `linear` says that g is the same whatever
-    A is, so that one pass of the tail tells what any other would: y(B) = y(0) + sum(g B).
+    A is, so that one pass of the tail tells what any other would: y(B) = y(0) + sum(g B). `terms` is how many logits
+    of a class y adds up: the pixels of a segmenter.
     """
 
     A: Array
@@ -50,6 +51,7 @@ class Scene:
     rng: np.random.Generator
     blank: tuple[float, float, float] = GREY
     linear: bool = False
+    terms: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,17 +230,18 @@ def ablationcam(scene: Scene) -> Look:
 
 
 def scorecam(scene: Scene) -> Look:
-    """Score-CAM: sum_k w_k A_k, w = softmax over k of y(image masked by A_k), A_k enlarged and scaled to [0,1].
+    """Score-CAM: sum_k w_k A_k, w = softmax over k of y(image masked by A_k) / n, A_k enlarged and scaled to [0,1].
 
     Wang et al. 2020, arXiv:1910.01279. A mask fades the image to the blank colour. Only the 128 channels of the
-    greatest mean |A_k| are asked, the others weigh 0, and channels that are 0 everywhere are never asked.
+    greatest mean |A_k| are asked, the others weigh 0, and channels that are 0 everywhere are never asked. n is how many
+    logits y adds up: of a segmenter's sum one channel would have all the weight.
     """
     A = scene.A
     strength = np.abs(A).mean((1, 2))
     strong = np.argsort(-strength, kind="stable")[:CHANNELS]
     strong = strong[strength[strong] > 0]
     y = yield from _values(Whole, (faded(scene.pixels, _mask(A[k], scene), scene.blank) for k in strong))
-    power = np.exp(y - y.max(initial=-np.inf))
+    power = np.exp((y - y.max(initial=-np.inf)) / scene.terms)
     return weigh(power / power.sum(), A[strong])
 
 

@@ -31,6 +31,15 @@ KNOWN: list[tuple[str, Task, list[str]]] = [
         ],
     ),
     (
+        "smp:FPN?encoder_name=resnet18",
+        "segmentation",
+        [
+            *("encoder.relu", "encoder.layer1", "encoder.layer2", "encoder.layer3", "encoder.layer4"),
+            *("decoder.p5", "decoder.p4", "decoder.p3", "decoder.p2"),
+            *("decoder.seg_blocks.0.block.1.block", "decoder.seg_blocks.0.block.2.block", "decoder"),
+        ],
+    ),
+    (
         "smp:DeepLabV3Plus?encoder_name=resnet18",
         "segmentation",
         [
@@ -64,13 +73,13 @@ def test_the_layer_before_a_flattened_pooling_is_no_pooling() -> None:
 
 
 def test_the_head_of_a_segmenter_is_no_layer() -> None:
-    """Its maps are scores of classes already, also once they were resized."""
+    """Its maps are scores of classes already, also once they were resized. Of the pyramid one level is a module."""
 
     class Upsampled(Pyramid):
         def forward(self, x: Tensor) -> Tensor:
             return F.interpolate(super().forward(x), scale_factor=2.0, mode="bilinear")
 
-    assert suggested(Upsampled().eval(), HOW, "segmentation") == ["stage1", "stage2", "stage3", "merge"]
+    assert suggested(Upsampled().eval(), HOW, "segmentation") == ["stage1", "stage2", "stage3", "laterals.2", "merge"]
 
 
 def test_without_names_the_merges_of_branches_end_a_stage() -> None:
