@@ -12,13 +12,14 @@ from time import perf_counter
 
 import numpy as np
 
+from service.asking import BATCH, Answer, Ask, Look, Scene, Tail, Whole
 from service.cam import fuse, unit
 from service.errors import BadParameter, GradientsUnavailable, MethodUnavailable, PerceptError, UnknownLayer
 from service.faithfulness import Faithfulness
 from service.image import Box, Map, Pixels
 from service.judge import Work, check, judged, scorer
 from service.manifest import IMAGE, Layer
-from service.methods import BATCH, METHODS, Answer, Ask, Look, Method, Scene, Tail, Whole
+from service.methods import METHODS, Method
 from service.repository import Model
 from service.session import Arrays
 from service.tasks import TASKS, Cells, class_index

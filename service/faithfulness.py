@@ -17,14 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.cam import resized
 from service.image import Map, Pixels
-from service.methods import faded
+from service.masking import Colour, faded
 
 STEPS = 16  # of a curve
 TRIALS = 3 + 2 * STEPS  # images to ask about for one map
 HOT = 0.5  # share of the maximum from which on a place is hot
 BLUR = 1 / 20  # sigma, in longer sides of the image; as little as in the paper leaves a small one recognisable
-
-Colour = tuple[float, float, float]
 
 
 class Faithfulness(BaseModel):

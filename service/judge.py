@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from service.asking import BATCH
 from service.errors import BadParameter
 from service.faithfulness import Faithfulness, measured, trials
 from service.image import Map, Pixels
 from service.manifest import Manifest
-from service.methods import BATCH
 from service.repository import Model
 from service.tasks import TASKS, activate
 

@@ -8,22 +8,22 @@ Letters: A [C,h,w] activations, y of the image as it is, g = dy/dA, y(...) what 
 map 0 means that a place says nothing about y: nothing is added that only a stretch from minimum to maximum would hide.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import wraps
-from itertools import count, islice
-from math import ceil, floor
-from typing import Any, Literal, NamedTuple
+from itertools import count
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from service import cam as maps
+from service import masking
+from service.asking import Answer, Ask, Look, Scene, Tail, Whole, batches, gradients_of, mean_gradient, slope, values
 from service.cam import Array, resized, weigh
+from service.masking import faded, only, without
 
-BATCH = 16  # rows of an ask, at most
-ASK_BYTES = 2**26  # of activations in one ask, but one row there is always
 CELLS = 1024  # asked by reciprocam
 CHANNELS = 128  # asked by scorecam
 SIDE = 16  # positions of the patch of occlusion along one side
@@ -31,55 +31,8 @@ EVEN, HALVED, NODES, MISSED = 9, 8, 129, 0.005  # of integrated_gradients
 SAMPLES, NOISE = 32, 0.15  # of smoothgrad
 MASKS, GRID, SHOWN = 256, 7, 0.5  # of rise
 NOTHING = np.s_[:0]  # no channel at all
-GREY = (127.5, 127.5, 127.5)
 
 
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """What a method knows at the beginning.
-
-    `A` [C,h,w] the activations of the layer; `pixels` uint8 [H,W,3] what the network saw; `y` of the image as it is;
-    `rng` gives the same numbers for the same request. `blank` is the RGB colour, 0 to 255, that stands for nothing:
-    best the mean that the network subtracts, which makes its input 0 there. `linear` says that g is the same whatever
-    A is, so that one pass of the tail tells what any other would: y(B) = y(0) + sum(g B). `terms` is how many logits
-    of a class y adds up: the pixels of a segmenter.
-    """
-
-    A: Array
-    pixels: NDArray[np.uint8]
-    y: float
-    rng: np.random.Generator
-    blank: tuple[float, float, float] = GREY
-    linear: bool = False
-    terms: int = 1
-
-
-@dataclass(frozen=True, eq=False)
-class Tail:
-    """Asks for the rest of the network on activations [n,C,h,w], n at most `BATCH`, and for g where `gradients`."""
-
-    activations: Array
-    gradients: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Whole:
-    """Asks for the whole network on images, uint8 [n,H,W,3], n at most `BATCH`."""
-
-    pixels: NDArray[np.uint8]
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """y float32 [n], and g = dy/dA [n,C,h,w] of each row where it was asked for."""
-
-    y: Array
-    g: Array | None = None
-
-
-Rows = NDArray[Any]
-Ask = Tail | Whole
-Look = Generator[Ask, Answer, Array]
 Needs = Literal["activations", "gradients", "tail", "image"]
 
 
@@ -102,23 +55,6 @@ class Method:
     pixels: bool = False
 
 
-def drive(look: Look, tail: Callable[[Tail], Answer], whole: Callable[[Whole], Answer]) -> Array:
-    """The map at the end of a run, its asks answered by two functions as they come."""
-    try:
-        ask = next(look)
-        while True:
-            ask = look.send(tail(ask) if isinstance(ask, Tail) else whole(ask))
-    except StopIteration as end:
-        found: Array = end.value
-        return found
-
-
-def faded(pixels: NDArray[np.uint8], mask: Array, blank: tuple[float, float, float]) -> NDArray[np.uint8]:
-    """The image [H,W,3] where the mask [H,W] is 1, the blank colour where it is 0, and all between."""
-    nothing = np.clip(np.array(blank, np.float32), 0, 255)
-    return np.rint(nothing + (pixels - nothing) * mask[:, :, None]).astype(np.uint8)
-
-
 # From activations, with or without one gradient
 
 
@@ -138,12 +74,31 @@ def _from_gradients(act: Callable[[Array, Array], Array]) -> Callable[[Scene], L
 
     @wraps(act)
     def run(scene: Scene) -> Look:
-        return act(scene.A, (yield from _slope(scene)).g)
+        return act(scene.A, (yield from slope(scene)).g)
 
     return run
 
 
 # From many gradients
+
+
+class Node(NamedTuple):
+    """A point t of the way from nothing to A: y there, and the map [h,w] of sum_k A_k g_k."""
+
+    t: float
+    y: float
+    map: Array
+
+
+def _along(A: Array, t: NDArray[np.float64]) -> Generator[Ask, Answer, list[Node]]:
+    """The nodes at `t` [n]."""
+    found: list[Node] = []
+    for batch in batches(A * np.float32(one) for one in t):
+        answer = yield Tail(batch, gradients=True)
+        places = t[len(found) :].tolist()
+        maps = (gradients_of(answer) * A).sum(1)
+        found += [Node(*one) for one in zip(places, answer.y.tolist(), maps, strict=False)]
+    return found
 
 
 def integrated_gradients(scene: Scene) -> Look:
@@ -155,7 +110,7 @@ def integrated_gradients(scene: Scene) -> Look:
     magnitudes less than 5 %, or there are 129 nodes. Where the tail is linear one is enough.
     """
     if scene.linear:
-        return maps.hirescam(scene.A, (yield from _slope(scene)).g)
+        return maps.hirescam(scene.A, (yield from slope(scene)).g)
     nodes: list[Node] = []
     new = np.linspace(0, 1, EVEN)
     while True:
@@ -179,7 +134,7 @@ def smoothgrad(scene: Scene) -> Look:
     A = scene.A
     sigma = np.float32(NOISE * (A.max() - A.min()))
     noisy = (A + sigma * scene.rng.standard_normal(A.shape, np.float32) for _ in range(SAMPLES))
-    found = yield from _mean_gradient(noisy, lambda g: np.abs(g).max(1))
+    found = yield from mean_gradient(noisy, lambda g: np.abs(g).max(1))
     return np.asarray(found, np.float32)
 
 
@@ -196,11 +151,11 @@ def reciprocam(scene: Scene) -> Look:
     """
     A = scene.A
     if scene.linear:
-        return maps.hirescam(A, (yield from _slope(scene)).g)
+        return maps.hirescam(A, (yield from slope(scene)).g)
     h, w = A.shape[1:]
     side = next(b for b in count(1) if -(-h // b) * -(-w // b) <= CELLS)
     blocks = [np.s_[:, i : i + side, j : j + side] for i in range(0, h, side) for j in range(0, w, side)]
-    y = yield from _values(Tail, (_only(A, block) for block in (NOTHING, *blocks)))
+    y = yield from values(Tail, (only(A, block) for block in (NOTHING, *blocks)))
     found = np.zeros((1, h, w), np.float32)
     for block, value in zip(blocks, y[1:] - y[0], strict=True):
         found[block] = value / found[block].size
@@ -217,10 +172,10 @@ def ablationcam(scene: Scene) -> Look:
     """
     A = scene.A
     if scene.linear:
-        now = yield from _slope(scene)
+        now = yield from slope(scene)
         return weigh((now.g * A).sum((1, 2)) / max(abs(now.y), 1e-12), A)
     alive = np.flatnonzero(A.any((1, 2)))
-    y = yield from _values(Tail, (_without(A, k) for k in (NOTHING, *alive)))
+    y = yield from values(Tail, (without(A, k) for k in (NOTHING, *alive)))
     w = np.zeros(len(A), np.float32)
     w[alive] = (y[0] - y[1:]) / max(abs(y[0]), 1e-12)
     return weigh(w, A)
@@ -240,7 +195,8 @@ def scorecam(scene: Scene) -> Look:
     strength = np.abs(A).mean((1, 2))
     strong = np.argsort(-strength, kind="stable")[:CHANNELS]
     strong = strong[strength[strong] > 0]
-    y = yield from _values(Whole, (faded(scene.pixels, _mask(A[k], scene), scene.blank) for k in strong))
+    size = scene.pixels.shape[:2]
+    y = yield from values(Whole, (faded(scene.pixels, masking.stretched(A[k], size), scene.blank) for k in strong))
     power = np.exp((y - y.max(initial=-np.inf)) / scene.terms)
     return weigh(power / power.sum(), A[strong])
 
@@ -254,8 +210,9 @@ def occlusion(scene: Scene) -> Look:
     """
     h, w = scene.A.shape[1:]
     rows, columns = min(h, SIDE), min(w, SIDE)
-    masks = (_hole(scene, i, j, rows, columns) for i in range(rows) for j in range(columns))
-    y = yield from _values(Whole, (faded(scene.pixels, mask, scene.blank) for mask in masks))
+    size, grid = scene.pixels.shape[:2], (rows, columns)
+    masks = (masking.hole(size, i, j, grid) for i in range(rows) for j in range(columns))
+    y = yield from values(Whole, (faded(scene.pixels, mask, scene.blank) for mask in masks))
     return resized(np.asarray(scene.y - y, np.float32).reshape(rows, columns), (h, w))
 
 
@@ -270,115 +227,12 @@ def rise(scene: Scene) -> Look:
 
     def images() -> Iterator[NDArray[np.uint8]]:
         for _ in range(MASKS):
-            mask = _random_mask(scene)
+            mask = masking.random(scene.pixels.shape[:2], GRID, SHOWN, scene.rng)
             cells.append(resized(mask, shape, Image.Resampling.BOX))
             yield faded(scene.pixels, mask, scene.blank)
 
-    y = yield from _values(Whole, images())
+    y = yield from values(Whole, images())
     return weigh((y - y.mean()) / (MASKS * SHOWN), np.stack(cells))
-
-
-# How they ask
-
-
-def _batches(rows: Iterable[Rows]) -> Iterator[Rows]:
-    """Rows stacked to no more than an ask may hold, made as they are needed."""
-    waiting = iter(rows)
-    for row in waiting:
-        most = min(BATCH, ASK_BYTES // row.nbytes)
-        yield np.stack([row, *islice(waiting, max(0, most - 1))])
-
-
-def _values(ask: Callable[[Rows], Ask], rows: Iterable[Rows]) -> Generator[Ask, Answer, Array]:
-    """y of every row, float32 [n]."""
-    found = [np.zeros(0, np.float32)]
-    for batch in _batches(rows):
-        found.append((yield ask(batch)).y)
-    return np.concatenate(found)
-
-
-def _mean_gradient(rows: Iterable[Array], of: Callable[[Array], Array]) -> Generator[Ask, Answer, Array]:
-    """The mean over rows of activations of something `of` their gradients [n,C,h,w]."""
-    sums, n = [], 0
-    for batch in _batches(rows):
-        sums.append(of(_gradients((yield Tail(batch, gradients=True)))).sum(0))
-        n += len(batch)
-    return np.asarray(np.sum(sums, 0) / n, np.float32)
-
-
-class Slope(NamedTuple):
-    """y of the image as it is, by the tail, and g [C,h,w]."""
-
-    y: float
-    g: Array
-
-
-def _slope(scene: Scene) -> Generator[Ask, Answer, Slope]:
-    """One pass of the tail on the activations as they are."""
-    answer = yield Tail(scene.A[None], gradients=True)
-    return Slope(float(answer.y[0]), _gradients(answer)[0])
-
-
-class Node(NamedTuple):
-    """A point t of the way from nothing to A: y there, and the map [h,w] of sum_k A_k g_k."""
-
-    t: float
-    y: float
-    map: Array
-
-
-def _along(A: Array, t: NDArray[np.float64]) -> Generator[Ask, Answer, list[Node]]:
-    """The nodes at `t` [n]."""
-    found: list[Node] = []
-    for batch in _batches(A * np.float32(one) for one in t):
-        answer = yield Tail(batch, gradients=True)
-        places = t[len(found) :].tolist()
-        maps = (_gradients(answer) * A).sum(1)
-        found += [Node(*one) for one in zip(places, answer.y.tolist(), maps, strict=False)]
-    return found
-
-
-def _gradients(answer: Answer) -> Array:
-    assert answer.g is not None
-    return answer.g
-
-
-def _only(A: Array, place: Any) -> Array:
-    kept = np.zeros_like(A)
-    kept[place] = A[place]
-    return kept
-
-
-def _without(A: Array, place: Any) -> Array:
-    rest = A.copy()
-    rest[place] = 0
-    return rest
-
-
-def _mask(values: Array, scene: Scene) -> Array:
-    """A channel [h,w] enlarged to the image and scaled from its minimum and maximum to [0,1]; a flat one is all 0."""
-    mask = resized(values, scene.pixels.shape[:2])
-    mask = mask - mask.min()
-    return np.asarray(mask / max(float(mask.max()), 1e-30), np.float32)
-
-
-def _hole(scene: Scene, i: int, j: int, rows: int, columns: int) -> Array:
-    """1 but for the patch around position (i, j) of a grid: half a step further than its cell on every side."""
-    H, W = scene.pixels.shape[:2]
-    mask = np.ones((H, W), np.float32)
-    top, bottom = (i - 0.5) * H / rows, (i + 1.5) * H / rows
-    left, right = (j - 0.5) * W / columns, (j + 1.5) * W / columns
-    mask[max(0, floor(top)) : ceil(bottom), max(0, floor(left)) : ceil(right)] = 0
-    return mask
-
-
-def _random_mask(scene: Scene) -> Array:
-    """A random grid, enlarged so that one row and column more than the image holds is there to shift over."""
-    H, W = scene.pixels.shape[:2]
-    grid = Image.fromarray((scene.rng.random((GRID, GRID)) < SHOWN).astype(np.float32))
-    size = GRID * GRID / (GRID + 1)
-    x, y = scene.rng.uniform(0, GRID - size, 2)
-    return np.asarray(grid.resize((W, H), Image.Resampling.BILINEAR, box=(x, y, x + size, y + size)))
 
 
 METHODS: dict[str, Method] = {

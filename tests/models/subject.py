@@ -17,10 +17,11 @@ from models.graph import Array, Graph
 from models.modes import Apart
 from models.trunk import PIXELS, Trunk, trace
 from models.verify import GRADIENT_LIMIT, LIMIT, difference
+from service.asking import Answer, Scene, Tail, Whole, drive
 from service.cam import unit
 from service.image import geometry, spread
 from service.manifest import Preprocessing
-from service.methods import METHODS, Answer, Scene, Tail, Whole, drive
+from service.methods import METHODS
 from service.session import Session
 from tests.models.networks import Classifier, Pyramid, settled
 from tests.models.reference import Reference, _SeedTarget, explain, grad_cam, scaled

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from models.arguments import REPOSITORY
+from service.asking import Answer, Scene, Tail, drive
 from service.manifest import read
-from service.methods import METHODS, Answer, Scene, Tail, drive
+from service.methods import METHODS
 from service.network import Look, Network
 from tests.photos import encoded, marked
 

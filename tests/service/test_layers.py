@@ -8,9 +8,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 FLOORS = {
     1: {"errors", "settings", "cores", "cam"},
-    2: {"manifest", "batcher", "session", "media", "problems", "methods"},
-    3: {"image", "network", "request", "archive"},
-    4: {"tasks", "render", "repository", "regions", "components", "faithfulness", "gallery"},
+    2: {"manifest", "batcher", "session", "media", "problems", "masking"},
+    3: {"image", "network", "request", "archive", "asking"},
+    4: {"tasks", "render", "repository", "regions", "components", "faithfulness", "gallery", "methods"},
     5: {"view", "sheet", "store", "judge", "evaluation"},
     6: {"explain", "influence"},
     7: {"field", "catalogue"},

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service import cam, methods
+from service import asking, cam, methods
+from service.asking import BATCH, GREY, Answer, Ask, Scene, Tail, Whole, drive
 from service.cam import unit
-from service.methods import BATCH, CELLS, CHANNELS, METHODS, Answer, Ask, Method, Scene, Tail, Whole, drive
+from service.methods import CELLS, CHANNELS, METHODS, Method
 
 LAST = [name for name, row in METHODS.items() if row.needs == "image"]
 WHITE = (255.0, 255.0, 255.0)
@@ -284,7 +285,7 @@ def test_asks_of_great_activations_hold_fewer_rows(name: str, monkeypatch: pytes
     scene = network.scene(network.noise())
     expected = network.map(name, scene)
     for most, rows in ((3 * scene.A.nbytes, 3), (1, 1)):
-        monkeypatch.setattr(methods, "ASK_BYTES", most)
+        monkeypatch.setattr(asking, "ASK_BYTES", most)
         network.asks.clear()
         scene = network.scene(network.noise())
         np.testing.assert_allclose(network.map(name, scene), expected, rtol=1e-5, atol=1e-6)
@@ -389,7 +390,7 @@ def test_scorecam_asks_about_the_strongest_channels_only() -> None:
     np.testing.assert_allclose(network.map("scorecam", scene), found, rtol=1e-5)
 
 
-@pytest.mark.parametrize("blank", [methods.GREY, WHITE, (1.0, 2.0, 3.0)])
+@pytest.mark.parametrize("blank", [GREY, WHITE, (1.0, 2.0, 3.0)])
 @pytest.mark.parametrize("name", LAST)
 def test_what_is_masked_is_blank(name: str, blank) -> None:
     """Every pixel that is asked about lies between the image and the blank colour, and both occur."""
