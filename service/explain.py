@@ -1,25 +1,22 @@
 """Questions about one image, answered by methods: for each method, each group of layers and each class one map.
 
-Methods are generators that ask for passes of the network (`methods.py`). `Probe` gives them what they ask, for several
-classes in one batch, and waits between batches, so that a slow method holds nobody up and ends when it is cancelled.
+What is asked is checked before an image is looked at; what methods ask of the network is the business of `probe`.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from time import perf_counter
 
 import numpy as np
 
-from service.asking import BATCH, Answer, Ask, Look, Scene, Tail, Whole
 from service.cam import fuse, unit
 from service.errors import BadParameter, GradientsUnavailable, MethodUnavailable, PerceptError, UnknownLayer
 from service.faithfulness import Faithfulness
-from service.image import Box, Map, Pixels
+from service.image import Box, Map
 from service.judge import Work, check, judged, scorer
 from service.manifest import IMAGE, Layer
-from service.methods import METHODS, Method
+from service.methods import METHODS
+from service.probe import Probe
 from service.repository import Model
 from service.session import Arrays
 from service.tasks import TASKS, Cells, class_index
@@ -28,7 +25,6 @@ from service.view import View
 MAX_MAPS = 64  # in one answer
 MAX_JUDGED = 16  # of which the faithfulness is measured: as many passes as two of the slowest maps
 PIXELS_SHOWN = 0.99  # of the image's own pixels in full: the rest are as hot as can be
-BRIEF_S = 0.1  # that a batch of the tail may take before the next is smaller
 
 
 @dataclass(frozen=True)
@@ -159,101 +155,6 @@ class Explainer:
         """The same map, and how far it can be trusted."""
         score = scorer(self.model.manifest, seed, one.target, one.against)
         return replace(one, faithfulness=await judged(self.model, one.view.pixels, logits, one.heat, score, work))
-
-
-class Probe:
-    """The network around one image at one layer, asked about several seeds at once."""
-
-    def __init__(self, view: View, row: Arrays, layer: Layer, seeds: Sequence[Map], work: Work) -> None:
-        self._view, self._row, self._layer, self._seeds, self._work = view, row, layer, seeds, work
-        self._model = view.model
-        self._rows = min(view.model.queue.width, BATCH)
-
-    async def maps(self, method: Method) -> list[Map]:
-        """The map before ReLU for every seed, float32 [h,w]."""
-        linear = await self._work(self._model.network.linear, self._layer)
-        looks = [method.run(self._scene(seed, linear)) for seed in self._seeds]
-        maps: dict[int, Map] = {}
-        turns: Mapping[int, Answer | None] = dict.fromkeys(range(len(looks)))
-        try:
-            while turns:
-                asks, done = await self._work(_advance, looks, turns)
-                maps |= done
-                turns = await self._answers(asks)
-        finally:
-            for look in looks:
-                with suppress(ValueError):  # cancelled, and still computing on its thread
-                    look.close()
-        return [maps[i] for i in range(len(looks))]
-
-    def _scene(self, seed: Map, linear: bool) -> Scene:
-        y = float((seed * self._row["logits"]).sum())
-        blank = self._model.manifest.preprocessing.blank
-        terms = max(int((seed > 0).sum()), 1)
-        return Scene(self._row[self._layer.name], self._view.pixels, y, np.random.default_rng(0), blank, linear, terms)
-
-    async def _answers(self, asks: Mapping[int, Ask]) -> dict[int, Answer]:
-        """What the network says to all that is asked, each for its own seed."""
-        found: dict[int, Answer] = {}
-        for gradients in (True, False):
-            alike = {i: ask for i, ask in asks.items() if isinstance(ask, Tail) and ask.gradients == gradients}
-            found |= await self._by_tail({i: ask.activations for i, ask in alike.items()}, gradients)
-        same: tuple[Pixels, Map] | None = None
-        for i, ask in asks.items():
-            if isinstance(ask, Whole):
-                if same is None or not np.array_equal(same[0], ask.pixels):  # most ask the same for every class
-                    same = ask.pixels, await self._model.logits(ask.pixels)
-                found[i] = Answer(_select(same[1], self._seeds[i][None]), None)
-        return found
-
-    async def _by_tail(self, asked: Mapping[int, Map], gradients: bool) -> dict[int, Answer]:
-        """All activations through the tail, in batches that mix what is asked for several seeds.
-
-        A batch grows while it is brief, so that none is long, wherever the layer lies.
-        """
-        owners = [i for i, A in asked.items() for _ in A]
-        rows = [one for A in asked.values() for one in A]
-        answers: dict[int, list[tuple[float, Map | None]]] = {i: [] for i in asked}
-        start = 0
-        while start < len(rows):
-            begun, part = perf_counter(), slice(start, start + self._rows)
-            y, g = await self._work(self._pass, rows[part], owners[part], gradients)
-            for n, i in enumerate(owners[part]):
-                answers[i].append((y[n], g[n] if gradients else None))
-            start += self._rows
-            brief = perf_counter() - begun < BRIEF_S
-            self._rows = min(2 * self._rows, BATCH) if brief else max(self._rows // 2, 1)
-        return {i: _gathered(pairs, gradients) for i, pairs in answers.items()}
-
-    def _pass(self, rows: Sequence[Map], owners: Sequence[int], gradients: bool) -> tuple[Map, Map | None]:
-        """One pass of the tail: y [n], and g [n,C,h,w] where it is wanted."""
-        seeds = np.stack([self._seeds[i] for i in owners])
-        outputs = ["logits", "gradients"] if gradients else ["logits"]
-        found = self._model.network.tail(self._layer, self._row, np.stack(rows), seeds, outputs)
-        return _select(found["logits"], seeds), found.get("gradients")
-
-
-def _advance(looks: Sequence[Look], turns: Mapping[int, Answer | None]) -> tuple[dict[int, Ask], dict[int, Map]]:
-    """Let methods compute with what they were answered, up to what they ask next, or to their maps."""
-    asks: dict[int, Ask] = {}
-    done: dict[int, Map] = {}
-    for i, answer in turns.items():
-        try:
-            asks[i] = looks[i].send(answer)  # type: ignore[arg-type]  # None begins a generator
-        except StopIteration as stop:
-            done[i] = stop.value
-    return asks, done
-
-
-def _gathered(pairs: Sequence[tuple[float, Map | None]], gradients: bool) -> Answer:
-    """What several passes said of one ask."""
-    y = np.array([y for y, _ in pairs], np.float32)
-    return Answer(y, np.stack([g for _, g in pairs if g is not None]) if gradients else None)
-
-
-def _select(logits: Map, seeds: Map) -> Map:
-    """sum(seed * logits) of every row."""
-    return np.asarray((logits * seeds).reshape(len(logits), -1).sum(1), np.float32)
 
 
 def _opposed(seed: Map, target: int, against: int | None) -> Map:

@@ -12,14 +12,15 @@ FLOORS = {
     3: {"image", "network", "request", "archive", "asking"},
     4: {"tasks", "render", "repository", "regions", "components", "faithfulness", "gallery", "methods"},
     5: {"view", "sheet", "store", "judge", "evaluation"},
-    6: {"explain", "influence"},
-    7: {"field", "catalogue"},
-    8: {"pipeline", "drawing"},
-    9: {"answers", "evaluate", "routes.query"},
-    10: {"parts", "routes.looking"},
-    11: {"routes.predict", "routes.features", "routes.cam", "routes.models", "routes.health"},
-    12: {"app"},
-    13: {"__main__"},
+    6: {"probe", "influence"},
+    7: {"explain"},
+    8: {"field", "catalogue"},
+    9: {"pipeline", "drawing"},
+    10: {"answers", "evaluate", "routes.query"},
+    11: {"parts", "routes.looking"},
+    12: {"routes.predict", "routes.features", "routes.cam", "routes.models", "routes.health"},
+    13: {"app"},
+    14: {"__main__"},
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 
