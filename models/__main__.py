@@ -1,10 +1,10 @@
-"""The offline commands: `export`, `verify`, `layers` and `teach`.
+"""The offline commands: `export`, `verify`, `layers`, `visualize` and `teach`.
 
 Each is a function from its arguments to an exit status, which the command `percept` finds by its entry point.
 """
 
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -12,11 +12,14 @@ from time import perf_counter
 from models import arguments as words
 from models.arguments import REPOSITORY
 from models.conversion import convert
+from models.draft import Say
 from models.teach import RECIPES
 from models.teach import teach as make
 from models.truth import find, photos
 from models.verify import table
 from models.verify import verify as check
+from models.visualize import CHANNELS, STEPS, Plan
+from models.visualize import visualize as draw
 from service.errors import PerceptError
 from service.manifest import Layer, read
 
@@ -24,13 +27,8 @@ from service.manifest import Layer, read
 def export(arguments: Sequence[str]) -> int:
     """`export SOURCE --name NAME ...`: makes a bundle, saying what it guesses and what it proves."""
     wish = words.wish(arguments)
-    start = perf_counter()
-
-    def say(line: str) -> None:
-        print("\n".join(f"{perf_counter() - start:6.1f} s  {part}" for part in line.splitlines()), flush=True)
-
     try:
-        print(convert(wish, say))
+        print(convert(wish, _clock()))
     except (PerceptError, OSError) as error:
         return _failed(error)
     return 0
@@ -76,6 +74,28 @@ def layers(arguments: Sequence[str]) -> int:
     return 0
 
 
+def visualize(arguments: Sequence[str]) -> int:
+    """`visualize BUNDLE [--photo FILE] ...`: draws what the layers look for and keep into the bundle."""
+    parser = ArgumentParser(
+        "percept visualize",
+        description="Draw into a bundle its first kernels, the images that excite channels most, and what each layer "
+        "keeps of a photo. What was drawn before is replaced.",
+    )
+    parser.add_argument("bundle", type=Path, help="the folder <root>/<name>/<version>, in float32")
+    parser.add_argument(
+        "--photo", type=Path, help="what layers keep is shown of it, and it stays in the bundle (default: golden input)"
+    )
+    parser.add_argument("--layers", nargs="+", default=(), metavar="LAYER", help="default: all that are tapped")
+    parser.add_argument("--channels", type=_count, default=CHANNELS, help=f"of each layer (default {CHANNELS})")
+    parser.add_argument("--steps", type=_count, default=STEPS, help=f"of gradient ascent (default {STEPS})")
+    asked = parser.parse_args(arguments)
+    try:
+        draw(asked.bundle, Plan(tuple(asked.layers), asked.channels, asked.steps, asked.photo), _clock())
+    except (PerceptError, OSError) as error:
+        return _failed(error)
+    return 0
+
+
 def teach(arguments: Sequence[str]) -> int:
     """`teach NAME --data DIR`: trains, exports, verifies and measures a built-in bundle."""
     parser = ArgumentParser("percept teach", description="Make a built-in bundle from its data set.")
@@ -115,6 +135,22 @@ def _pair(values: tuple[float, float]) -> str:
     return y if y == x else f"{y},{x}"
 
 
+def _count(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _clock() -> Say:
+    """Prints lines with the seconds since now."""
+    start = perf_counter()
+
+    def say(line: str) -> None:
+        print("\n".join(f"{perf_counter() - start:6.1f} s  {part}" for part in line.splitlines()), flush=True)
+
+    return say
+
+
 def _failed(why: object) -> int:
     print(f"percept: {why}", file=sys.stderr)
     return 1
@@ -124,6 +160,7 @@ COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "export": export,
     "verify": verify,
     "layers": layers,
+    "visualize": visualize,
     "teach": teach,
 }
 

@@ -1,4 +1,4 @@
-"""A trunk becomes a bundle: trunk, tails, weights, golden input and manifest in one folder.
+"""A trunk becomes a bundle: trunk, tails, weights, golden input, first kernels and manifest in one folder.
 
 In comes a trunk's model with all that must be said about it; out goes `<out>/<name>/<version>/`, which appears
 whole or not at all. How gradients are computed is known to `autodiff`, what a bundle is to `service.manifest`, and
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from models.autodiff import between, needed, tail
 from models.context import UnsupportedOperator
+from models.filters import draw, kernels
 from models.graph import Array, Graph, run
 from models.receptive import Field, fields
 from models.store import Store
@@ -106,6 +107,8 @@ def export(
     described = [_describe(graph, cut, reach) for cut in cuts]
     with _staging(target) as folder:
         _write(folder, lower(tapped) if lower else tapped, cuts, golden(preprocessing))
+        first = kernels(graph, preprocessing)
+        drawn = () if first is None else (draw(folder, "kernels", first, channels=range(len(first))),)
         manifest = Manifest(
             name=name,
             version=version,
@@ -121,6 +124,7 @@ def export(
             layers=tuple(described),
             cam_layer=cam_layer,
             golden=Golden(tolerance=TOLERANCES[precision]),
+            filters=drawn,
             files={file.name: digest(file) for file in sorted(folder.iterdir())},
             provenance=provenance.model_copy(update={"versions": _versions()}),
         )

@@ -2,7 +2,8 @@
 
 `teach` trains a recipe's network (or takes weights that were trained before), merges its batch norms, exports a
 draft, verifies it against torch and measures it on the test split with ONNX Runtime, as it will be served; only
-then does the bundle appear. `reference` makes the torch network of a built-in bundle again.
+then does the bundle appear, and its filters are drawn into it. `reference` makes the torch network of a built-in
+bundle again.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from models.recipes.blocks import fold
 from models.recipes.training import Predict
 from models.trunk import LOGITS, PIXELS, trace
 from models.verify import table, verify
+from models.visualize import visualize
 from service.errors import BundleError
 from service.manifest import IMAGE, Activation, Colour, Preprocessing, Provenance, Task, read
 from service.session import Session
@@ -117,7 +119,9 @@ def teach(name: str, data: Path, out: Path, epochs: int | None = None, trained: 
         metrics = recipe.measure(served(draft), data)
     for metric, value in metrics.items():
         print(f"{metric} {value:.4f}", flush=True)
-    return bundle(name, network, metrics, out)
+    folder = bundle(name, network, metrics, out)
+    visualize(folder)
+    return folder
 
 
 def bundle(name: str, network: nn.Module, metrics: Mapping[str, float], out: Path) -> Path:

@@ -15,7 +15,7 @@ from service import problems
 from service.cores import cores
 from service.pipeline import Pipeline
 from service.repository import Repository, plan
-from service.routes import cam, features, health, models, predict
+from service.routes import cam, features, filters, health, models, predict
 from service.routes.query import State
 from service.settings import Settings
 
@@ -45,7 +45,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPIOffline(title="Percept", version=version("percept"), description=DESCRIPTION, lifespan=lifespan)
     app.state.percept = State(settings, repository, pipeline)
     problems.install(app)
-    for route in (predict, features, cam, models, health):
+    for route in (predict, features, cam, models, filters, health):
         app.include_router(route.router)
 
     @app.get("/", include_in_schema=False)

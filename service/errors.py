@@ -68,6 +68,10 @@ class UnknownLayer(PerceptError):
     """The model taps no layer of this name."""
 
 
+class UnknownFilters(PerceptError):
+    """The bundle holds no such picture of its filters."""
+
+
 class UnknownImage(PerceptError):
     """No image is kept under this id, or no longer."""
 

@@ -16,6 +16,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -30,6 +31,7 @@ IMAGE = "image"  # the layer that is no layer: what the network takes, normalise
 Task = Literal["classification", "segmentation"]
 Activation = Literal["softmax", "sigmoid", "none"]
 Precision = Literal["float32", "float16", "int8"]
+DrawingKind = Literal["kernels", "maxima", "inversion"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Colour = tuple[
@@ -46,6 +48,7 @@ def _plain(name: str) -> str:
     return name
 
 
+Side = Annotated[int, Field(gt=0, le=1024)]
 FileName = Annotated[str, Field(min_length=1), AfterValidator(_plain)]
 
 
@@ -136,6 +139,39 @@ class Layer(_Part):
         return self
 
 
+class Drawing(_Part):
+    """What filters look like, or look for: a PNG, RGB, of tiles of (height, width) `tile`, row by row without gaps.
+
+    - `kernels`: the weights of the first convolution, 128 being zero; each kernel is scaled by its own greatest weight.
+    - `maxima`: the images found to excite single channels of `layer` most. `scores` are the means of the channels'
+      activations there, `noise` the greatest means in pictures of noise with the spectrum and colours of photos.
+    - `inversion`: one tile, the image found to give the activations A of a photo at `layer`; its score is the relative
+      error ‖A(x) - A‖² / ‖A‖². That of the layer `image` is the photo itself.
+
+    `channels` says which channel each tile shows; it is empty for an inversion.
+    """
+
+    kind: DrawingKind
+    layer: Name | None = None
+    file: FileName
+    tile: tuple[Side, Side]
+    channels: Annotated[tuple[NonNegativeInt, ...], Field(max_length=1024)] = ()
+    scores: tuple[float, ...] = ()
+    noise: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _numbers_fit(self) -> Self:
+        n = len(self.channels)
+        expected = {"kernels": (n, 0, 0), "maxima": (n, n, n), "inversion": (0, 1, 0)}[self.kind]
+        if (n, len(self.scores), len(self.noise)) != expected or (n == 0) != (self.kind == "inversion"):
+            raise ValueError(f"{self.kind} in {self.file!r} have {n} channels, {len(self.scores)} scores")
+        if len(set(self.channels)) != n:
+            raise ValueError(f"{self.kind} in {self.file!r} show a channel twice")
+        if (self.layer is None) != (self.kind == "kernels"):
+            raise ValueError("maxima and inversions are those of a layer, kernels of none")
+        return self
+
+
 class Golden(_Part):
     """One input with its expected output: the arrays `pixels` uint8 [1,H,W,3] and `logits` float32 in `file`.
 
@@ -178,6 +214,7 @@ class Manifest(_Part):
     layers: Annotated[tuple[Layer, ...], Field(min_length=1)]
     cam_layer: str
     golden: Golden = Golden()
+    filters: tuple[Drawing, ...] = ()
     files: dict[FileName, Sha256]
     provenance: Provenance
 
@@ -185,6 +222,8 @@ class Manifest(_Part):
     def _agrees_with_itself(self) -> Self:
         classes, names = len(self.labels), [layer.name for layer in self.layers]
         named = {self.trunk, self.golden.file} | {layer.tail.file for layer in self.layers if layer.tail}
+        drawn = [(drawing.kind, drawing.layer) for drawing in self.filters]
+        named |= {drawing.file for drawing in self.filters}
         rank = {"classification": 1, "segmentation": 3}[self.task]
         rules = {
             f"the task {self.task} needs logits of {rank} dimensions, not {self.logits}": len(self.logits) == rank,
@@ -195,6 +234,8 @@ class Manifest(_Part):
             f"the background {self.background} is not a class": self.background in (None, *range(classes)),
             "two layers have the same name": len(set(names)) == len(names),
             f"the CAM layer {self.cam_layer!r} is not among the layers": self.cam_layer in names,
+            "filters of one kind are drawn twice for a layer": len(set(drawn)) == len(drawn),
+            "filters are drawn that no layer has": all(map(self._has, self.filters)),
             f"files without a hash: {sorted(named - set(self.files))}": named <= set(self.files),
         }
         broken = [rule for rule, kept in rules.items() if not kept]
@@ -205,6 +246,11 @@ class Manifest(_Part):
     def layer(self, name: str) -> Layer | None:
         """The layer of that name, or None."""
         return next((layer for layer in self.layers if layer.name == name), None)
+
+    def _has(self, drawing: Drawing) -> bool:
+        """Whether there are the layer and the channels of a drawing."""
+        layer = self.layer(drawing.layer) if drawing.layer else None
+        return not drawing.layer or (layer is not None and max(drawing.channels, default=0) < layer.shape[0])
 
 
 def read(folder: Path) -> Manifest:

@@ -34,6 +34,7 @@ PROBLEMS: dict[type[errors.PerceptError], Kind] = {
     errors.BadRequest: Kind(400, "bad_request", "The request cannot be read"),
     errors.UnknownModel: Kind(404, "unknown_model", "There is no such model"),
     errors.UnknownLayer: Kind(404, "unknown_layer", "The model has no such layer"),
+    errors.UnknownFilters: Kind(404, "unknown_filters", "There is no such picture of filters"),
     errors.UnknownImage: Kind(404, "unknown_image", "The image is not kept"),
     errors.UnknownClass: Kind(404, "unknown_class", "The model has no such class"),
     errors.NotAcceptable: Kind(406, "not_acceptable", "No acceptable media type can be made"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from service import filters
 from service.batcher import Batcher
 from service.errors import BundleError, DeviceError, NotReady, UnknownModel
 from service.image import Map, Pixels
@@ -45,10 +46,11 @@ def plan(settings: Settings, threads: int) -> Plan:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A network in service: one queue in front of it."""
+    """A network in service: one queue in front of it, and the PNGs of its filters by file."""
 
     network: Network
     queue: Batcher[Look, Arrays]
+    drawn: Mapping[str, bytes]
 
     @property
     def manifest(self) -> Manifest:
@@ -67,7 +69,8 @@ class Model:
 def load(folder: Path, plan: Plan) -> Model:
     """The bundle in a folder, ready to answer; blocks, and raises `BundleError` or `DeviceError`."""
     network = Network(folder, plan.device, threads=1)
-    return Model(network, Batcher(network.forward, plan.max_batch, plan.max_queue, plan.workers))
+    drawn = {one.file: filters.load(folder, one) for one in network.manifest.filters}
+    return Model(network, Batcher(network.forward, plan.max_batch, plan.max_queue, plan.workers), drawn)
 
 
 class Repository:

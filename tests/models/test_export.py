@@ -14,7 +14,8 @@ from models.export import weights
 from models.store import WEIGHTS
 from models.trunk import Trunk
 from service.errors import BundleError
-from service.manifest import digest, read
+from service.filters import load, tiles
+from service.manifest import Preprocessing, digest, read
 from tests.models.networks import HOW, PYRAMID, Classifier, Pyramid, Strange, bundle
 
 
@@ -81,6 +82,32 @@ def test_bgr_networks_get_bgr(tmp_path: Path) -> None:
     with torch.no_grad():
         np.testing.assert_allclose(logits, Classifier()(x.permute(0, 3, 1, 2)).numpy(), rtol=1e-4)
         np.testing.assert_allclose(logits, Trunk(Classifier(), how, ())(torch.from_numpy(pixels))[0].numpy(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("channels", ["RGB", "BGR"])
+def test_the_first_kernels_are_drawn_in_red_green_and_blue(tmp_path: Path, channels: str) -> None:
+    """Whatever the order of the network's channels; zero is grey, the greatest weight of each kernel is full."""
+    network = Classifier()
+    W = network.stem[0].weight.detach().numpy()
+    folder = bundle(tmp_path, network, layers=("image", "stem"), cam_layer="stem", preprocessing=_order(channels))
+    (drawing,) = read(folder).filters
+    assert (drawing.kind, drawing.channels, drawing.tile) == ("kernels", tuple(range(8)), (3, 3))
+    shown = np.stack([np.asarray(tile) for tile in tiles(load(folder, drawing), drawing)]).astype(float) - 128
+    assert (np.abs(shown).max((1, 2, 3)) == 127).all()
+    expected = (W if channels == "RGB" else W[:, ::-1]).transpose(0, 2, 3, 1)
+    expected = 127 * expected / np.abs(expected).max((1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(shown, expected, atol=0.51)
+
+
+def test_a_network_without_kernels_of_colour_has_none_drawn(tmp_path: Path) -> None:
+    """Such as one that looks at each colour alone."""
+    network = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.Flatten(), nn.LazyLinear(5))
+    network(torch.zeros(1, 3, HOW.height, HOW.width))
+    assert read(bundle(tmp_path, network, layers=("image", "0"), cam_layer="0")).filters == ()
+
+
+def _order(channels: str) -> Preprocessing:
+    return HOW.model_copy(update={"channels": channels})
 
 
 def test_a_layer_behind_an_unknown_operator_is_tapped_without_gradients(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The recipes of the built-in bundles, and the commands, on networks that were not trained."""
 
 import io
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
+from models import teach as module
 from models.__main__ import layers, main
 from models.__main__ import teach as teach_command
 from models.recipes import cifar10
 from models.recipes.blocks import fold
 from models.teach import RECIPES, bundle, reference
 from models.verify import table, verify
+from models.visualize import Plan
 from service.manifest import read
 
 
@@ -51,9 +54,10 @@ def test_a_recipe_makes_a_bundle_that_verifies(tmp_path: Path, name: str) -> Non
 
 
 def test_teach_with_weights_measures_and_exports(
-    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command takes a state dict, prints the checks and the figures, and refuses to do it twice."""
+    """The command takes a state dict, prints the checks and the figures, draws, and refuses to do it twice."""
+    monkeypatch.setattr(module, "visualize", partial(module.visualize, plan=Plan(channels=1, steps=1)))
     torch.manual_seed(0)
     trained, out = tmp_path / "weights.pt", tmp_path / "out"
     torch.save(cifar10.Network().state_dict(), trained)
@@ -61,6 +65,7 @@ def test_teach_with_weights_measures_and_exports(
     assert teach_command(arguments) == 0
     assert "stage2 gradients" in capsys.readouterr().out
     assert set(read(out / "cifar10" / "1").provenance.metrics) == {"top1"}
+    assert {one.layer for one in read(out / "cifar10" / "1").filters} == {None, *RECIPES["cifar10"].layers}
     assert teach_command(arguments) == 1
     assert "exists" in capsys.readouterr().err
 

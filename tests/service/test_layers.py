@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FLOORS = {
     1: {"errors", "settings", "cores", "cam"},
     2: {"manifest", "batcher", "session", "media", "problems", "masking"},
-    3: {"image", "network", "request", "archive", "asking"},
+    3: {"image", "network", "request", "archive", "asking", "filters"},
     4: {"tasks", "render", "repository", "regions", "components", "faithfulness", "gallery", "methods"},
     5: {"view", "sheet", "store", "judge", "evaluation"},
     6: {"probe", "influence"},
@@ -18,7 +18,7 @@ FLOORS = {
     9: {"pipeline", "drawing"},
     10: {"answers", "evaluate", "routes.query"},
     11: {"parts", "routes.looking"},
-    12: {"routes.predict", "routes.features", "routes.cam", "routes.models", "routes.health"},
+    12: {"routes.predict", "routes.features", "routes.cam", "routes.models", "routes.filters", "routes.health"},
     13: {"app"},
     14: {"__main__"},
 }

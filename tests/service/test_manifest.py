@@ -8,6 +8,8 @@ from service.errors import BundleError
 from service.manifest import read
 from tests.bundles import bundle, read_manifest, write_manifest
 
+KERNELS = {"kind": "kernels", "file": "k.png", "tile": [3, 3], "channels": [0, 1]}
+MAXIMA = KERNELS | {"kind": "maxima", "layer": "colour", "channels": [1], "scores": [1.5], "noise": [0.5]}
 BREAKS = {
     "labels": (lambda m: m["labels"].pop(), "2 labels for 3 classes"),
     "same labels": (lambda m: m.update(labels=["a", "a", "b"]), "two labels are the same"),
@@ -24,6 +26,13 @@ BREAKS = {
     "absolute": (lambda m: m["files"].update({"/etc/passwd": "0" * 64}), "not the name of a file inside"),
     "crop": (lambda m: m["preprocessing"].update(resize="crop"), "a crop needs a short_side"),
     "format": (lambda m: m.update(format=2), "format"),
+    "filters without a file": (lambda m: m.update(filters=[KERNELS]), "files without a hash: ['k.png']"),
+    "filters of no layer": (lambda m: m.update(filters=[{**MAXIMA, "layer": "body"}]), "that no layer has"),
+    "filters of no channel": (lambda m: m.update(filters=[{**MAXIMA, "channels": [3]}]), "that no layer has"),
+    "filters twice": (lambda m: m.update(filters=[KERNELS, KERNELS]), "drawn twice"),
+    "filters without scores": (lambda m: m.update(filters=[{**MAXIMA, "scores": []}]), "1 channels, 0 scores"),
+    "kernels of a layer": (lambda m: m.update(filters=[{**KERNELS, "layer": "colour"}]), "kernels of none"),
+    "a huge tile": (lambda m: m.update(filters=[{**KERNELS, "tile": [4096, 3]}]), "filters.0.tile.0"),
     "name": (lambda m: m.update(name="other"), "is other/1, which is another folder"),
     "version": (lambda m: m.update(version=2), "is marker/2, which is another folder"),
 }
