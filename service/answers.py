@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
 from pydantic import BaseModel, Field
 
 from service.cam import peak
@@ -178,18 +177,17 @@ def cams_answer(found: Sequence[Explanation], boxes: Rule | None = None) -> CamA
 
 def cam_headers(explanation: Explanation) -> dict[str, str]:
     """What the headers of a picture or an array say of the map that it shows."""
-    answer = cam_answer(explanation)
-    model, target, raw = answer.model, answer.target, answer.raw
-    against = f"; against={quote(target.against)}" if target.against else ""
-    trust = {"Percept-Faithfulness": answer.faithfulness.line} if answer.faithfulness else {}
+    manifest, raw, trust = explanation.view.model.manifest, explanation.raw, explanation.faithfulness
+    against = "" if explanation.against is None else f"; against={quote(manifest.labels[explanation.against])}"
+    label = quote(manifest.labels[explanation.target])
     return {
-        "Percept-Id": answer.id,
-        "Percept-Model": f"{model.name}/{model.version}",
-        "Percept-Method": answer.method,
-        "Percept-Layer": answer.layer,
-        "Percept-Target": f"{target.index}; label={quote(target.label)}; score={target.score:.6g}{against}",
-        "Percept-Raw-Range": f"{np.float32(raw.minimum):.6g} {np.float32(raw.maximum):.6g}",
-        **trust,
+        "Percept-Id": explanation.view.id,
+        "Percept-Model": f"{manifest.name}/{manifest.version}",
+        "Percept-Method": explanation.method,
+        "Percept-Layer": explanation.layer,
+        "Percept-Target": f"{explanation.target}; label={label}; score={explanation.score:.6g}{against}",
+        "Percept-Raw-Range": f"{raw.min():.6g} {raw.max():.6g}",
+        **({"Percept-Faithfulness": trust.line} if trust else {}),
     }
 
 

@@ -81,11 +81,10 @@ def bounded(found: Sequence[Explanation]) -> None:
 
 def _drawn(explanation: Explanation, style: Style) -> Image.Image:
     view = explanation.view
-    heat = spread(explanation.heat, view.geometry)
     if style.view == "heatmap":
-        drawn = heatmap(heat, style.colormap)
+        drawn = heatmap(spread(explanation.heat, view.geometry), style.colormap)
     else:
-        drawn = overlay(view.photo, heat, style.colormap, style.alpha)
+        drawn = overlay(view.photo, explanation.heat, view.geometry, style.colormap, style.alpha)
     return _marked(drawn, explanation) if style.field else drawn
 
 

@@ -22,7 +22,7 @@ from service.errors import BadParameter, PerceptError
 from service.evaluation import Row, Verdict, located, markdown, plain, rows
 from service.explain import Explainer, Question, fault, find_layer
 from service.gallery import Gallery, Truth
-from service.image import Map, spread
+from service.image import Map
 from service.judge import check, judged, scorer
 from service.methods import METHODS
 from service.network import Look
@@ -207,7 +207,7 @@ def _sheet(shown: Sequence[Seen], names: Sequence[str]) -> Image.Image:
         small = seen.view.photo.resize((view.width, view.height), Image.Resampling.BICUBIC)
         tiles.append(Tile(small, f"{seen.label}, {seen.score:.2f}", seen.view.id))
         for name in names:
-            drawn = overlay(small, spread(seen.heats[name], view), COLORMAP, ALPHA)
+            drawn = overlay(small, seen.heats[name], view, COLORMAP, ALPHA)
             title = f"{name} (baseline)" if name in BASELINES else name
             tiles.append(Tile(drawn, title, seen.verdicts[name].faithfulness.areas))
     return sheet(tiles, len(names) + 1)

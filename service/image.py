@@ -124,6 +124,17 @@ def prepare(photo: Image.Image, view: Geometry, rule: Preprocessing) -> Pixels:
 def spread(values: Map, view: Geometry) -> Map:
     """A map [h,w] over the network's input, bilinearly laid over the photo: [height,width], NaN where not seen."""
     left, top, right, bottom = view.seen
+    seen = enlarged(values, view)
+    if seen.shape == (view.height, view.width):
+        return seen
+    photo = np.full((view.height, view.width), np.nan, np.float32)
+    photo[top:bottom, left:right] = seen
+    return photo
+
+
+def enlarged(values: Map, view: Geometry) -> Map:
+    """A map [h,w] over the network's input, bilinearly laid over what is seen of the photo: of the size of that box."""
+    left, top, right, bottom = view.seen
     h, w = values.shape
     fx, fy = w / (view.box[2] - view.box[0]), h / (view.box[3] - view.box[1])
     source = (
@@ -132,14 +143,8 @@ def spread(values: Map, view: Geometry) -> Map:
         min(float(w), (right - view.box[0]) * fx),
         min(float(h), (bottom - view.box[1]) * fy),
     )
-    seen = Image.fromarray(np.ascontiguousarray(values, np.float32)).resize(
-        (right - left, bottom - top), Image.Resampling.BILINEAR, box=source
-    )
-    if (right - left, bottom - top) == (view.width, view.height):
-        return np.asarray(seen)
-    photo = np.full((view.height, view.width), np.nan, np.float32)
-    photo[top:bottom, left:right] = np.asarray(seen)
-    return photo
+    image = Image.fromarray(np.ascontiguousarray(values, np.float32))
+    return np.asarray(image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=source))
 
 
 def _squeeze(width: int, height: int, rule: Preprocessing) -> Box:

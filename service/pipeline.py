@@ -33,6 +33,7 @@ POOLS: dict[str, Callable[[Map], Map]] = {
 }
 
 Place = tuple[float, float]  # a point (x, y) of the photo
+Asked = Callable[[Model], Question]  # a question in the words of a model
 TOP_K = 5  # classes of a classifier's prediction, where nothing else is said
 
 P = ParamSpec("P")
@@ -65,6 +66,11 @@ class Features:
     layer: Layer
     activations: Map
     influence: Map | None = None
+
+
+def unguessable() -> str:
+    """A new id of an image."""
+    return secrets.token_urlsafe(12)
 
 
 def predicted(view: View, logits: Map, top_k: int) -> Predicted:
@@ -100,27 +106,26 @@ class Pipeline:
             view = await self._look(model, data)
             return await self._seen(view, layer, await self._forward(view, outputs), place)
 
-    async def explain(self, model: Model, data: bytes, question: Question) -> Explained:
+    async def explain(self, model: Model, data: bytes, question: Asked) -> Explained:
         """Where the network looks: one map for each method, group of layers and class that the question names.
 
-        Raises `UnknownLayer`, `UnknownClass`, `TargetAbsent`, `BadParameter`, `GradientsUnavailable` or
-        `MethodUnavailable`.
+        The question is asked of the model on a thread: it may have to try its network. Raises `UnknownLayer`,
+        `UnknownClass`, `TargetAbsent`, `BadParameter`, `GradientsUnavailable` or `MethodUnavailable`.
         """
-        explainer = await self.work(Explainer, model, question)
         async with self._deadline():
-            view = await self._look(model, data)
+            explainer, view = await self.work(self._understood, model, data, question)
+            self.store.keep(view.id, data, model)
             row = await self._forward(view, explainer.outputs)
             return Explained(view, row["logits"], await explainer.answer(view, row, self.work))
 
-    async def explain_again(self, id: str, question: Question) -> Explained:
+    async def explain_again(self, id: str, question: Asked) -> Explained:
         """As `explain`, of an image that is kept: from the second time on it costs no pass of the trunk.
 
         Raises `UnknownImage` too.
         """
         kept = self.store.find(id)
-        explainer = await self.work(Explainer, kept.model, question)
         async with self._deadline():
-            view = await self._look(kept.model, kept.data, id)
+            explainer, view = await self.work(self._understood, kept.model, kept.data, question, id)
             row = await self._remembered(kept, view)
             return Explained(view, row["logits"], await explainer.answer(view, row, self.work))
 
@@ -154,10 +159,14 @@ class Pipeline:
 
     async def _look(self, model: Model, data: bytes, id: str | None = None) -> View:
         """Decode an image; one that has no id yet is kept under a new one."""
-        view = await self.work(see, model, data, id or secrets.token_urlsafe(12), self._settings)
+        view = await self.work(see, model, data, id or unguessable(), self._settings)
         if id is None:
             self.store.keep(view.id, data, model)
         return view
+
+    def _understood(self, model: Model, data: bytes, question: Asked, id: str | None = None) -> tuple[Explainer, View]:
+        """A question that makes sense for a model, and then the image decoded."""
+        return Explainer(model, question(model)), see(model, data, id or unguessable(), self._settings)
 
     async def _seen(self, view: View, layer: Layer, row: Arrays, place: Place | None) -> Features:
         A = row[layer.name]

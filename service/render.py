@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from service.image import UNSEEN, Box, Map, Pixels
+from service.image import UNSEEN, Box, Geometry, Map, Pixels, enlarged
 from service.manifest import Colour
 
 COLORMAPS = ("inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet", "gray")
@@ -22,6 +22,7 @@ COLORMAPS = ("inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet",
 TILE, LINE, GAP = 96, 14, 4
 # What was never seen, where a format has no transparency.
 GREY = 128
+HALVED = [v // 2 for v in range(256)]
 # The lines around a receptive field, around the cell whose it is, and outside of both. What is hottest in a colour map
 # is yellow, red or white, so that the cell there is cyan.
 FIELD, CELL, EDGE, HOTTEST = (255, 255, 255), (255, 214, 10), (0, 0, 0), (34, 211, 238)
@@ -59,17 +60,16 @@ def heatmap(heat: Map, colormap: str) -> Image.Image:
     return _indexed(_levels(heat), colormap)
 
 
-def overlay(photo: Image.Image, heat: Map, colormap: str, alpha: float) -> Image.Image:
-    """The map laid over the photo: what is hot covers it up to `alpha`, what is cold lets it through.
+def overlay(photo: Image.Image, heat: Map, view: Geometry, colormap: str, alpha: float) -> Image.Image:
+    """A map [h,w] in [0,1] of a view laid over its photo: what is hot covers it up to `alpha`, what is cold does not.
 
     What the network never saw is dimmed and grey.
     """
-    levels = Image.fromarray(_levels(heat))
-    seen = levels.getbbox() or (0, 0, 0, 0)
+    levels = _levels(enlarged(heat, view))
     # Rising faster than the heat, so that half-hot places are seen to be warm.
     opacity = (np.clip(np.arange(-1, 255) / 254, 0, 1) ** 0.75 * 255 * alpha).round().astype(np.uint8)
-    picture, part = _dimmed(photo, seen), levels.crop(seen)
-    picture.paste(_indexed(np.asarray(part), colormap).convert("RGB"), seen, mask=part.point(opacity.tolist()))
+    picture, mask = _dimmed(photo, view.seen), Image.fromarray(levels).point(opacity.tolist())
+    picture.paste(_indexed(levels, colormap).convert("RGB"), view.seen, mask=mask)
     return picture
 
 
@@ -147,8 +147,11 @@ def _dimmed(photo: Image.Image, seen: tuple[int, int, int, int]) -> Image.Image:
     """A copy of the photo, dark and grey outside the box (left, top, right, bottom) that was seen."""
     if seen == (0, 0, *photo.size):
         return photo.copy()
-    picture = photo.convert("L").point(lambda v: v // 2).convert("RGB")
-    picture.paste(photo.crop(seen), seen)
+    picture, (left, top, right, bottom) = photo.copy(), seen
+    width, height = photo.size
+    for box in ((0, 0, width, top), (0, bottom, width, height), (0, top, left, bottom), (right, top, width, bottom)):
+        if box[0] < box[2] and box[1] < box[3]:
+            picture.paste(photo.crop(box).convert("L").point(HALVED).convert("RGB"), box)
     return picture
 
 
@@ -159,8 +162,11 @@ def _stretched(channel: Map) -> Map:
 
 def _levels(heat: Map) -> Pixels:
     """[0,1] → 1..255, NaN → 0."""
-    levels: Pixels = np.fmax(heat * 254 + 1.5, 0).astype(np.uint8)  # fmax takes the number beside a NaN
-    return levels
+    scaled = heat * np.float32(254)
+    scaled += np.float32(1.5)
+    if np.isnan(scaled.sum()):
+        np.fmax(scaled, 0, out=scaled)  # takes the number beside a NaN
+    return scaled.astype(np.uint8)
 
 
 def _indexed(levels: Pixels, colormap: str) -> Image.Image:

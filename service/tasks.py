@@ -133,7 +133,8 @@ def _segment(manifest: Manifest, logits: Map, view: Geometry, top_k: int) -> Seg
 
 
 def _best_classes(manifest: Manifest, logits: Map, cells: Cells | None) -> list[int]:
-    return [int(k) for k in np.argsort(-logits, kind="stable")]
+    found: list[int] = np.argsort(-logits, kind="stable").tolist()
+    return found
 
 
 def _largest_classes(manifest: Manifest, logits: Map, cells: Cells | None) -> list[int]:

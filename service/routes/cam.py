@@ -56,9 +56,8 @@ async def cam(
     """
     model = query.find(service.repository)
     name = query.chosen(request.headers.get("accept"))
-    question = await service.pipeline.work(query.question, model)
     data = await image(request, service.settings)
-    found = await attended(request, service.pipeline.explain(model, data, question))
+    found = await attended(request, service.pipeline.explain(model, data, query.question))
     return await _answer(request, found, query, name, service)
 
 
@@ -83,13 +82,12 @@ async def cam_again(
     The last images are kept for some minutes, as far as the store reaches; from the second look on an answer costs no
     pass of the trunk. Expired: 404 `unknown_image`.
     """
-    kept = service.pipeline.store.find(id)
+    service.pipeline.store.find(id)
     name = query.chosen(request.headers.get("accept"))
     etag = tag(request, name)
     if etag is None:
         return Response(status_code=304)
-    question = await service.pipeline.work(query.question, kept.model)
-    found = await attended(request, service.pipeline.explain_again(id, question))
+    found = await attended(request, service.pipeline.explain_again(id, query.question))
     answer = await _answer(request, found, query, name, service)
     return kept_answer(answer, etag, service.settings, exclude_none=False)
 

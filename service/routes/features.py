@@ -252,7 +252,7 @@ def _effective(found: Features, x: float, y: float) -> Image.Image:
     assert found.influence is not None
     view, field = found.view, effective_field(found.view, found.influence)
     heat = unit(np.sqrt(found.influence), PIXELS_SHOWN)
-    drawn = overlay(view.photo, spread(heat, view.geometry), *EFFECTIVE)
+    drawn = overlay(view.photo, heat, view.geometry, *EFFECTIVE)
     cell = field_under(view, found.layer, x, y).cell
     mark(drawn, cell_box(view, cell, found.activations.shape[1:]), field.box if field else None, HOTTEST)
     return drawn

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from service import render
-from service.image import UNSEEN
+from service.image import UNSEEN, Geometry
 
 HEAT = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8)
 PHOTO = Image.new("RGB", (8, 6), (100, 150, 200))
@@ -35,14 +35,14 @@ def test_a_heatmap_is_hot_where_the_map_is_and_unseen_is_transparent() -> None:
 
 
 def test_an_overlay_leaves_cold_pixels_and_dims_unseen_ones() -> None:
-    heat = HEAT.copy()
-    heat[5] = np.nan
-    pixels = np.asarray(render.overlay(PHOTO, heat, "inferno", 1.0))
-    assert pixels[0, 0].tolist() == [100, 150, 200]
-    assert len(set(pixels[5, 0].tolist())) == 1
-    assert pixels[5, 0, 0] < 100
+    seen = Geometry(8, 6, (1, 0, 8, 5))
+    pixels = np.asarray(render.overlay(PHOTO, HEAT[:5, 1:] - HEAT[0, 1], seen, "inferno", 1.0))
+    assert pixels[0, 1].tolist() == [100, 150, 200]
+    for row, column in [*((5, x) for x in range(8)), *((y, 0) for y in range(6))]:
+        assert len(set(pixels[row, column].tolist())) == 1
+        assert pixels[row, column, 0] < 100
     assert np.abs(pixels[4, 7].astype(int) - (100, 150, 200)).max() > 60
-    clear = np.asarray(render.overlay(PHOTO, HEAT, "inferno", 0.0))
+    clear = np.asarray(render.overlay(PHOTO, HEAT, Geometry(8, 6, (0, 0, 8, 6)), "inferno", 0.0))
     assert (clear == (100, 150, 200)).all()
 
 
