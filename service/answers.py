@@ -10,7 +10,7 @@ from service.cam import peak
 from service.catalogue import LayerInfo, ModelName, layer_info, model_name
 from service.explain import Explanation
 from service.faithfulness import Faithfulness
-from service.field import FieldAnswer, TracedAnswer, effective_field, field_of_peak, field_under
+from service.field import FieldAnswer, TracedAnswer, field_of_peak, field_under, traced
 from service.manifest import Manifest
 from service.pipeline import POOLS, Features, Predicted
 from service.problems import Problem
@@ -67,7 +67,7 @@ class FeaturesAnswer(Answer):
     channels: list[Channel] | None = None
     pool: str | None = None
     embedding: list[float] | None = None
-    field: TracedAnswer | None = Field(None, description="of the cell under x, y, where they were given")
+    field: TracedAnswer | FieldAnswer | None = Field(None, description="of the cell under x, y, where they were given")
 
 
 class Target(BaseModel):
@@ -91,8 +91,9 @@ class Peak(BaseModel):
 
     x: float = Field(examples=[311.5])
     y: float = Field(examples=[204.0])
-    field: FieldAnswer | None = Field(
-        description="what of the photo that cell can see, in theory; none for a map of different layers fused"
+    field: TracedAnswer | FieldAnswer | None = Field(
+        description="what of the photo that cell can see, in theory, and with field=effective what moves it; none for "
+        "a map of different layers fused"
     )
 
 
@@ -141,8 +142,8 @@ def features_answer(features: Features, pool: str | None, place: tuple[float, fl
     about = {**_about(features.view), "layer": layer_info(features.layer)}
     if place is not None:
         field = field_under(features.view, features.layer, *place)
-        effective = None if features.influence is None else effective_field(features.view, features.influence)
-        about["field"] = TracedAnswer(**dict(field), effective=effective)
+        influence = features.influence
+        about["field"] = field if influence is None else traced(features.view, field, influence)
     A = features.activations
     if pool is not None:
         return FeaturesAnswer(**about, pool=pool, embedding=POOLS[pool](A).tolist())

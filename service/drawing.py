@@ -32,7 +32,11 @@ class Style(BaseModel):
     alpha: float = Field(0.75, ge=0, le=1, description="opacity of the hottest place")
     colormap: Literal[COLORMAPS] = "inferno"  # type: ignore[valid-type]
     legend: bool = Field(False, description="draw the colours' meaning below the picture")
-    field: bool = Field(False, description="outline the hottest cell and the rectangle of the photo that it can see")
+    field: bool | Literal["effective"] = Field(
+        False,
+        description="outline the hottest cell and the rectangle of the photo that it can see; `effective`: that from "
+        "where it is moved in this photo, by its gradient at the image",
+    )
     size: Literal["map", "photo"] = Field("map", description="npy, multipart, zip: in cells or in photo pixels")
     scale: Literal["raw", "unit"] = Field("raw", description="npy, multipart, zip: before ReLU, or in [0,1]")
 
@@ -95,7 +99,7 @@ def _marked(drawn: Image.Image, explanation: Explanation) -> Image.Image:
         return drawn
     drawn = drawn.convert("RGBA" if drawn.has_transparency_data else "RGB")
     field = field_of_peak(explanation)
-    mark(drawn, cell_box(explanation.view, cell, explanation.heat.shape), field.box if field else None, HOTTEST)
+    mark(drawn, cell_box(explanation.view, cell, explanation.heat.shape), field.shown if field else None, HOTTEST)
     return drawn
 
 

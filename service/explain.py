@@ -9,10 +9,11 @@ from itertools import product
 
 import numpy as np
 
-from service.cam import fuse, unit
+from service.cam import fuse, peak, unit
 from service.errors import BadParameter, GradientsUnavailable, MethodUnavailable, PerceptError, UnknownLayer
 from service.faithfulness import Faithfulness
 from service.image import Box, Map
+from service.influence import image_layer, influence
 from service.judge import Work, check, judged, scorer
 from service.manifest import IMAGE, Layer
 from service.methods import METHODS
@@ -34,7 +35,7 @@ class Question:
     Each entry of `layers` is a group whose maps are fused into one. Without `targets` the `top` most important
     classes are explained. `against` is subtracted from each target. `place` is a rectangle (left, top, right, bottom)
     of the photo, or a point of no extent: for a segmenter, the pixels that are meant. `faithfulness` asks how far each
-    map can be trusted.
+    map can be trusted, `effective` what moves its hottest cell.
     """
 
     methods: tuple[str, ...] = ("gradcam",)
@@ -44,13 +45,15 @@ class Question:
     against: str | None = None
     place: Box | None = None
     faithfulness: bool = False
+    effective: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """One map: `raw` before ReLU and `heat` in [0,1], both float32 [h,w] in cells of the layer.
 
-    Of several layers fused `raw` is the fused heat, as fine as the finest of them.
+    Of several layers fused `raw` is the fused heat, as fine as the finest of them. `influence` [H,W] is that of the
+    network's pixels on the hottest cell, where it was asked for and there is one.
     """
 
     view: View
@@ -62,6 +65,7 @@ class Explanation:
     raw: Map
     heat: Map
     faithfulness: Faithfulness | None = None
+    influence: Map | None = None
 
     @property
     def layer(self) -> str:
@@ -119,6 +123,10 @@ class Explainer:
         count = len(question.methods) * len(self.groups) * classes
         if count > MAX_MAPS:
             raise BadParameter(f"{count} maps are asked for; at most {MAX_MAPS} are made at once")
+        for group in self.groups if question.effective else ():
+            if len(set(group)) > 1:
+                raise BadParameter("field=effective is for maps of one layer: of several fused no cell is one's own")
+            image_layer(model, group[0])
         if question.faithfulness:
             check(manifest, self.against)
             if count > MAX_JUDGED:
@@ -130,7 +138,7 @@ class Explainer:
     def outputs(self) -> frozenset[str]:
         """The trunk outputs that the answer needs."""
         cuts = (self.model.network.cut(layer) for group in self.groups for layer in group)
-        return frozenset({"logits"}).union(*cuts)
+        return frozenset({"logits", IMAGE} if self.question.effective else {"logits"}).union(*cuts)
 
     async def answer(self, view: View, row: Arrays, work: Work) -> list[Explanation]:
         """The maps, by method, then group of layers, then class; raises `TargetAbsent` or `BadParameter`."""
@@ -146,10 +154,19 @@ class Explainer:
             for target, score, maps in zip(targets, scores, zip(*by_layer, strict=True), strict=True):
                 raw, heat = _joined(maps, group)
                 found.append(Explanation(view, group, method, target, self.against, score, raw, heat))
+        if self.question.effective:
+            found = [await self._traced(one, row, work) for one in found]
         if not self.question.faithfulness:
             return found
         by_target = dict(zip(targets, seeds, strict=True))
         return [await self._judged(one, logits, by_target[one.target], work) for one in found]
+
+    async def _traced(self, one: Explanation, row: Arrays, work: Work) -> Explanation:
+        """The same map, and what moves its hottest cell."""
+        cell = peak(one.heat)
+        if cell is None:
+            return one
+        return replace(one, influence=await work(influence, one.view, row, one.layers[0], cell))
 
     async def _judged(self, one: Explanation, logits: Map, seed: Map, work: Work) -> Explanation:
         """The same map, and how far it can be trusted."""

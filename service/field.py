@@ -46,6 +46,11 @@ class FieldAnswer(BaseModel):
         """The rectangle (left, top, right, bottom) alone."""
         return self.left, self.top, self.right, self.bottom
 
+    @property
+    def shown(self) -> Box | None:
+        """The rectangle that a picture shows."""
+        return self.box
+
 
 class TracedAnswer(FieldAnswer):
     """The receptive field of a cell, and what of it moves the cell in this photo."""
@@ -53,6 +58,11 @@ class TracedAnswer(FieldAnswer):
     effective: EffectiveAnswer | None = Field(
         None, description="view=effective: where what moves the cell lies; none for a silent one"
     )
+
+    @property
+    def shown(self) -> Box | None:
+        """The rectangle that a picture shows: the effective one; None for a silent cell."""
+        return self.effective.box if self.effective else None
 
 
 def receptive_field(view: View, layer: Layer, cell: Cell) -> FieldAnswer:
@@ -95,7 +105,13 @@ def field_of_peak(explanation: Explanation) -> FieldAnswer | None:
     cell, layers = peak(explanation.heat), explanation.layers
     if cell is None or len({layer.name for layer in layers}) > 1:
         return None
-    return receptive_field(explanation.view, layers[0], cell)
+    field, influence = receptive_field(explanation.view, layers[0], cell), explanation.influence
+    return field if influence is None else traced(explanation.view, field, influence)
+
+
+def traced(view: View, field: FieldAnswer, influence: Map) -> TracedAnswer:
+    """A field, and where in it most of an influence lies."""
+    return TracedAnswer(**dict(field), effective=effective_field(view, influence))
 
 
 def cell_box(view: View, cell: Cell, shape: tuple[int, ...]) -> Box:

@@ -121,7 +121,14 @@ class Looking(Style, Asking):
             raise BadParameter("top is for the most important classes, where no target is named")
         groups = tuple(tuple(re.split(r"[+ ]", group)) for group in self.layer)  # a plus in a query is a space
         question = Question(
-            (self.method,), groups, tuple(self.target), self.top, self.against, self.place(), self.faithfulness
+            methods=(self.method,),
+            layers=groups,
+            targets=tuple(self.target),
+            top=self.top,
+            against=self.against,
+            place=self.place(),
+            faithfulness=self.faithfulness,
+            effective=self.field == "effective",
         )
         match self.by:
             case "methods":

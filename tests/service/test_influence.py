@@ -123,6 +123,34 @@ def test_it_is_drawn_on_the_photo_and_again(builtin: httpx.Client, name: str) ->
     assert builtin.get(f"/features/{id}", params=asked).content == drawn.content
 
 
+def test_what_moves_the_peak_of_a_map_is_what_features_give_there(builtin: httpx.Client) -> None:
+    asked = {"model": "clothing", "layer": "stage3", "target": "0"}
+    peak = builtin.post("/cam", params=asked | {"field": "effective", "format": "json"}, content=DATA).json()["peak"]
+    place = {"x": peak["x"], "y": peak["y"], "view": "effective", "format": "json"}
+    field = builtin.post("/features", params={"model": "clothing", "layer": "stage3", **place}, content=DATA).json()
+    assert peak["field"] == field["field"]
+    assert peak["field"]["effective"] is not None
+    pictures = [
+        builtin.post("/cam", params=asked | {"field": how, "format": "png"}, content=DATA).content
+        for how in ("false", "true", "effective")
+    ]
+    assert len(set(pictures)) == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("field=effective&layer=stage1%2Bstage2", "bad_parameter"),
+        ("field=often", "bad_parameter"),
+        ("field=effective&format=npy", "bad_parameter"),
+        ("field=effective&layer=image&method=saliency", "method_unavailable"),
+    ],
+)
+def test_what_moves_no_peak_is_refused(builtin: httpx.Client, query: str, code: str) -> None:
+    answer = builtin.post(f"/cam?model=cifar10&{query}", content=DATA)
+    assert answer.json()["code"] == code, answer.text
+
+
 @pytest.mark.parametrize(
     ("query", "code"),
     [
