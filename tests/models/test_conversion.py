@@ -290,9 +290,9 @@ def test_only_a_float_bundle_gets_fewer_bits(tmp_path: Path, percept: Callable[.
 
 @pytest.mark.prove
 def test_resnet50_with_all_its_tails_is_hardly_larger_than_its_weights(tmp_path: Path) -> None:
-    """Gradients at all four stage ends, and at the stem, for less than a third more."""
+    """Gradients at all four stage ends, at the stem and at the image, for less than a third more."""
     folder = convert(Wish("torchvision:resnet50", "rn50", out=tmp_path, weights="none"), print)
-    names = ["relu", "layer1", "layer2", "layer3", "layer4"]
+    names = ["image", "relu", "layer1", "layer2", "layer3", "layer4"]
     assert [layer.name for layer in read(folder).layers if layer.tail] == names
     size = sum(4 * tensor.numel() for tensor in weights(folder).values())
     assert size < sum(file.stat().st_size for file in folder.iterdir()) < 1.3 * size
