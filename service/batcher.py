@@ -7,8 +7,9 @@ on the event loop, so there is no lock. (The idea: text-embeddings-inference, `c
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -43,6 +44,7 @@ class Batcher(Generic[Item, Result]):
         self._max_batch = max_batch
         self._capacity = capacity
         self._idle = self._workers = workers
+        self._admitted = 0
         self._waiting: deque[Entry[Item, Result]] = deque()
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="batch")
         self._serving: set[asyncio.Task[None]] = set()
@@ -52,13 +54,27 @@ class Batcher(Generic[Item, Result]):
         """How many items the workers take at once."""
         return self._max_batch * self._workers
 
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """A place from before an item is made until all that is asked of it is known; raises `QueueFull` at once.
+
+        There are as many as items may wait, and those that the workers take: what makes items is bounded too.
+        """
+        if self._admitted >= self._capacity + self.width:
+            raise self._full()
+        self._admitted += 1
+        try:
+            yield
+        finally:
+            self._admitted -= 1
+
     async def submit(self, item: Item) -> Result:
         """The result for `item`; raises what `run` raised for it, or `QueueFull` at once.
 
         Cancelling the caller drops the item from the queue if its batch has not begun.
         """
         if len(self._waiting) >= self._capacity:
-            raise QueueFull(f"{self._capacity} images are waiting already; try again in a moment")
+            raise self._full()
         entry = Entry[Item, Result](item, asyncio.get_running_loop().create_future())
         self._waiting.append(entry)
         self._dispatch()
@@ -67,6 +83,9 @@ class Batcher(Generic[Item, Result]):
     def close(self) -> None:
         """Stop the worker threads once they are done with what they hold."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _full(self) -> QueueFull:
+        return QueueFull(f"{self._capacity} images are waiting already; try again in a moment")
 
     def _dispatch(self) -> None:
         while self._idle and (batch := self._form()):

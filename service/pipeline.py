@@ -88,7 +88,7 @@ class Pipeline:
 
     async def predict(self, model: Model, data: bytes, top_k: int) -> Predicted:
         """The task's answer for one encoded image."""
-        async with self._deadline():
+        async with self._admitted(model):
             view = await self._look(model, data)
             row = await self._forward(view, frozenset({"logits"}))
             return await self.work(predicted, view, row["logits"], top_k)
@@ -102,7 +102,7 @@ class Pipeline:
         outputs = frozenset({layer.name})
         if place is not None:
             outputs |= {"logits", image_layer(model, layer).name}
-        async with self._deadline():
+        async with self._admitted(model):
             view = await self._look(model, data)
             return await self._seen(view, layer, await self._forward(view, outputs), place)
 
@@ -112,7 +112,7 @@ class Pipeline:
         The question is asked of the model on a thread: it may have to try its network. Raises `UnknownLayer`,
         `UnknownClass`, `TargetAbsent`, `BadParameter`, `GradientsUnavailable` or `MethodUnavailable`.
         """
-        async with self._deadline():
+        async with self._admitted(model):
             explainer, view = await self.work(self._understood, model, data, question)
             self.store.keep(view.id, data, model)
             row = await self._forward(view, explainer.outputs)
@@ -124,7 +124,7 @@ class Pipeline:
         Raises `UnknownImage` too.
         """
         kept = self.store.find(id)
-        async with self._deadline():
+        async with self._admitted(kept.model):
             explainer, view = await self.work(self._understood, kept.model, kept.data, question, id)
             row = await self._remembered(kept, view)
             return Explained(view, row["logits"], await explainer.answer(view, row, self.work))
@@ -133,7 +133,7 @@ class Pipeline:
         """As `features`, of an image that is kept; raises `UnknownImage` too."""
         kept = self.store.find(id)
         layer = find_layer(kept.model, layer_name)
-        async with self._deadline():
+        async with self._admitted(kept.model):
             view = await self._look(kept.model, kept.data, id)
             return await self._seen(view, layer, await self._remembered(kept, view), place)
 
@@ -147,11 +147,12 @@ class Pipeline:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     @asynccontextmanager
-    async def _deadline(self) -> AsyncIterator[None]:
-        """Give up what takes longer than the service promises."""
+    async def _admitted(self, model: Model) -> AsyncIterator[None]:
+        """A place in the queue of a model, before anything is decoded; give up what takes longer than is promised."""
         try:
-            async with asyncio.timeout(self._settings.deadline_s):
-                yield
+            with model.queue.room():
+                async with asyncio.timeout(self._settings.deadline_s):
+                    yield
         except TimeoutError as error:
             raise DeadlineExceeded(
                 f"the answer was not ready after {self._settings.deadline_s:g} s; ask for less, or later"

@@ -22,7 +22,7 @@ from service.pipeline import POOLS, Features
 from service.problems import documented
 from service.render import COLORMAPS, GREY, HOTTEST, encode, grid, heatmap, mark, npy, overlay, pixels
 from service.repository import Model
-from service.request import REQUEST_BODY, image
+from service.request import REQUEST_BODY, attended, image
 from service.routes.query import (
     IMAGE_ERRORS,
     KEPT_ERRORS,
@@ -153,7 +153,8 @@ async def features(
         return _layers(query, model)
     name = query.chosen(model, request.headers.get("accept"))
     data = await image(request, service.settings)
-    return await _answer(await service.pipeline.features(model, data, query.layer, query.traced), query, name, service)
+    found = await attended(request, service.pipeline.features(model, data, query.layer, query.traced))
+    return await _answer(found, query, name, service)
 
 
 @router.get(
@@ -181,7 +182,7 @@ async def features_again(
     etag = tag(request, name)
     if etag is None:
         return Response(status_code=304)
-    found = await service.pipeline.features_again(id, query.layer, query.traced)
+    found = await attended(request, service.pipeline.features_again(id, query.layer, query.traced))
     return kept_answer(await _answer(found, query, name, service), etag, service.settings)
 
 

@@ -13,7 +13,7 @@ from service.pipeline import TOP_K, Pipeline, Predicted
 from service.problems import Problem, describe, documented
 from service.render import encode, mask_overlay, mask_picture
 from service.repository import Model
-from service.request import REQUEST_BODY, images
+from service.request import REQUEST_BODY, attended, images
 from service.routes.query import IMAGE_ERRORS, ModelQuery, Rules, Service, documented_formats, heed, picture
 from service.tasks import mask
 
@@ -63,8 +63,9 @@ async def predict(
     if len(found) > 1:
         if name != "json":
             raise BadParameter("several images can only be answered in JSON")
-        return BatchAnswer(results=[await _result(service.pipeline, model, data, query.top_k) for data in found])
-    predicted = await service.pipeline.predict(model, found[0], query.top_k)
+        results = [await attended(request, _result(service.pipeline, model, data, query.top_k)) for data in found]
+        return BatchAnswer(results=results)
+    predicted = await attended(request, service.pipeline.predict(model, found[0], query.top_k))
     if name == "json":
         return predict_answer(predicted)
     return picture(await service.pipeline.work(_draw, predicted, query, name), name)

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import pytest
 
@@ -77,6 +78,18 @@ def test_a_full_queue_refuses_at_once_and_recovers() -> None:
         batcher.close()
 
     asyncio.run(run())
+
+
+def test_room_is_for_those_that_wait_and_those_that_are_served() -> None:
+    batcher = Batcher(Gate(), max_batch=2, capacity=1, workers=1)
+    with ExitStack() as taken:
+        for _ in range(3):
+            taken.enter_context(batcher.room())
+        with pytest.raises(QueueFull, match="1 images are waiting"), batcher.room():
+            pass
+    with batcher.room():
+        pass
+    batcher.close()
 
 
 def test_who_gave_up_is_dropped_before_the_batch_forms() -> None:
