@@ -22,13 +22,18 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
+INNER = 4  # threads of one run at most: more gain little, and are in each other's way under load
+
 
 @dataclass(frozen=True)
 class Plan:
-    """How networks are run: on what, by how many threads, in batches of what size, with how many waiting."""
+    """How networks are run: on what, how many runs at once, each by how many threads, in batches of what size, with how
+    many waiting.
+    """
 
     device: Device
     workers: int
+    threads: int
     max_batch: int
     max_queue: int
 
@@ -41,7 +46,9 @@ def plan(settings: Settings, threads: int) -> Plan:
     device = resolve(settings.device)
     # A CPU gains nothing from batches: one image per core is already near its limit.
     workers, batch = (1, 16) if device == "cuda" else (threads, 1)
-    return Plan(device, workers, settings.max_batch or batch, settings.max_queue)
+    # Alone a run has all cores; with others beside it each gets along with its own.
+    inner = min(threads, INNER) if device == "cpu" else 1
+    return Plan(device, workers, inner, settings.max_batch or batch, settings.max_queue)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +75,7 @@ class Model:
 
 def load(folder: Path, plan: Plan) -> Model:
     """The bundle in a folder, ready to answer; blocks, and raises `BundleError` or `DeviceError`."""
-    network = Network(folder, plan.device, threads=1)
+    network = Network(folder, plan.device, plan.threads)
     drawn = {one.file: filters.load(folder, one) for one in network.manifest.filters}
     return Model(network, Batcher(network.forward, plan.max_batch, plan.max_queue, plan.workers), drawn)
 
