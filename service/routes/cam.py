@@ -17,7 +17,16 @@ from service.problems import documented
 from service.render import encode, npy
 from service.request import REQUEST_BODY, attended, image
 from service.routes.looking import PICTURES, TOGETHER, CamQuery, Looking
-from service.routes.query import IMAGE_ERRORS, KEPT_ERRORS, Service, documented_formats, kept_answer, picture, tag
+from service.routes.query import (
+    IMAGE_ERRORS,
+    KEPT_ERRORS,
+    Service,
+    documented_formats,
+    kept_answer,
+    picture,
+    tag,
+    written,
+)
 
 router = APIRouter(tags=["images"])
 
@@ -38,9 +47,7 @@ FORMATS = {"content": documented_formats(*PICTURES, "npy", *TOGETHER)}
     responses={200: FORMATS, **documented(*IMAGE_ERRORS, *ERRORS)},
     openapi_extra={"requestBody": REQUEST_BODY},
 )
-async def cam(
-    request: Request, query: Annotated[CamQuery, Query()], service: Service
-) -> CamAnswer | CamsAnswer | Response:
+async def cam(request: Request, query: Annotated[CamQuery, Query()], service: Service) -> Response:
     """Where the network looks for a class.
 
     By default Grad-CAM of the top class as a JPEG overlay exactly as large as the photo. For a segmenter the
@@ -76,7 +83,7 @@ async def cam_again(
     id: Annotated[str, Path(description="the `id` of an earlier answer about the image")],
     query: Annotated[Looking, Query()],
     service: Service,
-) -> CamAnswer | CamsAnswer | Response:
+) -> Response:
     """The same as `POST /cam`, without sending the image again.
 
     The last images are kept for some minutes, as far as the store reaches; from the second look on an answer costs no
@@ -89,15 +96,13 @@ async def cam_again(
         return Response(status_code=304)
     found = await attended(request, service.pipeline.explain_again(id, query.question))
     answer = await _answer(request, found, query, name, service)
-    return kept_answer(answer, etag, service.settings, exclude_none=False)
+    return kept_answer(answer, etag, service.settings)
 
 
-async def _answer(
-    request: Request, found: Explained, query: Looking, name: str, service: Service
-) -> CamAnswer | CamsAnswer | Response:
+async def _answer(request: Request, found: Explained, query: Looking, name: str, service: Service) -> Response:
     maps, work = found.maps, service.pipeline.work
     if name == "json":
-        return await work(cams_answer, maps, query.boxes)
+        return written(await work(cams_answer, maps, query.boxes), exclude_none=False)
     headers = cam_headers(maps[0]) if len(maps) == 1 else {}
     if name not in ARCHIVES:
         return picture(await work(_draw, maps, query, name), name, headers)

@@ -35,6 +35,7 @@ from service.routes.query import (
     kept_answer,
     picture,
     tag,
+    written,
 )
 
 router = APIRouter(tags=["images"])
@@ -128,16 +129,13 @@ class FeaturesQuery(ModelQuery, Viewing):
     "/features",
     summary="Feature maps",
     response_model=FeaturesAnswer | LayersAnswer,
-    response_model_exclude_none=True,
     responses={
         200: {"content": documented_formats("npy", "png", "jpeg", "webp")},
         **documented(*IMAGE_ERRORS, *ERRORS),
     },
     openapi_extra={"requestBody": {**REQUEST_BODY, "required": False}},
 )
-async def features(
-    request: Request, query: Annotated[FeaturesQuery, Query()], service: Service
-) -> FeaturesAnswer | LayersAnswer | Response:
+async def features(request: Request, query: Annotated[FeaturesQuery, Query()], service: Service) -> Response:
     """The feature map of a layer.
 
     Without `layer` the list of layers, for which no image is needed. With it statistics by channel; as
@@ -161,7 +159,6 @@ async def features(
     "/features/{id}",
     summary="Feature maps of an image that is kept",
     response_model=FeaturesAnswer | LayersAnswer,
-    response_model_exclude_none=True,
     responses={
         200: {"content": documented_formats("npy", "png", "jpeg", "webp")},
         304: {"description": "as the client has it"},
@@ -173,7 +170,7 @@ async def features_again(
     id: Annotated[str, Path(description="the `id` of an earlier answer about the image")],
     query: Annotated[Viewing, Query()],
     service: Service,
-) -> FeaturesAnswer | LayersAnswer | Response:
+) -> Response:
     """The same as `POST /features`, without sending the image again: see `GET /cam/{id}`."""
     model = service.pipeline.store.find(id).model
     if query.layer is None:
@@ -186,18 +183,19 @@ async def features_again(
     return kept_answer(await _answer(found, query, name, service), etag, service.settings)
 
 
-def _layers(query: Viewing, model: Model) -> LayersAnswer:
+def _layers(query: Viewing, model: Model) -> Response:
     """The list of layers; raises `BadParameter` where parameters are about one of them."""
     lost = changed(query) - ModelQuery.model_fields.keys() - ({"format"} if query.format == "json" else set())
     if lost:
         names = ", ".join(layer.name for layer in model.manifest.layers)
         raise BadParameter(f"for {', '.join(sorted(lost))} name a layer, of {names}: without one the layers are listed")
-    return LayersAnswer(model=model_name(model.manifest), layers=list(map(layer_info, model.manifest.layers)))
+    layers = list(map(layer_info, model.manifest.layers))
+    return written(LayersAnswer(model=model_name(model.manifest), layers=layers))
 
 
-async def _answer(found: Features, query: Viewing, name: str, service: Service) -> FeaturesAnswer | Response:
+async def _answer(found: Features, query: Viewing, name: str, service: Service) -> Response:
     if name == "json":
-        return features_answer(found, query.pool, query.place)
+        return written(features_answer(found, query.pool, query.place))
     return picture(await service.pipeline.work(_draw, found, query, name), name)
 
 

@@ -14,7 +14,7 @@ from service.problems import Problem, describe, documented
 from service.render import encode, mask_overlay, mask_picture
 from service.repository import Model
 from service.request import REQUEST_BODY, attended, images
-from service.routes.query import IMAGE_ERRORS, ModelQuery, Rules, Service, documented_formats, heed, picture
+from service.routes.query import IMAGE_ERRORS, ModelQuery, Rules, Service, documented_formats, heed, picture, written
 from service.tasks import mask
 
 router = APIRouter(tags=["images"])
@@ -41,16 +41,13 @@ class PredictQuery(ModelQuery):
     "/predict",
     summary="Classes or a mask",
     response_model=PredictAnswer | BatchAnswer,
-    response_model_exclude_none=True,
     responses={
         200: {"content": documented_formats("png", "jpeg", "webp")},
         **documented(*IMAGE_ERRORS),
     },
     openapi_extra={"requestBody": REQUEST_BODY},
 )
-async def predict(
-    request: Request, query: Annotated[PredictQuery, Query()], service: Service
-) -> PredictAnswer | BatchAnswer | Response:
+async def predict(request: Request, query: Annotated[PredictQuery, Query()], service: Service) -> Response:
     """What a model sees in an image.
 
     A classifier gives its best classes with scores. A segmenter gives the share of each class; with
@@ -64,10 +61,10 @@ async def predict(
         if name != "json":
             raise BadParameter("several images can only be answered in JSON")
         results = [await attended(request, _result(service.pipeline, model, data, query.top_k)) for data in found]
-        return BatchAnswer(results=results)
+        return written(BatchAnswer(results=results))
     predicted = await attended(request, service.pipeline.predict(model, found[0], query.top_k))
     if name == "json":
-        return predict_answer(predicted)
+        return written(predict_answer(predicted))
     return picture(await service.pipeline.work(_draw, predicted, query, name), name)
 
 

@@ -53,8 +53,8 @@ class State:
         self.settings, self.repository, self.pipeline = settings, repository, pipeline
 
 
-def state(request: Request) -> State:
-    """The state of the application that serves this request."""
+async def state(request: Request) -> State:
+    """The state of the application. Were it no coroutine, FastAPI would ask a thread for it at every request."""
     found: State = request.app.state.percept
     return found
 
@@ -109,14 +109,15 @@ def picture(data: bytes, name: str, headers: dict[str, str] | None = None) -> Re
     return Response(data, media_type=MEDIA_TYPES[name], headers=headers)
 
 
-def kept_answer(answer: BaseModel | Response, etag: str, settings: Settings, exclude_none: bool = True) -> Response:
+def written(answer: BaseModel, exclude_none: bool = True) -> Response:
+    """An answer as JSON, written once: what FastAPI is given as a model it checks and copies again."""
+    return Response(answer.model_dump_json(exclude_none=exclude_none), media_type=MEDIA_TYPES["json"])
+
+
+def kept_answer(answer: Response, etag: str, settings: Settings) -> Response:
     """An answer about an image that is kept: the client may keep it as long, for the same `Accept`."""
-    headers = {"ETag": etag, "Cache-Control": f"private, max-age={settings.store_s:.0f}", "Vary": "Accept"}
-    if not isinstance(answer, Response):
-        return Response(
-            answer.model_dump_json(exclude_none=exclude_none), media_type="application/json", headers=headers
-        )
-    answer.headers.update(headers)
+    age = f"private, max-age={settings.store_s:.0f}"
+    answer.headers.update({"ETag": etag, "Cache-Control": age, "Vary": "Accept"})
     return answer
 
 

@@ -219,7 +219,7 @@ def test_bare_logits_are_no_scores_but_their_difference_has_one() -> None:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Iterator[Model]:
-    found = load(bundle(tmp_path, mean=[120, 130, 140], channels="BGR"), Plan("cpu", 2, 3, 64))
+    found = load(bundle(tmp_path, mean=[120, 130, 140], channels="BGR"), Plan("cpu", 2, 1, 3, 64))
     yield found
     found.queue.close()
 

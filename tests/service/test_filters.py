@@ -213,7 +213,7 @@ def test_a_bundle_with_a_picture_that_is_none_is_refused_by_name(tmp_path: Path,
         named(folder, one)
     harm(bad, one)
     named(bad, one)
-    repository = Repository(tmp_path, Plan("cpu", 1, 1, 1))
+    repository = Repository(tmp_path, Plan("cpu", 1, 1, 1, 1))
     repository.load()
     repository.close()
     assert list(repository.find("good").drawn) == ["kernels.png"]

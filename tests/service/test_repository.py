@@ -8,7 +8,7 @@ from service.errors import NotReady, UnknownModel
 from service.repository import Plan, Repository
 from tests.bundles import bundle
 
-PLAN = Plan("cpu", workers=1, max_batch=1, max_queue=8)
+PLAN = Plan("cpu", workers=1, threads=1, max_batch=1, max_queue=8)
 
 
 def loaded(root: Path, default: str | None = None) -> Repository:
