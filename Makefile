@@ -24,10 +24,11 @@ format: .venv/developing ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/developing ## the service against bare ONNX Runtime, and Grad-CAM against pytorch-grad-cam, as ratios
+bench: .venv/developing ## the service against bare ONNX Runtime and other servers, Grad-CAM against pytorch-grad-cam
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/tails.py
 	$(BIN)/python benchmarks/explaining.py
+	$(BIN)/python benchmarks/serving.py --networks squeezenet --concurrency 8 --seconds 3 --rounds 3
 
 prove: .venv/developing ## the heavier proofs: full test splits and long bombardments
 	$(BIN)/python -m pytest -q -m prove

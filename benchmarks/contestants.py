@@ -1,0 +1,141 @@
+"""Who is compared: one row of `PEERS` for each server, with what it needs, how it starts and how a photo is sent to it.
+
+Versions are pinned here; a virtual environment for each is made on demand. It starts and measures nothing.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+HERE = ROOT / "benchmarks" / "peers"
+BOUNDARY = "percept-benchmark"
+LIMIT = "limit"
+
+ONNX = ("onnxruntime==1.31.1", "pillow==13.0.0", "numpy==2.4.6")
+WEB = ("fastapi==0.165.0", "uvicorn==0.54.0", "uvloop==0.23.0", "httptools==0.9.0")
+TORCH = ("torch==2.13.0", "torchvision==0.28.0", "grad-cam==1.5.7", "pillow==13.0.0", "numpy==2.4.6")
+PERCEPT = (sys.executable, "-m", "service", "serve")
+UVICORN = ("{bin}/uvicorn", "--port", "{port}", "--workers", "{cores}")
+
+
+def raw(photo: bytes) -> tuple[str, bytes]:
+    """The photo itself."""
+    return "image/jpeg", photo
+
+
+def form(name: str) -> Callable[[bytes], tuple[str, bytes]]:
+    """A file of a multipart form."""
+
+    def post(photo: bytes) -> tuple[str, bytes]:
+        head = f'Content-Disposition: form-data; name="{name}"; filename="photo.jpg"\r\nContent-Type: image/jpeg'
+        body = b"--%b\r\n%b\r\n\r\n%b\r\n--%b--\r\n" % (BOUNDARY.encode(), head.encode(), photo, BOUNDARY.encode())
+        return f"multipart/form-data; boundary={BOUNDARY}", body
+
+    return post
+
+
+def inference(photo: bytes) -> tuple[str, bytes]:
+    """A request of the V2 inference protocol, the photo in base64."""
+    given = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"content_type": "base64"}}
+    data = {"inputs": [{**given, "data": [base64.b64encode(photo).decode()]}]}
+    return "application/json", json.dumps(data).encode()
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server. `{bin}`, `{port}`, `{spare}`, `{other}`, `{cores}` and `{here}` are filled in where it is started.
+
+    `post` gives the content type and the body of a photo; `against` is the server whose rate the ratio is of;
+    `precision` is that of the bundle; `networks` are those it can serve, None for all.
+    """
+
+    command: tuple[str, ...]
+    path: str = "/predict"
+    post: Callable[[bytes], tuple[str, bytes]] = raw
+    requirements: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    against: str = LIMIT
+    precision: str = "float32"
+    networks: frozenset[str] | None = None
+
+
+EXPLAINED = frozenset({"squeezenet", "mobilenet", "resnet50"})
+PEERS: Mapping[str, Peer] = {
+    "Percept": Peer(PERCEPT),
+    "FastAPI": Peer((*UVICORN, "fastapi_onnx:app"), requirements=(*WEB, *ONNX)),
+    "LitServe": Peer(
+        ("{bin}/python", "{here}/litserve_onnx.py"),
+        post=form("request"),
+        requirements=("litserve==0.2.19", "python-multipart==0.0.34", *ONNX),
+    ),
+    "BentoML": Peer(
+        ("{bin}/bentoml", "serve", "bentoml_onnx:Classifier", "--port", "{port}", "--working-dir", "{here}"),
+        post=form("image"),
+        requirements=("bentoml==1.4.39", *ONNX),
+        environment={"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": "bentoml"},
+    ),
+    "MLServer": Peer(
+        ("{bin}/mlserver", "start", "{here}/mlserver_onnx"),
+        path="/v2/models/classifier/infer",
+        post=inference,
+        # Its workers do not start on a newer uvloop: SeldonIO/MLServer issue 2286.
+        requirements=("mlserver==1.7.1", "uvloop==0.21.0", *ONNX),
+        environment={
+            "MLSERVER_HOST": "127.0.0.1",
+            "MLSERVER_HTTP_PORT": "{port}",
+            "MLSERVER_GRPC_PORT": "{spare}",
+            "MLSERVER_METRICS_PORT": "{other}",
+            "MLSERVER_PARALLEL_WORKERS": "{cores}",
+            "MLSERVER_DEBUG": "false",
+        },
+    ),
+    "Ray Serve": Peer(
+        ("{bin}/python", "{here}/ray_onnx.py"),
+        path="/",
+        requirements=("ray[serve]==2.60.0", *ONNX),
+        environment={"RAY_USAGE_STATS_ENABLED": "0"},
+    ),
+    "Percept int8": Peer(PERCEPT, against="Percept", precision="int8"),
+    "Percept /cam": Peer(PERCEPT, path="/cam", against="grad-cam", networks=EXPLAINED),
+    "grad-cam": Peer(
+        (*UVICORN, "gradcam_fastapi:app"),
+        path="/cam",
+        requirements=(*WEB, *TORCH),
+        against="grad-cam",
+        networks=EXPLAINED,
+    ),
+}
+
+
+def slug(name: str) -> str:
+    """A name that may be that of a file."""
+    return re.sub(r"\W+", "-", name.lower())
+
+
+def installed(name: str, venvs: Path) -> Path:
+    """The folder of a peer's programs, in a virtual environment that is made where there is none.
+
+    Raises `CalledProcessError` with pip's words in `output` where that fails.
+    """
+    requirements = PEERS[name].requirements
+    if not requirements:
+        return Path(sys.executable).parent
+    digest = hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:8]
+    folder = venvs / f"{slug(name)}-{digest}"
+    done = folder / "done"
+    if not done.exists():
+        _run(sys.executable, "-m", "venv", "--clear", str(folder))
+        _run(str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *requirements)
+        done.touch()
+    return folder / "bin"
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -1,0 +1,99 @@
+"""The limit: Percept's own decoding and graph in bare loops, no HTTP and no answer, under several settings.
+
+`python -m benchmarks.limit BUNDLE SECONDS PROCESSES THREADS INTRA BATCH PHOTO...` prints one line of JSON.
+"""
+
+import json
+import resource
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from time import monotonic
+
+from benchmarks.process import memory
+from benchmarks.report import percentile
+from service.image import decode, geometry, prepare
+from service.network import Look, Network
+
+LOGITS = frozenset({"logits"})
+
+
+@dataclass(frozen=True)
+class Setting:
+    """So many processes of so many threads, each run of the graph on `intra` threads over `batch` images."""
+
+    processes: int
+    threads: int
+    intra: int
+    batch: int
+
+    def __str__(self) -> str:
+        return f"{self.processes} processes x {self.threads} threads x {self.intra} in a run, batches of {self.batch}"
+
+
+def settings(cores: int) -> tuple[Setting, ...]:
+    """What is tried: a loop on every core, in one process or several, or all cores in one run; batches of 1 and 8."""
+    return (
+        Setting(1, cores, 1, 1),
+        Setting(cores, 1, 1, 1),
+        Setting(1, 1, cores, 1),
+        Setting(1, cores, 1, 8),
+        Setting(1, 1, cores, 8),
+    )
+
+
+def loop(network: Network, photos: Iterator[bytes], batch: int, seconds: float) -> list[float]:
+    """The milliseconds of every run until the time is over."""
+    rule = network.manifest.preprocessing
+    spent = []
+    end = monotonic() + seconds
+    while (start := monotonic()) < end:
+        images = [decode(next(photos), 10**8, 10**8) for _ in range(batch)]
+        network.forward([Look(prepare(image, geometry(image.size, rule), rule), LOGITS) for image in images])
+        spent.append(1e3 * (monotonic() - start))
+    return spent
+
+
+def work(bundle: Path, photos: list[bytes], how: Setting, seconds: float, ready: Barrier) -> dict[str, object]:
+    """One process of the limit: images per second, milliseconds of each run, CPU seconds, memory."""
+    network = Network(bundle, "cpu", how.intra)
+    loop(network, cycle(photos), how.batch, 0.5)
+    ready.wait()
+    before, start = _cpu(), monotonic()
+    with ThreadPoolExecutor(how.threads) as pool:
+        turns = [cycle(photos[k:] + photos[:k]) for k in range(how.threads)]
+        spent = [ms for run in pool.map(lambda turn: loop(network, turn, how.batch, seconds), turns) for ms in run]
+    rate = len(spent) * how.batch / (monotonic() - start)
+    return {"rate": rate, "spent": spent, "cpu": _cpu() - before, "memory_mb": memory([Path("/proc/self")])}
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def measure(bundle: Path, photos: list[bytes], how: Setting, seconds: float) -> dict[str, float]:
+    """The sum of all processes."""
+    context = get_context("spawn")
+    with context.Manager() as manager, context.Pool(how.processes) as pool:
+        ready = manager.Barrier(how.processes)
+        found = pool.starmap(work, [(bundle, photos, how, seconds, ready)] * how.processes, chunksize=1)
+    spent = [ms for each in found for ms in each["spent"]]
+    return {
+        "rate": sum(each["rate"] for each in found),
+        "p50_ms": percentile(spent, 0.5),
+        "p99_ms": percentile(spent, 0.99),
+        "cpu_ms": 1e3 * sum(each["cpu"] for each in found) / (len(spent) * how.batch),
+        "memory_mb": sum(each["memory_mb"] for each in found),
+    }
+
+
+if __name__ == "__main__":
+    bundle, seconds, *numbers = sys.argv[1:7]
+    photos = [Path(file).read_bytes() for file in sys.argv[7:]]
+    print(json.dumps(measure(Path(bundle), photos, Setting(*map(int, numbers)), float(seconds))))

@@ -1,0 +1,66 @@
+"""The load generator where there is no wrk: posts files in turn over kept connections, and prints what `load.lua` does.
+
+`python -m benchmarks.load URL CONNECTIONS SECONDS CONTENT_TYPE FILE...`
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+from time import monotonic
+from urllib.parse import urlsplit
+
+from benchmarks.report import percentile
+
+
+async def answer(reader: asyncio.StreamReader) -> int:
+    """Read one answer to its end; its status."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+    lengths = [line.split(":")[1] for line in head.split("\r\n") if line.startswith("content-length:")]
+    if lengths:
+        await reader.readexactly(int(lengths[0]))
+    else:
+        while size := int(await reader.readline(), 16):
+            await reader.readexactly(size + 2)
+        await reader.readline()
+    return int(head.split()[1])
+
+
+async def client(host: str, port: int, requests: Iterator[bytes], end: float) -> list[tuple[int, float]]:
+    """Ask over one connection until `end`; the status and the seconds of each answer."""
+    reader, writer = await asyncio.open_connection(host, port)
+    found = []
+    while (start := monotonic()) < end:
+        writer.write(next(requests))
+        found.append((await answer(reader), monotonic() - start))
+    writer.close()
+    await writer.wait_closed()
+    return found
+
+
+async def load(url: str, connections: int, seconds: float, kind: str, files: list[str]) -> dict[str, float]:
+    """What so many clients get in so many seconds."""
+    place = urlsplit(url)
+    path = f"{place.path}?{place.query}"
+    head = f"POST {path} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: {kind}\r\nContent-Length: "
+    bodies = [Path(file).read_bytes() for file in files]
+    requests = cycle([f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies])
+    start = monotonic()
+    clients = [client(place.hostname or "", place.port or 80, requests, start + seconds) for _ in range(connections)]
+    found = [pair for pairs in await asyncio.gather(*clients) for pair in pairs]
+    times = [1e3 * spent for _, spent in found]
+    return {
+        "answers": len(found),
+        "refused": sum(status >= 400 for status, _ in found),
+        "lost": 0,
+        "seconds": monotonic() - start,
+        "p50_ms": percentile(times, 0.5),
+        "p99_ms": percentile(times, 0.99),
+    }
+
+
+if __name__ == "__main__":
+    url, connections, seconds, kind, *files = sys.argv[1:]
+    print(json.dumps(asyncio.run(load(url, int(connections), float(seconds), kind, files))))

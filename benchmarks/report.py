@@ -1,0 +1,100 @@
+"""What was measured → one table: samples of every round in, medians and ranges as Markdown out. It measures nothing."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+HEADINGS = (
+    *("network", "server", "clients", "images/s", "ratio: median (range)", "of"),
+    *("p50 ms", "p99 ms", "CPU ms/image", "memory MB", "ready s"),
+)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the clients of one run got: answers, of them refused by status; connections lost; latencies."""
+
+    answers: int
+    refused: int
+    lost: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+
+    @property
+    def rate(self) -> float:
+        """Good answers per second."""
+        return (self.answers - self.refused) / self.seconds
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One server under one load in one round. The limit has no clients (0), and it is never ready for any."""
+
+    network: str
+    server: str
+    clients: int
+    round: int
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    cpu_ms: float
+    memory_mb: float
+    ready_s: float | None = None
+
+
+def parse(output: str) -> Load:
+    """The load in a generator's output: its only line of JSON."""
+    line = next((line for line in output.splitlines() if line.startswith("{")), None)
+    if line is None:
+        raise ValueError(f"the load generator said nothing: {output.strip()[-200:]}")
+    return Load(**json.loads(line))
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The nearest-rank percentile: the least value that `share` of all do not exceed."""
+    return sorted(values)[max(math.ceil(share * len(values)) - 1, 0)]
+
+
+def ratios(samples: Sequence[Sample], own: Sequence[Sample], against: str) -> list[float]:
+    """The rate of each sample by that of `against` in the same round, under the same load or, of the limit, none."""
+    rates = {(s.network, s.round, s.clients): s.rate for s in samples if s.server == against}
+    found = []
+    for s in own:
+        rate = rates.get((s.network, s.round, s.clients)) or rates.get((s.network, s.round, 0))
+        if rate:
+            found.append(s.rate / rate)
+    return found
+
+
+def table(samples: Sequence[Sample], against: Mapping[str, str]) -> str:
+    """The Markdown table, in the order in which rows were first measured; `against` names the server of each ratio."""
+    rows: dict[tuple[str, int, str], list[Sample]] = {}
+    for sample in samples:
+        rows.setdefault((sample.network, sample.clients, sample.server), []).append(sample)
+    networks = list(dict.fromkeys(sample.network for sample in samples))
+    ordered = sorted(rows, key=lambda key: (networks.index(key[0]), key[1]))
+    lines = [_line(HEADINGS), _line(["---"] * len(HEADINGS))]
+    for key in ordered:
+        of = against.get(key[2], "")
+        lines.append(_line(_cells(rows[key], ratios(samples, rows[key], of), of)))
+    return "\n".join(lines)
+
+
+def _cells(own: Sequence[Sample], shares: Sequence[float], of: str) -> Iterable[str]:
+    first = own[0]
+    share = f"{median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})" if shares else ""
+    ready = [s.ready_s for s in own if s.ready_s is not None]
+    return (
+        *(first.network, first.server, str(first.clients or ""), f"{median(s.rate for s in own):.1f}"),
+        *(share, of if shares else ""),
+        *(f"{median(s.p50_ms for s in own):.1f}", f"{median(s.p99_ms for s in own):.1f}"),
+        *(f"{median(s.cpu_ms for s in own):.1f}", f"{median(s.memory_mb for s in own):.0f}"),
+        f"{median(ready):.1f}" if ready else "",
+    )
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,210 @@
+"""The comparison with other servers: what it posts, what it reads, how it reckons, and that all do the same work."""
+
+import asyncio
+import base64
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from time import sleep
+
+import pytest
+from starlette.datastructures import Headers
+from starlette.formparsers import MultiPartParser
+
+from benchmarks import contestants, process, serving
+from benchmarks.contestants import HERE, PEERS
+from benchmarks.limit import settings
+from benchmarks.load import load
+from benchmarks.report import Load, Sample, parse, percentile, ratios, table
+from service.errors import BundleError
+from service.image import decode, geometry, prepare
+from service.network import Look, Network
+from service.settings import BUILT_IN
+from service.tasks import TASKS
+from tests.photos import encoded, marked
+
+WRK = """Running 2s test @ http://127.0.0.1:8000/predict
+  1 threads and 8 connections
+  Latency Distribution
+     50%   36.00ms
+Requests/sec:    200.00
+{"answers": 400, "refused": 4, "lost": 0, "seconds": 2.000000, "p50_ms": 36.0000, "p99_ms": 75.5000}
+"""
+
+
+def sample(server: str, clients: int, turn: int, rate: float, network: str = "small") -> Sample:
+    return Sample(network, server, clients, turn, rate, p50_ms=2, p99_ms=9, cpu_ms=5, memory_mb=100, ready_s=1.25)
+
+
+def test_what_wrk_prints_is_read() -> None:
+    assert parse(WRK) == Load(400, 4, 0, 2.0, 36.0, 75.5)
+
+
+def test_refused_requests_are_no_throughput() -> None:
+    assert parse(WRK).rate == 198
+
+
+def test_a_generator_that_says_nothing_is_an_error_with_its_words() -> None:
+    with pytest.raises(ValueError, match="unable to connect"):
+        parse("unable to connect to 127.0.0.1:9")
+
+
+def test_the_script_of_wrk_prints_every_field_of_a_load() -> None:
+    script = (HERE.parent / "load.lua").read_text()
+    assert re.findall(r'"(\w+)": %', script) == list(Load.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.99, 99), (1, 100), (0, 1)])
+def test_a_percentile_is_the_nearest_rank(share: float, expected: int) -> None:
+    assert percentile(range(100, 0, -1), share) == expected
+
+
+def test_a_ratio_is_of_the_same_round_whatever_the_load_on_the_limit() -> None:
+    samples = [sample("limit", 0, 0, 100), sample("A", 8, 0, 80), sample("limit", 0, 1, 50), sample("A", 8, 1, 45)]
+    assert ratios(samples, [s for s in samples if s.server == "A"], "limit") == [0.8, 0.9]
+
+
+def test_a_ratio_to_a_server_is_under_the_same_load() -> None:
+    samples = [sample("A", 1, 0, 10), sample("A", 8, 0, 40), sample("B", 8, 0, 60)]
+    assert ratios(samples, samples[2:], "A") == [1.5]
+
+
+def test_a_ratio_to_what_was_not_measured_is_none() -> None:
+    assert ratios([sample("B", 8, 0, 60)], [sample("B", 8, 0, 60)], "A") == []
+
+
+def test_the_table_has_medians_and_ranges() -> None:
+    samples = [s for k, rate in enumerate((40, 50, 90)) for s in (sample("limit", 0, k, 100), sample("A", 8, k, rate))]
+    head, rule, first, second = table(samples, {"A": "limit", "limit": "limit"}).splitlines()
+    assert head.count("|") == rule.count("|") == first.count("|") == second.count("|")
+    assert first.startswith("| small | limit |  | 100.0 | 1.00 (1.00 to 1.00) | limit |")
+    assert second == "| small | A | 8 | 50.0 | 0.50 (0.40 to 0.90) | limit | 2.0 | 9.0 | 5.0 | 100 | 1.2 |"
+
+
+def test_the_table_goes_by_network_and_then_by_load() -> None:
+    keys = [("small", 1), ("small", 8), ("large", 1), ("large", 8)]
+    samples = [sample("A", clients, 0, 1, network) for network, clients in (keys[1], keys[0], keys[3], keys[2])]
+    rows = [line.split(" | ") for line in table(samples, {}).splitlines()[2:]]
+    assert [(row[0].strip("| "), int(row[2])) for row in rows] == keys
+
+
+def test_every_version_is_pinned() -> None:
+    for peer in PEERS.values():
+        for requirement in peer.requirements:
+            assert re.fullmatch(r"[\w.\[\]-]+==[\d.]+", requirement)
+
+
+def test_every_peer_is_in_the_readme_and_compared_with_one_that_is_measured() -> None:
+    text = (HERE.parent / "README.md").read_text()
+    for name, peer in PEERS.items():
+        assert f"| {name} |" in text
+        assert peer.against in (*PEERS, contestants.LIMIT)
+
+
+def test_a_multipart_body_holds_the_photo() -> None:
+    async def read() -> tuple[str, bytes]:
+        kind, body = contestants.form("image")(b"\xff\xd8 photo")
+
+        async def stream():
+            yield body
+
+        parts = await MultiPartParser(Headers({"content-type": kind}), stream()).parse()
+        file = parts["image"]
+        found = file.content_type, await file.read()
+        await file.close()
+        return found
+
+    assert asyncio.run(read()) == ("image/jpeg", b"\xff\xd8 photo")
+
+
+def test_an_inference_request_holds_the_photo() -> None:
+    kind, body = contestants.inference(b"\xff\xd8 photo")
+    (given,) = json.loads(body)["inputs"]
+    assert kind == "application/json"
+    assert [base64.b64decode(data) for data in given["data"]] == [b"\xff\xd8 photo"]
+
+
+@pytest.mark.parametrize("name", ["classification-crop", "classification-squeeze", "segmentation-squeeze"])
+@pytest.mark.parametrize("size", [(90, 130), (131, 90)])
+def test_peers_answer_as_the_service_does(bundles: Path, name: str, size, monkeypatch) -> None:
+    monkeypatch.setenv("BENCH_BUNDLE", str(bundles / name / "1"))
+    from benchmarks.peers.model import Model
+
+    data = encoded(marked(size, (60, 50), 20), "JPEG")
+    found = Model().answer(data)
+    network = Network(bundles / name / "1", "cpu", 1)
+    photo = decode(data, 10**8, 10**8)
+    view = geometry(photo.size, network.manifest.preprocessing)
+    (row,) = network.forward([Look(prepare(photo, view, network.manifest.preprocessing), frozenset({"logits"}))])
+    answer = TASKS[network.manifest.task].answer(network.manifest, row["logits"], view, 5).model_dump()
+    ((kind, expected),) = answer.items()
+    for mine, theirs in zip(found[kind], expected, strict=True):
+        assert mine == pytest.approx({key: theirs[key] for key in mine}, abs=1e-6)
+
+
+def test_the_limit_is_tried_with_all_cores_in_every_setting() -> None:
+    assert {how.processes * how.threads * how.intra for how in settings(4)} == {4}
+
+
+def test_the_client_without_wrk_counts_answers(server, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(encoded(marked((64, 48), (20, 20), 9), "JPEG"))
+    (tmp_path / "none.jpg").write_bytes(b"no photo")
+    url = f"{server.client.base_url}/predict"
+    good = asyncio.run(load(url, 2, 0.3, "image/jpeg", [str(tmp_path / "photo.jpg")]))
+    bad = asyncio.run(load(url, 2, 0.3, "image/jpeg", [str(tmp_path / "none.jpg")]))
+    assert good["refused"] == 0
+    assert bad["refused"] == bad["answers"] > 0
+    assert 0 < good["p50_ms"] <= good["p99_ms"]
+    assert Load(**good).rate > 0
+
+
+def test_a_tree_of_processes_is_measured_and_ended_whole(tmp_path: Path) -> None:
+    work = "sum(range(10**7))"
+    child = f"import time; {work}; print('done', flush=True); time.sleep(60)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    log = tmp_path / "log"
+    with process.started([sys.executable, "-c", parent], {}, tmp_path, log) as started:
+        for _ in range(200):
+            if "done" in log.read_text():
+                break
+            sleep(0.05)
+        tree = process.tree(started.pid)
+        assert len(tree) == 2
+        assert process.cpu(started.pid) > 0.05
+        assert process.memory(tree) > process.memory(tree[:1]) > 1
+    assert not any(process.running(path) for path in tree)
+
+
+FAULTS = {
+    "no answer after 60 s; it said why": serving.Failed("no answer after 60 s; it said why"),
+    "collecting / no such version": subprocess.CalledProcessError(1, ["pip"], output="collecting\nno such version"),
+    "not enough photos": BundleError("not enough photos"),
+}
+
+
+@pytest.mark.parametrize(("reason", "fault"), FAULTS.items())
+def test_a_server_that_cannot_be_had_is_named_with_the_reason_and_not_tried_again(reason, fault, monkeypatch) -> None:
+    tried = []
+
+    def fail(*arguments) -> None:
+        tried.append(arguments)
+        raise fault
+
+    monkeypatch.setattr(serving, "measure", fail)
+    reasons: dict[str, str] = {}
+    assert [serving.attempt("FastAPI", "small", turn, None, reasons) for turn in (0, 1)] == [[], []]
+    assert list(reasons) == ["FastAPI, small"]
+    assert reasons["FastAPI, small"].endswith(reason)
+    assert len(tried) == 1
+
+
+def test_a_segmenter_is_not_asked_of_those_that_cannot_explain_it(monkeypatch) -> None:
+    monkeypatch.setattr(serving, "measure", lambda *arguments: [arguments[0]])
+    found = {name: serving.attempt(name, "clothing", 0, None, {}) for name in PEERS}
+    assert {name for name, samples in found.items() if not samples} == {"Percept /cam", "grad-cam"}
+
+
+def test_the_built_in_segmenter_is_one_of_the_networks() -> None:
+    assert Path(serving.NETWORKS["clothing"]) == BUILT_IN / "clothing" / "1"
