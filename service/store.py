@@ -38,6 +38,7 @@ class Store:
         """`capacity` in bytes, `keep_s` in seconds since an image was last asked for."""
         self.capacity, self.keep_s = capacity, keep_s
         self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._looked_at: OrderedDict[str, Kept] = OrderedDict()  # those with rows
         self._size = 0
 
     def __len__(self) -> int:
@@ -61,6 +62,8 @@ class Store:
             raise UnknownImage(f"no image is kept as {id!r}: post it again. Images are kept {rule}")
         found.until = self._soon()
         self._kept.move_to_end(id)
+        if id in self._looked_at:
+            self._looked_at.move_to_end(id)
         return found
 
     def enrich(self, id: str, row: Arrays) -> None:
@@ -75,25 +78,26 @@ class Store:
         if len(kept.data) > self.capacity:
             return
         self._kept[id] = kept
+        if kept.row:
+            self._looked_at[id] = kept
         self._size += kept.size
         self._tidy()
 
     def _take(self, id: str) -> Kept | None:
         found = self._kept.pop(id, None)
+        self._looked_at.pop(id, None)
         self._size -= found.size if found else 0
         return found
 
     def _tidy(self) -> None:
-        """Let go of what is too old, then of what is too much."""
+        """Let go of what is too old, then of what is too much. Every request does this: it must not look at all."""
         now = time.monotonic()
         while self._kept and (first := next(iter(self._kept))) and self._kept[first].until <= now:
             self._take(first)  # who was used least recently is the first to be too old
-        for kept in self._kept.values():
-            if self._size <= self.capacity:
-                break
-            before = kept.size
+        while self._size > self.capacity and self._looked_at:
+            _, kept = self._looked_at.popitem(last=False)
+            self._size -= kept.size - len(kept.data)
             kept.row = {}
-            self._size -= before - kept.size
         while self._size > self.capacity:
             self._take(next(iter(self._kept)))
 

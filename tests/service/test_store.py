@@ -86,3 +86,15 @@ def test_its_bytes_never_exceed_what_is_allowed(acts: list[tuple[str, int, int]]
         store.enrich(name, row(extra))
         held = [kept.size for kept in store._kept.values()]
         assert store.size == sum(held) <= 100
+
+
+def test_a_full_store_takes_another_image_without_looking_at_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every request keeps an image: a thousand that are kept already must not make it slower."""
+    store = Store(1000, 60)
+    for k in range(100):
+        store.keep(str(k), bytes(10), MODEL)
+    asked: list[object] = []
+    monkeypatch.setattr("service.store.Kept.size", property(lambda kept: asked.append(kept) or len(kept.data)))
+    store.keep("one more", bytes(10), MODEL)
+    assert len(asked) < 5
+    assert (len(store), store.size) == (100, 1000)
