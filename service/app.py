@@ -14,7 +14,7 @@ from fastapi_offline import FastAPIOffline
 from service import problems
 from service.cores import cores
 from service.pipeline import Pipeline
-from service.repository import Repository, plan
+from service.repository import Repository, crews, plan
 from service.routes import cam, features, filters, health, models, predict
 from service.routes.query import State
 from service.settings import Settings
@@ -30,16 +30,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     settings = settings or Settings()
     threads = settings.threads or cores()
-    repository = Repository(settings.models, plan(settings, threads), settings.default_model)
-    pipeline = Pipeline(settings, threads)
+    how = plan(settings, threads)
+    staff = crews(how, threads)
+    repository = Repository(settings.models, how, staff, settings.default_model)
+    pipeline = Pipeline(settings, staff.host)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(asyncio.to_thread(repository.load))
         yield
         await loading
-        pipeline.close()
-        repository.close()
+        staff.close()
 
     # The documentation must work where there is no way out to a content delivery network.
     app = FastAPIOffline(title="Percept", version=version("percept"), description=DESCRIPTION, lifespan=lifespan)

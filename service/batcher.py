@@ -1,36 +1,34 @@
-"""A work-conserving batcher: a batch is whatever queued while the workers were busy, never waited for.
+"""A work-conserving batcher: a batch is whatever queued while the threads were busy, never waited for.
 
-Items come in through `submit`, go in batches through a blocking function on worker threads, and each result
-returns to whoever submitted its item. It knows no image and no ONNX. Everything but the function itself runs
-on the event loop, so there is no lock. (The idea: text-embeddings-inference, `core/src/queue.rs`.)
+An item comes in as a function that makes it, which is not called before its turn has come: who gave up meanwhile costs
+nothing. Items go in batches through a blocking function, and each result returns to whoever submitted its item. It
+knows no image and no ONNX. Everything but those functions runs on the event loop, so there is no lock. (The idea:
+text-embeddings-inference, `core/src/queue.rs` and `infer.rs`.)
 """
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import partial
+from time import perf_counter
+from typing import Any, Generic, TypeVar
 
+from service.crew import Afterwards, Crew, Order, Work
 from service.errors import QueueFull
+from service.stages import note
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-
-@dataclass(frozen=True, eq=False)
-class Entry(Generic[Item, Result]):
-    """One item on its way, carrying its own reply."""
-
-    item: Item
-    reply: asyncio.Future[Result]
+Made = tuple[Order, Any]  # an order and its item
+Outcome = tuple[Order, Any, bool]  # an order, its item and result or the error, and whether it is that
 
 
 class Batcher(Generic[Item, Result]):
-    """Calls `run` with up to `max_batch` items on each of `workers` threads; `run` returns one result per item.
+    """Calls `run` with up to `max_batch` items on the threads of `device`; `run` returns one result per item.
 
-    At most `capacity` items wait; beyond that `submit` raises `QueueFull`.
+    Where `host` is another crew its threads make the items of the next batches while one runs; else whoever runs a
+    batch makes its items first. At most `capacity` items wait; beyond that `submit` raises `QueueFull`.
     """
 
     def __init__(
@@ -38,27 +36,28 @@ class Batcher(Generic[Item, Result]):
         run: Callable[[Sequence[Item]], Sequence[Result]],
         max_batch: int,
         capacity: int,
-        workers: int,
+        host: Crew,
+        device: Crew,
     ) -> None:
         self._run = run
         self._max_batch = max_batch
         self._capacity = capacity
-        self._idle = self._workers = workers
+        self._host, self._device = host, device
         self._admitted = 0
-        self._waiting: deque[Entry[Item, Result]] = deque()
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="batch")
-        self._serving: set[asyncio.Task[None]] = set()
+        self._waiting: deque[Order] = deque()
+        self._making = 0
+        self._made: deque[Made] = deque()
 
     @property
     def width(self) -> int:
-        """How many items the workers take at once."""
-        return self._max_batch * self._workers
+        """How many items the threads take at once."""
+        return self._max_batch * self._device.size
 
     @contextmanager
     def room(self) -> Iterator[None]:
-        """A place from before an item is made until all that is asked of it is known; raises `QueueFull` at once.
+        """A place from before anything is done for a request until it is answered; raises `QueueFull` at once.
 
-        There are as many as items may wait, and those that the workers take: what makes items is bounded too.
+        There are as many as items may wait, and those that the threads take.
         """
         if self._admitted >= self._capacity + self.width:
             raise self._full()
@@ -68,68 +67,100 @@ class Batcher(Generic[Item, Result]):
         finally:
             self._admitted -= 1
 
-    async def submit(self, item: Item) -> Result:
-        """The result for `item`; raises what `run` raised for it, or `QueueFull` at once.
+    async def submit(self, make: Callable[[], Item]) -> tuple[Item, Result]:
+        """The item that `make` gives and its result; raises what `make` or `run` raised, or `QueueFull` at once.
 
-        Cancelling the caller drops the item from the queue if its batch has not begun.
+        Cancelling the caller drops the item if its batch has not begun.
         """
         if len(self._waiting) >= self._capacity:
             raise self._full()
-        entry = Entry[Item, Result](item, asyncio.get_running_loop().create_future())
-        self._waiting.append(entry)
-        self._dispatch()
-        return await entry.reply
-
-    def close(self) -> None:
-        """Stop the worker threads once they are done with what they hold."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        order = Order(make)
+        self._waiting.append(order)
+        if self._host is self._device:
+            self._device.call(self._next_whole)
+        else:
+            self._host.call(self._next_item)
+        found: tuple[Item, Result] = await order.reply
+        return found
 
     def _full(self) -> QueueFull:
         return QueueFull(f"{self._capacity} images are waiting already; try again in a moment")
 
-    def _dispatch(self) -> None:
-        while self._idle and (batch := self._form()):
-            self._idle -= 1
-            task = asyncio.create_task(self._serve(batch))
-            self._serving.add(task)
-            task.add_done_callback(self._serving.discard)
-
-    def _form(self) -> list[Entry[Item, Result]]:
-        batch: list[Entry[Item, Result]] = []
+    def _next_whole(self) -> Work | None:
+        """Items and their results in one go."""
+        batch: list[Order] = []
         while self._waiting and len(batch) < self._max_batch:
-            entry = self._waiting.popleft()
-            if not entry.reply.done():
-                batch.append(entry)
-        return batch
+            order = self._waiting.popleft()
+            if not order.reply.done():
+                batch.append(order)
+        return partial(self._whole, batch) if batch else None
 
-    async def _serve(self, batch: list[Entry[Item, Result]]) -> None:
-        try:
-            await self._answer(batch)
-        finally:
-            self._idle += 1
-            self._dispatch()
+    def _next_item(self) -> Work | None:
+        """One item, as long as no more than the next batch of every thread lies ready."""
+        while self._waiting and self._making + len(self._made) < 2 * self.width:
+            order = self._waiting.popleft()
+            if not order.reply.done():
+                self._making += 1
+                return partial(self._item, order)
+        return None
 
-    async def _answer(self, batch: list[Entry[Item, Result]]) -> None:
+    def _next_batch(self) -> Work | None:
+        """The results of the items that lie ready."""
+        batch: list[Made] = []
+        while self._made and len(batch) < self._max_batch:
+            order, item = self._made.popleft()
+            if not order.reply.done():
+                batch.append((order, item))
+        self._host.call(self._next_item)
+        return partial(self._batch, batch) if batch else None
+
+    def _whole(self, batch: Sequence[Order]) -> Afterwards:
+        made = [_made(order) for order in batch]
+        failed = [one for one in made if one[2]]
+        wanted = [(order, item) for order, item, bad in made if not (bad or order.reply.done())]
+        return partial(_settle, failed + self._results(wanted))
+
+    def _item(self, order: Order) -> Afterwards:
+        return partial(self._lay_ready, _made(order), perf_counter())
+
+    def _lay_ready(self, made: Outcome, since: float) -> None:
+        self._making -= 1
+        order, item, failed = made
+        if failed:
+            _settle([made])
+            return
+        order.since = since
+        self._made.append((order, item))
+        self._device.call(self._next_batch)
+
+    def _batch(self, batch: Sequence[Made]) -> Afterwards:
+        for order, _ in batch:
+            order.context.run(note, "queue", perf_counter() - order.since)
+        return partial(_settle, self._results(batch))
+
+    def _results(self, batch: Sequence[Made]) -> list[Outcome]:
+        """What came of each item. One that is poisonous must not fail its neighbours: each is tried again alone."""
+        if not batch:
+            return []
+        start = perf_counter()
         try:
-            results = await asyncio.get_running_loop().run_in_executor(
-                self._executor, self._run, [entry.item for entry in batch]
-            )
+            results = list(zip(batch, self._run([item for _, item in batch]), strict=True))
         except Exception as error:
             if len(batch) == 1:
-                _settle(batch[0], error)
-                return
-            # One poisonous item must not fail its neighbours: each is tried again alone.
-            for entry in batch:
-                await self._answer([entry])
-        else:
-            for entry, result in zip(batch, results, strict=True):
-                _settle(entry, result)
+                return [(batch[0][0], error, True)]
+            return [outcome for one in batch for outcome in self._results([one])]
+        for order, _ in batch:
+            order.context.run(note, "infer", perf_counter() - start)
+        return [(order, (item, result), False) for (order, item), result in results]
 
 
-def _settle(entry: Entry[Item, Result], outcome: Result | Exception) -> None:
-    if entry.reply.done():
-        return
-    if isinstance(outcome, Exception):
-        entry.reply.set_exception(outcome)
-    else:
-        entry.reply.set_result(outcome)
+def _made(order: Order) -> Outcome:
+    try:
+        return order, order.begin(), False
+    except Exception as error:
+        return order, error, True
+
+
+def _settle(outcomes: Sequence[Outcome]) -> None:
+    for order, outcome, failed in outcomes:
+        order.settle(outcome, failed)

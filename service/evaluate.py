@@ -27,8 +27,7 @@ from service.judge import check, judged, scorer
 from service.methods import METHODS
 from service.network import Look
 from service.render import overlay
-from service.repository import Model, load, plan
-from service.session import Arrays
+from service.repository import Model, crews, load, plan
 from service.settings import Settings
 from service.sheet import Tile, sheet
 from service.view import View, see
@@ -71,13 +70,16 @@ def evaluate(arguments: list[str]) -> int:
     """`percept evaluate BUNDLE FOLDER …`: writes table.md, table.json and sheet.png, and prints the table."""
     asked = _parser().parse_args(arguments)
     settings = Settings()
-    model = load(asked.bundle, plan(settings, settings.threads or cores()))
+    threads = settings.threads or cores()
+    how = plan(settings, threads)
+    staff = crews(how, threads)
+    model = load(asked.bundle, how, staff)
     try:
         print(asyncio.run(_Evaluation(asked, model, settings).run()))
     except OSError as error:
         raise PerceptError(str(error)) from error
     finally:
-        model.queue.close()
+        staff.close()
     return 0
 
 
@@ -136,7 +138,8 @@ class _Evaluation:
     async def _look(self, photo: Path, view: View, number: int) -> Seen:
         """All maps of the top class of a photo, and how far each can be trusted."""
         outputs = frozenset[str]().union(*(explainer.outputs for explainer in self.explainers.values()))
-        row: Arrays = await self.model.queue.submit(Look(view.pixels, outputs | {"logits"}))
+        look = Look(view.pixels, outputs | {"logits"})
+        _, row = await self.model.run(lambda: look)
         logits, task = row["logits"], view.task
         target = task.targets(self.manifest, logits, None)[0]
         score = scorer(self.manifest, task.seed(self.manifest, logits, target, None), target)

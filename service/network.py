@@ -20,8 +20,12 @@ from service import manifest as contract
 from service.errors import BundleError, GradientsUnavailable, InferenceError
 from service.manifest import Layer, Manifest, seed_name
 from service.session import Arrays, Device, Port, Session
+from service.stages import stage
 
 FLOAT = "tensor(float)"
+# Sharing cores in the middle of a pass costs a small network up to a tenth of what is answered under load, a large one
+# next to nothing: only a small one is loaded twice, for passes on one core each.
+SMALL_BYTES = 2**25
 NO_SEED = np.zeros((1, 1, 1, 1), np.float32)  # broadcasts to any layer
 
 
@@ -41,6 +45,8 @@ class Network:
         self.manifest: Manifest = contract.read(folder)
         self._folder, self._device, self._threads = folder, device, threads
         self._trunk = Session(folder / self.manifest.trunk, device, threads)
+        small = threads > 1 and _weight(folder) <= SMALL_BYTES
+        self._narrow = Session(folder / self.manifest.trunk, device) if small else self._trunk
         _check_trunk(self._trunk, self.manifest)
         self._check_golden()
         self._tails: dict[str, Session] = {}
@@ -55,11 +61,14 @@ class Network:
         crossing = layer.tail.crossing if layer.tail else ()
         return frozenset({"logits", layer.name, *crossing})
 
-    def forward(self, looks: Sequence[Look]) -> list[Arrays]:
-        """One trunk pass over a batch; each image's own outputs, without the batch dimension."""
+    def forward(self, looks: Sequence[Look], alone: bool = True) -> list[Arrays]:
+        """One trunk pass over a batch; each image's own outputs, without the batch dimension.
+
+        `alone` says that no other thread is busy: the pass may have their cores.
+        """
         outputs = sorted(frozenset().union(*(look.outputs for look in looks)))
         pixels = np.stack([look.pixels for look in looks])
-        batch = self._trunk.run({"pixels": pixels}, outputs)
+        batch = (self._trunk if alone else self._narrow).run({"pixels": pixels}, outputs)
         return [{name: batch[name][row] for name in look.outputs} for row, look in enumerate(looks)]
 
     def tail(
@@ -82,7 +91,8 @@ class Network:
         n = len(activations)
         crossing = {name: np.repeat(row[name][None], n, axis=0) for name in layer.tail.crossing}
         ways = {seed_name(name): inner.get(name, NO_SEED) for name in layer.tail.seeds}
-        return self._tail(layer).run({"activations": activations, "seed": seeds, **crossing, **ways}, outputs)
+        with stage("tail"):
+            return self._tail(layer).run({"activations": activations, "seed": seeds, **crossing, **ways}, outputs)
 
     def gradients(self, layer: Layer, row: Arrays, seed: NDArray[np.float32]) -> NDArray[np.float32]:
         """d(sum of seed * logits)/dA at `layer`, float32 [C,h,w], for the trunk outputs of one image."""
@@ -136,6 +146,11 @@ class Network:
                 f"the golden input is not reproduced: off by {off:.2g} of the greatest logit, "
                 f"{golden.tolerance:.2g} is allowed"
             )
+
+
+def _weight(folder: Path) -> int:
+    """Bytes of the trunk and of the weights that it shares with the tails."""
+    return sum(file.stat().st_size for file in (folder / "trunk.onnx", folder / "weights.bin") if file.exists())
 
 
 def _read_golden(file: Path) -> tuple[NDArray[Any], NDArray[Any]]:

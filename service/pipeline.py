@@ -7,13 +7,14 @@ It knows no HTTP: what leaves are objects that `routes/` turns into JSON or pict
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from pydantic import BaseModel
 
+from service.crew import Crew
 from service.errors import DeadlineExceeded
 from service.explain import Explainer, Explanation, Question, find_layer
 from service.field import field_under
@@ -68,6 +69,14 @@ class Features:
     influence: Map | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Sight(Look):
+    """A view on its way through the trunk, and who will explain it."""
+
+    view: View
+    explainer: Explainer | None = None
+
+
 def unguessable() -> str:
     """A new id of an image."""
     return secrets.token_urlsafe(12)
@@ -79,18 +88,17 @@ def predicted(view: View, logits: Map, top_k: int) -> Predicted:
 
 
 class Pipeline:
-    """Runs photos through models."""
+    """Runs photos through models. `crew` decodes and draws, and on a CPU runs the networks too."""
 
-    def __init__(self, settings: Settings, workers: int) -> None:
+    def __init__(self, settings: Settings, crew: Crew) -> None:
         self._settings = settings
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="image")
+        self._crew = crew
         self.store = Store(settings.store_bytes, settings.store_s)
 
     async def predict(self, model: Model, data: bytes, top_k: int) -> Predicted:
         """The task's answer for one encoded image."""
         async with self._admitted(model):
-            view = await self._look(model, data)
-            row = await self._forward(view, frozenset({"logits"}))
+            view, row = await self._look(model, data, frozenset({"logits"}))
             if not view.task.cells:  # a classifier's answer is made sooner than a thread is asked
                 return predicted(view, row["logits"], top_k)
             return await self.work(predicted, view, row["logits"], top_k)
@@ -105,8 +113,8 @@ class Pipeline:
         if place is not None:
             outputs |= {"logits", image_layer(model, layer).name}
         async with self._admitted(model):
-            view = await self._look(model, data)
-            return await self._seen(view, layer, await self._forward(view, outputs), place)
+            view, row = await self._look(model, data, outputs)
+            return await self._seen(view, layer, row, place)
 
     async def explain(self, model: Model, data: bytes, question: Asked) -> Explained:
         """Where the network looks: one map for each method, group of layers and class that the question names.
@@ -114,11 +122,15 @@ class Pipeline:
         The question is asked of the model on a thread: it may have to try its network. Raises `UnknownLayer`,
         `UnknownClass`, `TargetAbsent`, `BadParameter`, `GradientsUnavailable` or `MethodUnavailable`.
         """
+
+        def understood() -> Sight:
+            explainer = Explainer(model, question(model))
+            return self._see(model, data, explainer.outputs, unguessable(), explainer)
+
         async with self._admitted(model):
-            explainer, view = await self.work(self._understood, model, data, question)
-            self.store.keep(view.id, data, model)
-            row = await self._forward(view, explainer.outputs)
-            return Explained(view, row["logits"], await explainer.answer(view, row, self.work))
+            sight, row = await model.run(understood)
+            self.store.keep(sight.view.id, data, model)
+            return await self._explained(sight, row)
 
     async def explain_again(self, id: str, question: Asked) -> Explained:
         """As `explain`, of an image that is kept: from the second time on it costs no pass of the trunk.
@@ -126,27 +138,26 @@ class Pipeline:
         Raises `UnknownImage` too.
         """
         kept = self.store.find(id)
+
+        def understood() -> Sight:
+            return self._see(kept.model, kept.data, kept.model.known, id, Explainer(kept.model, question(kept.model)))
+
         async with self._admitted(kept.model):
-            explainer, view = await self.work(self._understood, kept.model, kept.data, question, id)
-            row = await self._remembered(kept, view)
-            return Explained(view, row["logits"], await explainer.answer(view, row, self.work))
+            return await self._explained(*await self._remembered(kept, id, understood))
 
     async def features_again(self, id: str, layer_name: str, place: Place | None = None) -> Features:
         """As `features`, of an image that is kept; raises `UnknownImage` too."""
         kept = self.store.find(id)
         layer = find_layer(kept.model, layer_name)
         async with self._admitted(kept.model):
-            view = await self._look(kept.model, kept.data, id)
-            return await self._seen(view, layer, await self._remembered(kept, view), place)
+            sight, row = await self._remembered(
+                kept, id, partial(self._see, kept.model, kept.data, kept.model.known, id)
+            )
+            return await self._seen(sight.view, layer, row, place)
 
     async def work(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a blocking function on the pool."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, lambda: act(*args, **kwargs))
-
-    def close(self) -> None:
-        """Stop the threads once they are done with what they hold."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Run a blocking function on the crew."""
+        return await self._crew.do(act, *args, **kwargs)
 
     @asynccontextmanager
     async def _admitted(self, model: Model) -> AsyncIterator[None]:
@@ -160,16 +171,29 @@ class Pipeline:
                 f"the answer was not ready after {self._settings.deadline_s:g} s; ask for less, or later"
             ) from error
 
-    async def _look(self, model: Model, data: bytes, id: str | None = None) -> View:
-        """Decode an image; one that has no id yet is kept under a new one."""
-        view = await self.work(see, model, data, id or unguessable(), self._settings)
-        if id is None:
-            self.store.keep(view.id, data, model)
-        return view
+    async def _look(self, model: Model, data: bytes, outputs: frozenset[str]) -> tuple[View, Arrays]:
+        """A new image seen, what the trunk gives for it, and the image kept under its id."""
+        sight, row = await model.run(partial(self._see, model, data, outputs, unguessable()))
+        self.store.keep(sight.view.id, data, model)
+        return sight.view, row
 
-    def _understood(self, model: Model, data: bytes, question: Asked, id: str | None = None) -> tuple[Explainer, View]:
-        """A question that makes sense for a model, and then the image decoded."""
-        return Explainer(model, question(model)), see(model, data, id or unguessable(), self._settings)
+    def _see(
+        self, model: Model, data: bytes, outputs: frozenset[str], id: str, explainer: Explainer | None = None
+    ) -> Sight:
+        view = see(model, data, id, self._settings)
+        return Sight(view.pixels, outputs, view, explainer)
+
+    async def _remembered(self, kept: Kept, id: str, make: Callable[[], Sight]) -> tuple[Sight, Arrays]:
+        """An image that is kept, and all that the trunk gives for it: computed when it is first looked at again."""
+        if kept.row:
+            return await self.work(make), kept.row
+        sight, row = await kept.model.run(make)
+        self.store.enrich(id, row)
+        return sight, row
+
+    async def _explained(self, sight: Sight, row: Arrays) -> Explained:
+        assert sight.explainer is not None
+        return Explained(sight.view, row["logits"], await sight.explainer.answer(sight.view, row, self.work))
 
     async def _seen(self, view: View, layer: Layer, row: Arrays, place: Place | None) -> Features:
         A = row[layer.name]
@@ -177,15 +201,3 @@ class Pipeline:
             return Features(view, layer, A)
         cell = field_under(view, layer, *place).cell
         return Features(view, layer, A, await self.work(influence, view, row, layer, cell))
-
-    async def _remembered(self, kept: Kept, view: View) -> Arrays:
-        """All that the trunk gives for an image that is kept: computed when it is first looked at again."""
-        if kept.row:
-            return kept.row
-        cuts = (view.model.network.cut(layer) for layer in view.model.manifest.layers)
-        row = await self._forward(view, frozenset({"logits"}).union(*cuts))
-        self.store.enrich(view.id, row)
-        return row
-
-    async def _forward(self, view: View, outputs: frozenset[str]) -> Arrays:
-        return await view.model.queue.submit(Look(view.pixels, outputs))

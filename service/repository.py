@@ -5,14 +5,17 @@ A broken bundle is refused by name with its reason, and the others are served.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from service import filters
 from service.batcher import Batcher
+from service.crew import Crew
 from service.errors import BundleError, DeviceError, NotReady, UnknownModel
 from service.image import Map, Pixels
 from service.manifest import Manifest
@@ -22,6 +25,7 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
+LOGITS = frozenset({"logits"})
 INNER = 4  # threads of one run at most: more gain little, and are in each other's way under load
 
 
@@ -51,6 +55,9 @@ def plan(settings: Settings, threads: int) -> Plan:
     return Plan(device, workers, inner, settings.max_batch or batch, settings.max_queue)
 
 
+L = TypeVar("L", bound=Look)
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """A network in service: one queue in front of it, and the PNGs of its filters by file."""
@@ -64,20 +71,62 @@ class Model:
         """The manifest of its bundle."""
         return self.network.manifest
 
+    @property
+    def known(self) -> frozenset[str]:
+        """All that the trunk gives of an image."""
+        return LOGITS.union(*(self.network.cut(layer) for layer in self.manifest.layers))
+
+    async def run(self, make: Callable[[], L]) -> tuple[L, Arrays]:
+        """What `make` gives, called on a thread when its turn has come, and the trunk's outputs that it wants.
+
+        Raises what `make` raises, `InferenceError`, or `QueueFull` at once.
+        """
+        return await self.queue.submit(make)  # type: ignore[return-value]  # what is made comes back
+
     async def logits(self, pixels: Pixels) -> Map:
         """The logits of images [n,H,W,3], queued with everybody else's, never more than one batch of them at a time."""
-        rows: list[Arrays] = []
+        found: list[Map] = []
         for start in range(0, len(pixels), self.queue.width):
-            batch = [Look(one, frozenset({"logits"})) for one in pixels[start : start + self.queue.width]]
-            rows += await asyncio.gather(*map(self.queue.submit, batch))
-        return np.stack([row["logits"] for row in rows])
+            batch = [Look(one, LOGITS) for one in pixels[start : start + self.queue.width]]
+            rows = await asyncio.gather(*(self.queue.submit(partial(_ready, look)) for look in batch))
+            found += [row["logits"] for _, row in rows]
+        return np.stack(found)
 
 
-def load(folder: Path, plan: Plan) -> Model:
+@dataclass(frozen=True, eq=False)
+class Crews:
+    """Who works for all models: `host` decodes and draws, `device` runs networks. On a CPU they are the same threads,
+    each taking an image from its bytes to its outputs.
+    """
+
+    host: Crew
+    device: Crew
+
+    def close(self) -> None:
+        """Stop the threads once they are done with what they hold."""
+        self.device.close()
+        self.host.close()
+
+
+def crews(plan: Plan, threads: int) -> Crews:
+    """The threads that a plan needs, so many of them for the host."""
+    host = Crew(threads, "host")
+    return Crews(host, host if plan.device == "cpu" else Crew(plan.workers, "device"))
+
+
+def load(folder: Path, plan: Plan, crews: Crews) -> Model:
     """The bundle in a folder, ready to answer; blocks, and raises `BundleError` or `DeviceError`."""
     network = Network(folder, plan.device, plan.threads)
     drawn = {one.file: filters.load(folder, one) for one in network.manifest.filters}
-    return Model(network, Batcher(network.forward, plan.max_batch, plan.max_queue, plan.workers), drawn)
+
+    def run(looks: Sequence[Look]) -> list[Arrays]:
+        return network.forward(looks, alone=crews.device.busy <= 1)
+
+    return Model(network, Batcher(run, plan.max_batch, plan.max_queue, crews.host, crews.device), drawn)
+
+
+def _ready(look: Look) -> Look:
+    return look
 
 
 class Repository:
@@ -86,8 +135,8 @@ class Repository:
     `default` is the model that is meant where none is named: as set, else the first classifier by name.
     """
 
-    def __init__(self, root: Path, plan: Plan, default: str | None = None) -> None:
-        self.root, self.plan = root, plan
+    def __init__(self, root: Path, plan: Plan, crews: Crews, default: str | None = None) -> None:
+        self.root, self.plan, self._crews = root, plan, crews
         self.refused: dict[str, str] = {}
         self.default = default or ""
         self._models: Mapping[str, Mapping[int, Model]] = {}
@@ -104,7 +153,7 @@ class Repository:
         for folder in _bundles(self.root):
             name = f"{folder.parent.name}/{folder.name}"
             try:
-                model = load(folder, self.plan)
+                model = load(folder, self.plan, self._crews)
             except (BundleError, DeviceError) as error:
                 self.refused[name] = str(error)
                 log.error("bundle %s is refused: %s", name, error)
@@ -116,12 +165,6 @@ class Repository:
             self.default = self.default or self._first()
         else:
             log.error("no bundle to serve in %s", self.root)
-
-    def close(self) -> None:
-        """Stop the threads of every model."""
-        for versions in self._models.values():
-            for model in versions.values():
-                model.queue.close()
 
     def check(self) -> None:
         """Raise `NotReady` with the reason while requests that name no model cannot be answered."""

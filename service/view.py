@@ -7,6 +7,7 @@ from PIL import Image
 from service.image import Geometry, Pixels, decode, geometry, prepare
 from service.repository import Model
 from service.settings import Settings
+from service.stages import stage
 from service.tasks import TASKS, Task
 
 
@@ -28,7 +29,9 @@ class View:
 
 def see(model: Model, data: bytes, id: str, settings: Settings) -> View:
     """An encoded image as a model sees it; raises as `decode`."""
-    photo = decode(data, settings.max_image_bytes, settings.max_image_pixels)
+    with stage("decode"):
+        photo = decode(data, settings.max_image_bytes, settings.max_image_pixels)
     rule = model.manifest.preprocessing
     seen = geometry(photo.size, rule)
-    return View(id, model, photo, seen, prepare(photo, seen, rule))
+    with stage("prepare"):
+        return View(id, model, photo, seen, prepare(photo, seen, rule))

@@ -1,14 +1,18 @@
-"""Batches form from what queued while the workers were busy; every item gets its own answer."""
+"""Batches form from what queued while the threads were busy; every item gets its own answer."""
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
+from typing import Any
 
 import pytest
 
 from service.batcher import Batcher
+from service.crew import Crew
 from service.errors import QueueFull
+from service.stages import begin
 
 
 class Gate:
@@ -17,6 +21,7 @@ class Gate:
     def __init__(self) -> None:
         self.open = threading.Event()
         self.batches: list[list[int]] = []
+        self.made: list[int] = []
 
     def __call__(self, items: Sequence[int]) -> list[int]:
         self.open.wait(5)
@@ -25,63 +30,142 @@ class Gate:
             raise ValueError("poison")
         return [2 * item for item in items]
 
+    def making(self, item: int) -> Callable[[], int]:
+        """What gives a number, and notes that it was asked."""
+
+        def make() -> int:
+            self.made.append(item)
+            return item
+
+        return make
+
 
 async def settled() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
 
 
-def test_what_queued_while_busy_becomes_one_batch_in_order() -> None:
-    async def run() -> tuple[list[int], list[list[int]]]:
-        gate = Gate()
-        batcher = Batcher(gate, max_batch=4, capacity=100, workers=1)
-        tasks = [asyncio.create_task(batcher.submit(k)) for k in range(7)]
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def crew() -> Iterator[Callable[..., Crew]]:
+    """Makes crews that are dismissed at the end."""
+    with ExitStack() as stack:
+
+        def made(size: int = 1) -> Crew:
+            found = Crew(size, "test")
+            stack.callback(found.close)
+            return found
+
+        yield made
+
+
+@pytest.fixture(params=["one crew", "two crews"])
+def batcher(request: pytest.FixtureRequest, crew: Callable[..., Crew]) -> Callable[..., Batcher[int, int]]:
+    """Makes a batcher whose items are made by the thread that runs them, or by others."""
+
+    def made(run: Callable[..., Any], max_batch: int, capacity: int = 100, size: int = 1) -> Batcher[int, int]:
+        device = crew(size)
+        return Batcher(run, max_batch, capacity, device if request.param == "one crew" else crew(size), device)
+
+    return made
+
+
+async def doubled(batcher: Batcher[int, int], gate: Gate, item: int) -> int:
+    made, result = await batcher.submit(gate.making(item))
+    assert made == item
+    return result
+
+
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(coroutine, 20))
+
+
+def test_what_queued_while_busy_becomes_one_batch_in_order(crew: Callable[..., Crew]) -> None:
+    async def go() -> tuple[list[int], list[list[int]]]:
+        gate, one = Gate(), crew()
+        batcher = Batcher(gate, 4, 100, one, one)
+        tasks = [asyncio.create_task(doubled(batcher, gate, k)) for k in range(7)]
         await settled()
         gate.open.set()
-        results = await asyncio.gather(*tasks)
-        batcher.close()
-        return results, gate.batches
+        return await asyncio.gather(*tasks), gate.batches
 
-    results, batches = asyncio.run(run())
+    results, batches = run(go())
     assert results == [0, 2, 4, 6, 8, 10, 12]
     assert batches == [[0], [1, 2, 3, 4], [5, 6]]
 
 
-def test_one_poisonous_item_does_not_fail_its_neighbours() -> None:
-    async def run() -> list[object]:
+def test_the_next_batch_is_made_while_one_runs_and_no_more(crew: Callable[..., Crew]) -> None:
+    async def go() -> None:
         gate = Gate()
-        batcher = Batcher(gate, max_batch=8, capacity=100, workers=1)
-        tasks = [asyncio.create_task(batcher.submit(k)) for k in (0, 1, -1, 3)]
+        batcher = Batcher(gate, 3, 100, crew(2), crew())
+        tasks = [asyncio.create_task(doubled(batcher, gate, k)) for k in range(20)]
+        await until(lambda: len(gate.made) >= 7)  # one that runs, and twice three that lie ready
+        await asyncio.sleep(0.05)
+        assert len(gate.made) == 7
+        gate.open.set()
+        assert await asyncio.gather(*tasks) == [2 * k for k in range(20)]
+        assert max(map(len, gate.batches)) == 3
+        assert sorted(gate.made) == list(range(20))
+
+    run(go())
+
+
+def test_one_poisonous_item_does_not_fail_its_neighbours(batcher: Callable[..., Batcher[int, int]]) -> None:
+    async def go() -> list[object]:
+        gate = Gate()
+        queue = batcher(gate, 8)
+        tasks = [asyncio.create_task(doubled(queue, gate, k)) for k in (0, 1, -1, 3)]
         await settled()
         gate.open.set()
         results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert await batcher.submit(5) == 10
-        batcher.close()
+        assert await doubled(queue, gate, 5) == 10
         return results
 
-    results = asyncio.run(run())
+    results = run(go())
     assert [results[0], results[1], results[3]] == [0, 2, 6]
     assert isinstance(results[2], ValueError)
 
 
-def test_a_full_queue_refuses_at_once_and_recovers() -> None:
-    async def run() -> None:
+def test_an_item_that_cannot_be_made_fails_alone(batcher: Callable[..., Batcher[int, int]]) -> None:
+    def broken() -> int:
+        raise ValueError("broken image")
+
+    async def go() -> list[object]:
         gate = Gate()
-        batcher = Batcher(gate, max_batch=1, capacity=2, workers=1)
-        tasks = [asyncio.create_task(batcher.submit(k)) for k in range(3)]
+        gate.open.set()
+        queue = batcher(gate, 4)
+        return await asyncio.gather(
+            doubled(queue, gate, 1), queue.submit(broken), doubled(queue, gate, 3), return_exceptions=True
+        )
+
+    first, second, third = run(go())
+    assert (first, third) == (2, 6)
+    assert str(second) == "broken image"
+
+
+def test_a_full_queue_refuses_at_once_and_recovers(crew: Callable[..., Crew]) -> None:
+    async def go() -> None:
+        gate, one = Gate(), crew()
+        batcher = Batcher(gate, 1, 2, one, one)
+        tasks = [asyncio.create_task(doubled(batcher, gate, k)) for k in range(3)]
         await settled()
         with pytest.raises(QueueFull, match="2 images are waiting"):
-            await batcher.submit(9)
+            await doubled(batcher, gate, 9)
         gate.open.set()
         assert await asyncio.gather(*tasks) == [0, 2, 4]
-        assert await batcher.submit(4) == 8
-        batcher.close()
+        assert await doubled(batcher, gate, 4) == 8
 
-    asyncio.run(run())
+    run(go())
 
 
-def test_room_is_for_those_that_wait_and_those_that_are_served() -> None:
-    batcher = Batcher(Gate(), max_batch=2, capacity=1, workers=1)
+def test_room_is_for_those_that_wait_and_those_that_are_served(crew: Callable[..., Crew]) -> None:
+    one = crew()
+    batcher = Batcher[int, int](Gate(), 2, 1, one, one)
     with ExitStack() as taken:
         for _ in range(3):
             taken.enter_context(batcher.room())
@@ -89,35 +173,96 @@ def test_room_is_for_those_that_wait_and_those_that_are_served() -> None:
             pass
     with batcher.room():
         pass
-    batcher.close()
 
 
-def test_who_gave_up_is_dropped_before_the_batch_forms() -> None:
-    async def run() -> list[list[int]]:
+def test_who_gave_up_is_dropped_before_the_item_is_made(batcher: Callable[..., Batcher[int, int]]) -> None:
+    async def go() -> Gate:
         gate = Gate()
-        batcher = Batcher(gate, max_batch=8, capacity=100, workers=1)
-        tasks = [asyncio.create_task(batcher.submit(k)) for k in range(4)]
+        queue = batcher(gate, 1)
+        tasks = [asyncio.create_task(doubled(queue, gate, k)) for k in range(6)]
         await settled()
+        tasks[5].cancel()  # far behind what may lie ready
+        await settled()
+        gate.open.set()
+        assert await asyncio.gather(*tasks[:5]) == [0, 2, 4, 6, 8]
+        return gate
+
+    assert 5 not in run(go()).made
+
+
+def test_who_gave_up_is_dropped_again_before_the_batch_forms(crew: Callable[..., Crew]) -> None:
+    async def go() -> Gate:
+        gate = Gate()
+        queue = Batcher(gate, 8, 100, crew(), crew())
+        tasks = [asyncio.create_task(doubled(queue, gate, k)) for k in range(4)]
+        await until(lambda: len(gate.made) == 4)
+        await asyncio.sleep(0.05)
         tasks[2].cancel()
         await settled()
         gate.open.set()
         assert await asyncio.gather(*tasks[:2], tasks[3]) == [0, 2, 6]
-        batcher.close()
-        return gate.batches
+        return gate
 
-    assert asyncio.run(run()) == [[0], [1, 3]]
+    gate = run(go())
+    assert gate.batches == [[0], [1, 3]]
 
 
-def test_every_worker_is_used() -> None:
-    async def run() -> None:
+def test_every_thread_is_used(batcher: Callable[..., Batcher[int, int]]) -> None:
+    async def go() -> None:
         meeting = threading.Barrier(2, timeout=5)
 
         def meet(items: Sequence[int]) -> Sequence[int]:
             meeting.wait()
             return items
 
-        batcher = Batcher(meet, max_batch=1, capacity=8, workers=2)
-        assert await asyncio.gather(batcher.submit(1), batcher.submit(2)) == [1, 2]
-        batcher.close()
+        queue = batcher(meet, 1, size=2)
+        assert await asyncio.gather(queue.submit(lambda: 1), queue.submit(lambda: 2)) == [(1, 1), (2, 2)]
 
-    asyncio.run(run())
+    run(go())
+
+
+def test_turns_go_round_the_queues_however_much_waits_in_one(crew: Callable[..., Crew]) -> None:
+    async def go() -> list[str]:
+        one, start, order = crew(), threading.Event(), []
+
+        def served(name: str, items: Sequence[int]) -> Sequence[int]:
+            start.wait(5)
+            order.append(name)
+            return items
+
+        busy = Batcher[int, int](partial(served, "busy"), 1, 100, one, one)
+        quiet = Batcher[int, int](partial(served, "quiet"), 1, 100, one, one)
+        tasks = [asyncio.create_task(busy.submit(lambda: 0)) for _ in range(6)]
+        await settled()
+        tasks += [asyncio.create_task(quiet.submit(lambda: 0)) for _ in range(2)]
+        tasks.append(asyncio.create_task(one.do(order.append, "errand")))
+        await settled()
+        start.set()
+        await asyncio.gather(*tasks)
+        return order
+
+    order = run(go())
+    assert order == ["busy", "busy", "quiet", "errand", "busy", "quiet", "busy", "busy", "busy"]
+
+
+def test_what_each_waited_for_and_what_its_batch_took_is_noted(batcher: Callable[..., Batcher[int, int]]) -> None:
+    async def asked(queue: Batcher[int, int], gate: Gate, item: int) -> dict[str, float]:
+        spent = begin()
+        await doubled(queue, gate, item)
+        return spent
+
+    async def go() -> list[dict[str, float]]:
+        gate = Gate()
+        queue = batcher(gate, 2)
+        tasks = [asyncio.create_task(asked(queue, gate, k)) for k in range(3)]
+        await settled()
+        await asyncio.sleep(0.05)
+        gate.open.set()
+        return await asyncio.gather(*tasks)
+
+    first, second, third = run(go())
+    assert first["infer"] >= 0.05
+    assert second["queue"] >= 0.05
+    assert second.keys() == third.keys() == {"queue", "infer"}
+    assert second["infer"] == pytest.approx(third["infer"], abs=0.01)
+    assert second["infer"] < first["infer"]

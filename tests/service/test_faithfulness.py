@@ -18,7 +18,7 @@ from service.errors import BadParameter
 from service.faithfulness import BLUR, STEPS, TRIALS, Faithfulness, measured, trials
 from service.judge import check, judged, scorer
 from service.manifest import Preprocessing
-from service.repository import Model, Plan, load
+from service.repository import Model, Plan, crews, load
 from service.tasks import TASKS, activate
 from tests.bundles import COLOUR, bundle, read_manifest, write_manifest
 from tests.conftest import Server
@@ -219,9 +219,11 @@ def test_bare_logits_are_no_scores_but_their_difference_has_one() -> None:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Iterator[Model]:
-    found = load(bundle(tmp_path, mean=[120, 130, 140], channels="BGR"), Plan("cpu", 2, 1, 3, 64))
+    plan = Plan("cpu", 2, 1, 3, 64)
+    staff = crews(plan, 2)
+    found = load(bundle(tmp_path, mean=[120, 130, 140], channels="BGR"), plan, staff)
     yield found
-    found.queue.close()
+    staff.close()
 
 
 def red_scores(images: Sequence[np.ndarray]) -> list[float]:

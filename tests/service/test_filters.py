@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from service.manifest import read
-from service.repository import Plan, Repository
+from service.repository import Plan, Repository, crews
 from service.settings import BUILT_IN
 from tests.bundles import bundle, read_manifest, write_manifest
 
@@ -213,8 +213,8 @@ def test_a_bundle_with_a_picture_that_is_none_is_refused_by_name(tmp_path: Path,
         named(folder, one)
     harm(bad, one)
     named(bad, one)
-    repository = Repository(tmp_path, Plan("cpu", 1, 1, 1, 1))
+    plan = Plan("cpu", 1, 1, 1, 1)
+    repository = Repository(tmp_path, plan, crews(plan, 1))
     repository.load()
-    repository.close()
     assert list(repository.find("good").drawn) == ["kernels.png"]
     assert repository.refused["bad/1"].startswith("kernels.png is no picture of kernels: ")

@@ -7,9 +7,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FLOORS = {
-    1: {"errors", "settings", "cores", "cam"},
-    2: {"manifest", "batcher", "session", "media", "problems", "masking"},
-    3: {"image", "network", "request", "archive", "asking", "filters"},
+    1: {"errors", "settings", "cores", "cam", "stages"},
+    2: {"manifest", "crew", "session", "media", "problems", "masking"},
+    3: {"image", "batcher", "network", "request", "archive", "asking", "filters"},
     4: {"tasks", "render", "repository", "regions", "components", "faithfulness", "gallery", "methods"},
     5: {"view", "sheet", "store", "judge", "evaluation"},
     6: {"probe", "influence"},

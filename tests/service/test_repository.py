@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from service.errors import NotReady, UnknownModel
-from service.repository import Plan, Repository
+from service.repository import Plan, Repository, crews
 from tests.bundles import bundle
 
 PLAN = Plan("cpu", workers=1, threads=1, max_batch=1, max_queue=8)
 
 
 def loaded(root: Path, default: str | None = None) -> Repository:
-    repository = Repository(root, PLAN, default)
+    repository = Repository(root, PLAN, crews(PLAN, 1), default)
     repository.load()
     return repository
 
@@ -56,7 +56,7 @@ def test_a_default_that_is_not_served_is_not_ready_but_others_answer(tmp_path: P
 
 def test_nothing_to_serve_says_so(tmp_path: Path) -> None:
     with pytest.raises(NotReady, match="still being loaded"):
-        Repository(tmp_path, PLAN).check()
+        Repository(tmp_path, PLAN, crews(PLAN, 1)).check()
     with pytest.raises(NotReady, match="there is none"):
         loaded(tmp_path).find()
     (bundle(tmp_path) / "golden.npz").unlink()
