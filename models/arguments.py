@@ -39,6 +39,7 @@ def wish(arguments: Sequence[str]) -> Wish:
         license=asked.license,
         precision={"fp32": "float32", "fp16": "float16", "int8": "int8"}[asked.precision],  # type: ignore[arg-type]
         calibration=asked.calibrate,
+        tf32=asked.tf32,
     )
 
 
@@ -80,6 +81,7 @@ def _parser() -> ArgumentParser:
     )
     bits = parser.add_argument_group("smaller and faster")
     bits.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="of the trunk")
+    bits.add_argument("--tf32", action="store_true", help="let a GPU round float32, that of gradients too, to TF32")
     bits.add_argument("--calibrate", type=Path, metavar="FOLDER", help="photos like those to come, for int8")
     return parser
 

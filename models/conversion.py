@@ -61,6 +61,7 @@ def _made(wish: Wish, say: Say) -> Path:
         "labels": chosen(wish.labels, draft.labels, shape[1] or 0),
         "activation": wish.activation or draft.activation or "softmax",
         "preprocessing": draft.preprocessing,
+        "tf32": wish.tf32,
     }
     said["background"] = _background(wish, said["task"], said["labels"])
     _tell(say, wish, draft, said)
@@ -81,9 +82,11 @@ def _reduced(wish: Wish, say: Say) -> Path:
     if wish.precision == "float32" or manifest.precision != "float32":
         raise BundleError(f"{folder} is a bundle in {manifest.precision}: one in float32 can get another --precision")
     if wish.preprocessing or wish.labels or wish.activation or wish.weights != "default":
-        raise BundleError("of a bundle only --name, --version, --cam-layer, --layers and --precision can be other")
+        raise BundleError(
+            "of a bundle only --name, --version, --cam-layer, --layers, --precision and --tf32 can be other"
+        )
     say(_line("source", f"{manifest.name}/{manifest.version}, a bundle"))
-    said = {name: getattr(manifest, name) for name in KEPT}
+    said = {name: getattr(manifest, name) for name in KEPT} | {"tf32": wish.tf32 or manifest.tf32}
     said["provenance"] = manifest.provenance.model_copy(update={"metrics": {}})  # they were the other's
     layers = [layer.name for layer in manifest.layers]
     if unknown := {*wish.layers, wish.cam_layer or manifest.cam_layer} - set(layers):
@@ -105,7 +108,7 @@ def _write(
     def check(folder: Path) -> None:
         """Print the proof, and let nothing pass that fails."""
         size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
-        say(_line("bundle", f"{size:.1f} MB, {wish.precision}; verifying it"))
+        say(_line("bundle", f"{size:.1f} MB, {wish.precision}{', TF32' if said['tf32'] else ''}; verifying it"))
         checks = verify(folder, answer(trunk, read(folder)) if lower else truth, compared)
         say(table(checks))
         if not all(one.passed for one in checks):

@@ -28,7 +28,8 @@ class Wish:
     """What is asked for; None and empty is left to the source.
 
     `preprocessing` holds the fields of `Preprocessing` that were said, `weights` is `default`, `none` or a file,
-    `output` the tensor of an ONNX file that holds the logits, `calibration` a folder of photos like those to come.
+    `output` the tensor of an ONNX file that holds the logits, `calibration` a folder of photos like those to come,
+    `tf32` whether a GPU may round float32.
     """
 
     source: str
@@ -46,6 +47,7 @@ class Wish:
     license: str | None = None
     precision: Precision = "float32"
     calibration: Path | None = None
+    tf32: bool = False
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ from service.manifest import (
 TRUNK = "trunk.onnx"
 # How far from the golden logits another machine may be: its kernels round, sum and saturate otherwise.
 TOLERANCES: Mapping[Precision, float] = {"float32": 1e-3, "float16": 3e-2, "int8": 0.1}
+TF32_TOLERANCE = TOLERANCES["float16"]  # it has the mantissa of float16
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
 
 
@@ -83,6 +84,7 @@ def export(
     background: int | None = None,
     gradients: Collection[str] | None = None,
     precision: Precision = "float32",
+    tf32: bool = False,
     lower: Callable[[ModelProto], ModelProto] | None = None,
     check: Callable[[Path], None] | None = None,
 ) -> Path:
@@ -91,9 +93,9 @@ def export(
     `layers` are names of tensors that are feature maps [N,C,h,w]; no other tensor is tapped. A layer behind which an
     operator has no reverse-mode rule gets no tail, and the manifest names the operator; nor does one that `gradients`,
     if given, leaves out: tails hold the float32 weights of all that follows. `lower` makes a trunk of
-    another `precision`; the tails stay float32. `check` gets the finished folder before it takes its place. Raises
-    `BundleError` where the bundle exists, `ValueError` where the description does not fit the network, and what
-    `check` raises; then nothing is left behind.
+    another `precision`; the tails stay float32. `tf32` lets a GPU round float32, that of the tails too. `check` gets
+    the finished folder before it takes its place. Raises `BundleError` where the bundle exists, `ValueError` where the
+    description does not fit the network, and what `check` raises; then nothing is left behind.
     """
     target = out / name / str(version)
     if target.exists():
@@ -115,6 +117,7 @@ def export(
             task=task,
             activation=activation,
             precision=precision,
+            tf32=tf32,
             labels=tuple(labels),
             palette=tuple(palette),
             background=background,
@@ -123,7 +126,7 @@ def export(
             trunk=TRUNK,
             layers=tuple(described),
             cam_layer=cam_layer,
-            golden=Golden(tolerance=TOLERANCES[precision]),
+            golden=Golden(tolerance=max(TOLERANCES[precision], TF32_TOLERANCE if tf32 else 0.0)),
             filters=drawn,
             files={file.name: digest(file) for file in sorted(folder.iterdir())},
             provenance=provenance.model_copy(update={"versions": _versions()}),

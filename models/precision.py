@@ -19,7 +19,7 @@ from onnx import ModelProto
 from models.graph import Array
 from models.trunk import PIXELS
 from service.errors import BrokenImage, BundleError, ImageTooLarge, NotAnImage
-from service.image import decode, geometry, prepare
+from service.image import decode_for, prepare
 from service.manifest import Preprocessing
 
 # isort: split
@@ -105,10 +105,10 @@ def _prepared(files: Iterable[Path], how: Preprocessing) -> Iterator[Array]:
     """The images among the files, decoded and prepared as the online house does it."""
     for file in files:
         try:
-            photo = decode(file.read_bytes(), MAX_BYTES, MAX_PIXELS)
+            photo, view = decode_for(how, file.read_bytes(), MAX_BYTES, MAX_PIXELS)
         except (NotAnImage, BrokenImage, ImageTooLarge):
             continue
-        yield prepare(photo, geometry(photo.size, how), how)
+        yield prepare(photo, view, how)
 
 
 class _Feed:

@@ -19,7 +19,7 @@ from models.graph import Array, run
 from models.trunk import LOGITS, PIXELS, Trunk
 from service.errors import PerceptError
 from service.manifest import Layer, Manifest, Precision, read, seed_name
-from service.session import Device, Session, resolve
+from service.session import Device, Session, Tuning, resolve
 
 LIMIT = 1e-4  # of logits and activations: whole networks deep
 GRADIENT_LIMIT = 1e-5  # of a tail, on the same activations
@@ -134,7 +134,10 @@ class Subject:
     def _run(self, file: str, feeds: dict[str, Array], device: Device) -> dict[str, Array]:
         """All outputs of a graph of the bundle."""
         if (file, device) not in self._sessions:
-            self._sessions[file, device] = Session(self.folder / file, device)
+            half = self.manifest.precision == "float16" and file == self.manifest.trunk
+            self._sessions[file, device] = Session(
+                self.folder / file, device, tuning=Tuning(tf32=self.manifest.tf32, half=half)
+            )
         session = self._sessions[file, device]
         return session.run(feeds, list(session.outputs))
 
@@ -203,15 +206,14 @@ def _against(one: Subject, truth: Mapping[str, Array]) -> Iterator[Check]:
 
 def _on_cuda(one: Subject) -> Iterator[Check]:
     """The same on CUDA as on the CPU."""
-    limit = max(CUDA_LIMIT, one.manifest.golden.tolerance)
+    tolerance = one.manifest.golden.tolerance
+    limit, gradient_limit = max(CUDA_LIMIT, tolerance), max(CUDA_GRADIENT_LIMIT, tolerance if one.manifest.tf32 else 0)
     found = one.trunk("cuda")
     for name in (LOGITS, *(layer.name for layer in one.manifest.layers)):
         yield Check(f"{name} on CUDA", difference(found[name], one.answer[name]), limit)
     for layer in one.tails:
         expected, given = (one.tail(layer, one.answer, one.seed, device)[GRADIENTS] for device in ("cpu", "cuda"))
-        yield replace(
-            _gradients(layer.name, given, expected, CUDA_GRADIENT_LIMIT), name=f"{layer.name} gradients on CUDA"
-        )
+        yield replace(_gradients(layer.name, given, expected, gradient_limit), name=f"{layer.name} gradients on CUDA")
 
 
 def _predictions(one: Subject, truth: Array) -> Check:

@@ -21,7 +21,7 @@ from models.draft import Say
 from models.filters import KINDS, draw, kernels
 from models.graph import Array, Graph
 from service.errors import BundleError, PerceptError
-from service.image import decode, geometry, prepare
+from service.image import decode_for, prepare
 from service.manifest import IMAGE, MANIFEST, Drawing, Layer, Manifest, digest, read
 
 CHANNELS, STEPS = 9, 256
@@ -107,9 +107,8 @@ def _photo(folder: Path, manifest: Manifest, plan: Plan, say: Say) -> Array:
         say("photo          the golden picture  (--photo FILE for one that shows something)")
         with np.load(folder / manifest.golden.file) as golden:
             return np.asarray(golden["pixels"][0])
-    picture = decode(plan.photo.read_bytes(), MOST_BYTES, MOST_PIXELS)
     rule = manifest.preprocessing
-    return prepare(picture, geometry(picture.size, rule), rule)
+    return prepare(*decode_for(rule, plan.photo.read_bytes(), MOST_BYTES, MOST_PIXELS), rule)
 
 
 def _drawings(

@@ -19,6 +19,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    StrictBool,
     ValidationError,
     model_validator,
 )
@@ -197,6 +198,7 @@ class Manifest(_Part):
     """All that is known of a bundle without opening a graph.
 
     `precision` is that of the trunk's weights; whatever it is, pixels, logits, layers and all tails keep their types.
+    `tf32` lets a GPU round what float32 graphs multiply to ten bits of mantissa, the gradients' too; a CPU does not.
     """
 
     format: Literal[1] = 1
@@ -205,6 +207,7 @@ class Manifest(_Part):
     task: Task
     activation: Activation
     precision: Precision = "float32"
+    tf32: StrictBool = False
     labels: Annotated[tuple[str, ...], Field(min_length=1)]
     palette: tuple[Colour, ...] = ()
     background: int | None = None

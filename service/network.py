@@ -6,7 +6,7 @@ one of the CAM layer at once.
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
@@ -16,16 +16,18 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from service import buckets
 from service import manifest as contract
 from service.errors import BundleError, GradientsUnavailable, InferenceError
-from service.manifest import Layer, Manifest, seed_name
-from service.session import Arrays, Device, Port, Session
+from service.manifest import Layer, Manifest, Tail, seed_name
+from service.providers import PLAIN, Device, Tuning, for_trunk
+from service.session import Arrays, Port, Session
 from service.stages import stage
 
 FLOAT = "tensor(float)"
 # Sharing cores in the middle of a pass costs a small network up to a tenth of what is answered under load, a large one
 # next to nothing: only a small one is loaded twice, for passes on one core each.
-SMALL_BYTES = 2**25
+SMALL_BYTES = 2**27
 NO_SEED = np.zeros((1, 1, 1, 1), np.float32)  # broadcasts to any layer
 
 
@@ -40,13 +42,27 @@ class Look:
 class Network:
     """A bundle that kept the contract when it was loaded."""
 
-    def __init__(self, folder: Path, device: Device, threads: int) -> None:
-        """Load and check the bundle in `folder`; raises `BundleError` with the reason for a refusal."""
+    def __init__(
+        self,
+        folder: Path,
+        device: Device,
+        threads: int,
+        sizes: Sequence[int] = (),
+        tuning: Tuning = PLAIN,
+    ) -> None:
+        """Load and check the bundle in `folder`; raises `BundleError` with the reason for a refusal.
+
+        `sizes` are the buckets of batches, each run once before it counts as loaded; `tuning` is completed by what
+        the manifest says.
+        """
         self.manifest: Manifest = contract.read(folder)
-        self._folder, self._device, self._threads = folder, device, threads
-        self._trunk = Session(folder / self.manifest.trunk, device, threads)
-        small = threads > 1 and _weight(folder) <= SMALL_BYTES
-        self._narrow = Session(folder / self.manifest.trunk, device) if small else self._trunk
+        self._folder, self._device, self._threads, self._sizes = folder, device, threads, tuple(sizes)
+        self._tuning = replace(tuning, tf32=self.manifest.tf32)
+        rule, half = self.manifest.preprocessing, self.manifest.precision == "float16"
+        own = for_trunk(self._tuning, half, (rule.height, rule.width, 3), self._sizes, self.manifest.files)
+        self._trunk = Session(folder / self.manifest.trunk, device, threads, tuning=own)
+        twice = device == "cpu" and threads > 1 and _weight(folder) <= SMALL_BYTES
+        self._narrow = Session(folder / self.manifest.trunk) if twice else self._trunk
         _check_trunk(self._trunk, self.manifest)
         self._check_golden()
         self._tails: dict[str, Session] = {}
@@ -54,7 +70,10 @@ class Network:
         self._loading = threading.Lock()
         cam_layer = self.manifest.layer(self.manifest.cam_layer)
         if cam_layer is not None and cam_layer.tail is not None:
-            self._tail(cam_layer)
+            try:
+                self._tail(cam_layer)
+            except InferenceError as error:
+                raise BundleError(f"the tail of {cam_layer.name!r} cannot be run: {error}") from error
 
     def cut(self, layer: Layer) -> frozenset[str]:
         """The trunk outputs that gradients at `layer` need."""
@@ -67,8 +86,8 @@ class Network:
         `alone` says that no other thread is busy: the pass may have their cores.
         """
         outputs = sorted(frozenset().union(*(look.outputs for look in looks)))
-        pixels = np.stack([look.pixels for look in looks])
-        batch = (self._trunk if alone else self._narrow).run({"pixels": pixels}, outputs)
+        trunk = self._trunk if alone else self._narrow
+        batch = buckets.run(trunk.run, {"pixels": [look.pixels for look in looks]}, outputs, self._sizes)
         return [{name: batch[name][row] for name in look.outputs} for row, look in enumerate(looks)]
 
     def tail(
@@ -88,11 +107,9 @@ class Network:
         """
         if layer.tail is None:
             raise GradientsUnavailable(f"layer {layer.name!r} has no gradients: {layer.unavailable}")
-        n = len(activations)
-        crossing = {name: np.repeat(row[name][None], n, axis=0) for name in layer.tail.crossing}
-        ways = {seed_name(name): inner.get(name, NO_SEED) for name in layer.tail.seeds}
+        feeds = _feeds(layer.tail, row, activations, seeds, inner)
         with stage("tail"):
-            return self._tail(layer).run({"activations": activations, "seed": seeds, **crossing, **ways}, outputs)
+            return buckets.run(self._tail(layer).run, feeds, outputs, self._sizes)
 
     def gradients(self, layer: Layer, row: Arrays, seed: NDArray[np.float32]) -> NDArray[np.float32]:
         """d(sum of seed * logits)/dA at `layer`, float32 [C,h,w], for the trunk outputs of one image."""
@@ -126,16 +143,38 @@ class Network:
         assert layer.tail is not None
         with self._loading:
             if layer.name not in self._tails:
-                session = Session(self._folder / layer.tail.file, self._device, self._threads)
+                # TensorRT knows few of the operators of a gradient, and rounds float32 to TF32 unasked.
+                device: Device = "cuda" if self._device == "tensorrt" else self._device
+                session = Session(self._folder / layer.tail.file, device, self._threads, tuning=self._tuning)
                 _check_tail(session, layer)
+                self._warm(session, layer)
                 self._tails[layer.name] = session
             return self._tails[layer.name]
 
+    def _warm(self, tail: Session, layer: Layer) -> None:
+        """Run a tail once in every bucket: what a first run has to plan, load and allocate is done then."""
+        assert layer.tail is not None
+        if not self._sizes:
+            return
+        how = self.manifest.preprocessing
+        row = self.forward([Look(np.zeros((how.height, how.width, 3), np.uint8), self.cut(layer))])[0]
+        for size in reversed(self._sizes):  # what the greatest allocates, the others find free
+            activations = np.repeat(row[layer.name][None], size, axis=0)
+            feeds = _feeds(layer.tail, row, activations, np.ones((size, *self.manifest.logits), np.float32))
+            buckets.run(tail.run, feeds, ["logits", "gradients"], self._sizes)
+
     def _check_golden(self) -> None:
+        """Compare the golden logits; in every bucket, which is its first run, and with all that may be asked for."""
+        pixels, expected = _read_golden(self._folder / self.manifest.golden.file)
+        self._compare(pixels, expected, ["logits"])
+        for size in reversed(self._sizes):
+            batch, logits = (np.repeat(array[:1], size, axis=0) for array in (pixels, expected))
+            self._compare(batch, logits, list(self._trunk.outputs))
+
+    def _compare(self, pixels: NDArray[Any], expected: NDArray[Any], outputs: Sequence[str]) -> None:
         golden = self.manifest.golden
-        pixels, expected = _read_golden(self._folder / golden.file)
         try:
-            found = self._trunk.run({"pixels": pixels}, ["logits"])["logits"]
+            found = self._trunk.run({"pixels": pixels}, outputs)["logits"]
         except InferenceError as error:
             raise BundleError(f"the golden input cannot be run: {error}") from error
         if found.shape != expected.shape:
@@ -151,6 +190,19 @@ class Network:
 def _weight(folder: Path) -> int:
     """Bytes of the trunk and of the weights that it shares with the tails."""
     return sum(file.stat().st_size for file in (folder / "trunk.onnx", folder / "weights.bin") if file.exists())
+
+
+def _feeds(
+    tail: Tail,
+    row: Arrays,
+    activations: NDArray[np.float32],
+    seeds: NDArray[np.float32],
+    inner: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
+) -> Arrays:
+    """The inputs of a tail; what bypasses the layer is a view, repeated for every row without a copy."""
+    crossing = {name: np.broadcast_to(row[name], (len(activations), *row[name].shape)) for name in tail.crossing}
+    ways = {seed_name(name): inner.get(name, NO_SEED) for name in tail.seeds}
+    return {"activations": activations, "seed": seeds, **crossing, **ways}
 
 
 def _read_golden(file: Path) -> tuple[NDArray[Any], NDArray[Any]]:

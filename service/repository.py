@@ -13,14 +13,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from service import filters
+from service import buckets, filters
 from service.batcher import Batcher
 from service.crew import Crew
 from service.errors import BundleError, DeviceError, NotReady, UnknownModel
 from service.image import Map, Pixels
 from service.manifest import Manifest
 from service.network import Look, Network
-from service.session import Arrays, Device, resolve
+from service.providers import PLAIN, Device, Tuning
+from service.session import Arrays, resolve
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ INNER = 4  # threads of one run at most: more gain little, and are in each other
 @dataclass(frozen=True)
 class Plan:
     """How networks are run: on what, how many runs at once, each by how many threads, in batches of what size, with how
-    many waiting.
+    many waiting. On a GPU batches are padded to the `buckets`, and `tuning` bounds what it may use.
     """
 
     device: Device
@@ -40,19 +41,24 @@ class Plan:
     threads: int
     max_batch: int
     max_queue: int
+    buckets: tuple[int, ...] = ()
+    tuning: Tuning = PLAIN
 
 
 def plan(settings: Settings, threads: int) -> Plan:
     """How to run networks by settings, on so many cores.
 
-    Raises `DeviceError` where CUDA was asked for by name and does not work.
+    Raises `DeviceError` where a device was asked for by name and does not work.
     """
     device = resolve(settings.device)
     # A CPU gains nothing from batches: one image per core is already near its limit.
-    workers, batch = (1, 16) if device == "cuda" else (threads, 1)
+    workers, batch = (threads, 1) if device == "cpu" else (1, 16)
     # Alone a run has all cores; with others beside it each gets along with its own.
     inner = min(threads, INNER) if device == "cpu" else 1
-    return Plan(device, workers, inner, settings.max_batch or batch, settings.max_queue)
+    most = settings.max_batch or batch
+    tuning = Tuning(memory_bytes=settings.gpu_memory_bytes, engines=settings.engine_cache)
+    sizes = () if device == "cpu" else buckets.sizes(most)
+    return Plan(device, workers, inner, most, settings.max_queue, sizes, tuning)
 
 
 L = TypeVar("L", bound=Look)
@@ -116,7 +122,7 @@ def crews(plan: Plan, threads: int) -> Crews:
 
 def load(folder: Path, plan: Plan, crews: Crews) -> Model:
     """The bundle in a folder, ready to answer; blocks, and raises `BundleError` or `DeviceError`."""
-    network = Network(folder, plan.device, plan.threads)
+    network = Network(folder, plan.device, plan.threads, plan.buckets, plan.tuning)
     drawn = {one.file: filters.load(folder, one) for one in network.manifest.filters}
 
     def run(looks: Sequence[Look]) -> list[Arrays]:

@@ -1,6 +1,6 @@
 """The only file that knows ONNX Runtime: a graph on disk in, a callable from arrays to arrays out.
 
-CUDA that was asked for and does not work is an error here, never a silent fall back to the CPU: providers can be
+A device that was asked for and does not work is an error here, never a silent fall back to another: providers can be
 listed and still fail to load, so a small convolution is run as a canary first.
 """
 
@@ -8,7 +8,9 @@ import base64
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,29 +18,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import BundleError, DeviceError, InferenceError
+from service.providers import CUDA, PLAIN, TENSORRT, providers
+from service.providers import Device as Device  # for whoever opens a session
+from service.providers import Tuning as Tuning
 
 # ONNX Runtime must open no connection of its own. Switching its events off is not enough: at the import it has set
 # up its uploader already, which calls home ten seconds later (1.31, strace; microsoft/onnxruntime pull request 27379).
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
 
-Device = Literal["cpu", "cuda"]
 Arrays = dict[str, NDArray[Any]]
 
 log = logging.getLogger(__name__)
 
 ort.disable_telemetry_events()  # Windows knows only this
 
-CUDA = "CUDAExecutionProvider"
-PROVIDERS: dict[Device, list[Any]] = {
-    "cpu": ["CPUExecutionProvider"],
-    # HEURISTIC plans a convolution quickly and well; TF32 would cost three digits of every gradient.
-    "cuda": [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"})],
-}
 # Threads that wait sleep instead of burning a core that others need, and take their work in small pieces, so that a
 # graph that runs twice at once loses little (2 cores, saturated: 0.94 to 1.03 of one thread for each run).
 POOLED = {"session.intra_op.allow_spinning": "0", "session.dynamic_block_base": "8"}
 ERROR, FATAL = 3, 4  # what ONNX Runtime prints
+# What to do about an error, by what ONNX Runtime, CUDA or TensorRT write in it.
+NO_MEMORY = "out of memory: set a smaller PERCEPT_MAX_BATCH, or a greater PERCEPT_GPU_MEMORY_BYTES where one is set"
+NO_PROFILE = "TensorRT cannot take this graph as a whole: set PERCEPT_DEVICE=cuda"
+ADVICE = {
+    "Failed to allocate memory": NO_MEMORY,  # the arena: the device is full, or the limit is reached
+    "Available memory of": NO_MEMORY,  # the arena, when it is smaller than what is requested
+    "out of memory": NO_MEMORY,  # CUDA failure 2, TensorRT
+    "cudaMallocFromPoolAsync failed": NO_MEMORY,
+    "_ALLOC_FAILED": NO_MEMORY,  # cuBLAS, cuDNN, cuFFT
+    "provide all the dynamic shape inputs": NO_PROFILE,
+}
+NAMES: dict[Device, str] = {"cuda": "CUDA", "tensorrt": "TensorRT"}
+REQUIRED: dict[Device, str] = {"cuda": CUDA, "tensorrt": TENSORRT}
+REMEDIES: dict[Device, str] = {
+    "cuda": "Install percept[cuda] and a driver for it, or set PERCEPT_DEVICE=cpu",
+    "tensorrt": "Install percept[tensorrt] and a driver for it, or set PERCEPT_DEVICE=cuda or cpu",
+}
 NVIDIA_NODES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 
 # One Conv, x [1,1,3,3] with a kernel of ones → y [1,1,1,1]; `tests/test_session.py` builds it anew and compares.
@@ -63,12 +78,19 @@ class Port:
 class Session:
     """One loaded graph. `run` may be called from several threads at once."""
 
-    def __init__(self, file: Path | bytes, device: Device = "cpu", threads: int = 1, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        file: Path | bytes,
+        device: Device = "cpu",
+        threads: int = 1,
+        quiet: bool = False,
+        tuning: Tuning = PLAIN,
+    ) -> None:
         """Load a graph, its external weights looked up beside it.
 
         `threads` is the number that one run may use inside an operator; `quiet` keeps ONNX Runtime from printing the
         errors that it raises too. Raises `BundleError` where ONNX Runtime refuses the graph, `DeviceError` where it
-        did not take the device.
+        did not take the device or cannot keep its engines.
         """
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -76,14 +98,19 @@ class Session:
         for key, value in POOLED.items() if threads > 1 else ():
             options.add_session_config_entry(key, value)
         options.log_severity_level = FATAL if quiet else ERROR
+        wanted = providers(device, tuning)
+        if device == "tensorrt" and tuning.engines:
+            _make(tuning.engines)
         try:
+            # By default it would print an error, take other providers, and go on: here when it loads, and in a run.
             self._session = ort.InferenceSession(
-                file if isinstance(file, bytes) else str(file), options, PROVIDERS[device]
+                file if isinstance(file, bytes) else str(file), options, wanted, enable_fallback=0
             )
         except Exception as error:  # its errors share no base class
-            raise BundleError(f"ONNX Runtime refuses the graph: {_first_line(error)}") from error
-        if device == "cuda" and CUDA not in self._session.get_providers():
-            raise DeviceError("ONNX Runtime fell back to the CPU although CUDA was asked for")
+            raise BundleError(f"ONNX Runtime refuses the graph: {_reason(error)}") from error
+        if missing := {name for name, _ in wanted} - set(self._session.get_providers()):
+            raise DeviceError(f"ONNX Runtime did not load {' and '.join(sorted(missing))}, which was asked for")
+        self._bound = device != "cpu"
         self.inputs = {p.name: Port(p.type, tuple(p.shape)) for p in self._session.get_inputs()}
         self.outputs = {p.name: Port(p.type, tuple(p.shape)) for p in self._session.get_outputs()}
 
@@ -93,42 +120,69 @@ class Session:
         Raises `InferenceError` where ONNX Runtime fails.
         """
         try:
-            arrays = self._session.run(list(outputs), dict(feeds))
+            if self._bound:
+                arrays = self._bind(feeds, outputs, "cuda")
+            else:
+                arrays = self._session.run(list(outputs), dict(feeds))
         except Exception as error:  # its errors share no base class
-            raise InferenceError(f"ONNX Runtime failed: {_first_line(error)}") from error
+            raise InferenceError(f"ONNX Runtime failed: {_reason(error)}") from error
         return dict(zip(outputs, arrays, strict=True))
 
+    def _bind(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str], place: str) -> list[NDArray[Any]]:
+        """The same with inputs and outputs bound: each crosses to the device or back once, and no other output does.
 
-def resolve(wish: Literal["auto", "cpu", "cuda"]) -> Device:
+        What stays on the device until the run is over is copied from there into NumPy, without a copy in between.
+        """
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_cpu_input(name, array)
+        for name in outputs:
+            binding.bind_output(name, place)
+        self._session.run_with_iobinding(binding)
+        return list(binding.copy_outputs_to_cpu())
+
+
+def resolve(wish: Literal["auto", "cpu", "cuda", "tensorrt"]) -> Device:
     """The device to use: `auto` takes CUDA where a card is present and working, and says so where it is not.
 
-    Raises `DeviceError` with what to do where CUDA was asked for by name and does not work.
+    Raises `DeviceError` with what to do where CUDA or TensorRT was asked for by name and does not work.
     """
     if wish == "cpu" or (wish == "auto" and not any(node.exists() for node in NVIDIA_NODES)):
         return "cpu"
-    reason = _cuda_fault()
+    device: Device = "cuda" if wish == "auto" else wish
+    reason = _fault(device)
     if reason is None:
-        return "cuda"
-    if wish == "cuda":
-        raise DeviceError(
-            f"CUDA was asked for and does not work: {reason}. Install percept[cuda] and a driver for it, "
-            "or set PERCEPT_DEVICE=cpu"
-        )
+        return device
+    if wish != "auto":
+        raise DeviceError(f"{NAMES[device]} was asked for and does not work: {reason.rstrip('.')}. {REMEDIES[device]}")
     log.warning("a CUDA device is present but does not work (%s); serving on the CPU", reason)
     return "cpu"
 
 
-def _cuda_fault() -> str | None:
-    """Why CUDA does not work, or None if the canary convolution gave the right answer on it."""
-    if CUDA not in ort.get_available_providers():
-        return "this build of ONNX Runtime has no CUDA"
+def _fault(device: Device) -> str | None:
+    """Why a device does not work, or None if the canary convolution gave the right answer on it."""
+    if REQUIRED[device] not in ort.get_available_providers():
+        return f"this build of ONNX Runtime has no {NAMES[device]}"
+    ort.preload_dlls()
+    if device == "tensorrt":
+        with suppress(ImportError, OSError):  # its libraries may be there without its Python package
+            import_module("tensorrt")  # loads its libraries, which `preload_dlls` does not
     try:
-        ort.preload_dlls()
-        canary = Session(CANARY, "cuda").run({"x": np.ones((1, 1, 3, 3), np.float32)}, ["y"])
+        canary = Session(CANARY, device).run({"x": np.ones((1, 1, 3, 3), np.float32)}, ["y"])
     except (BundleError, DeviceError, InferenceError) as error:
         return str(error)
     return None if canary["y"].item() == 9 else "a convolution gave a wrong answer"
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DeviceError(f"PERCEPT_ENGINE_CACHE: {folder} cannot be made: {error.strerror}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, and what can be done about it if that is known."""
+    text = str(error).strip() or type(error).__name__
+    advice = next((advice for mark, advice in ADVICE.items() if mark.lower() in text.lower()), None)
+    return text.splitlines()[0] + (f" ({advice})" if advice else "")

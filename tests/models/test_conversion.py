@@ -288,6 +288,21 @@ def test_only_a_float_bundle_gets_fewer_bits(tmp_path: Path, percept: Callable[.
     assert percept(str(tmp_path / "out" / "half" / "1"), "--precision", "fp16", name="quarter") == 1
 
 
+def test_tf32_is_allowed_by_an_option_and_stays_so(
+    tmp_path: Path, percept: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the tolerance of float16, whose mantissa it has; a bundle of the bundle may do the same."""
+    assert percept(f"{HERE}:classifier", *SIZE, "--tf32") == 0
+    assert "float32, TF32; verifying" in capsys.readouterr().out
+    whole = tmp_path / "out" / "mine" / "1"
+    assert (read(whole).tf32, read(whole).golden.tolerance) == (True, 3e-2)
+    assert percept(str(whole), "--precision", "fp16", name="half") == 0
+    assert read(tmp_path / "out" / "half" / "1").tf32
+    assert percept(f"{HERE}:classifier", *SIZE, name="strict") == 0
+    strict = read(tmp_path / "out" / "strict" / "1")
+    assert (strict.tf32, strict.golden.tolerance) == (False, 1e-3)
+
+
 @pytest.mark.prove
 def test_resnet50_with_all_its_tails_is_hardly_larger_than_its_weights(tmp_path: Path) -> None:
     """Gradients at all four stage ends, at the stem and at the image, for less than a third more."""

@@ -85,3 +85,16 @@ def test_a_half_written_manifest_is_refused(text: str, tmp_path: Path) -> None:
 def test_a_folder_without_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"manifest.json cannot be read"):
         read(tmp_path)
+
+
+def test_tf32_is_off_unless_it_is_allowed_in_one_word(tmp_path: Path) -> None:
+    """A manifest from before there was the field stays valid."""
+    folder = bundle(tmp_path)
+    manifest = read_manifest(folder)
+    assert "tf32" not in manifest
+    assert read(folder).tf32 is False
+    write_manifest(folder, manifest | {"tf32": True})
+    assert read(folder).tf32 is True
+    write_manifest(folder, manifest | {"tf32": "yes"})
+    with pytest.raises(BundleError, match="tf32"):
+        read(folder)
