@@ -131,7 +131,7 @@ class CamsAnswer(BaseModel):
 
 def predict_answer(predicted: Predicted) -> PredictAnswer:
     """The JSON of a prediction."""
-    return PredictAnswer(**_about(predicted.view), **predicted.answer.model_dump())
+    return PredictAnswer(**_about(predicted.view), **dict(predicted.answer))
 
 
 def features_answer(features: Features, pool: str | None, place: tuple[float, float] | None = None) -> FeaturesAnswer:
@@ -206,7 +206,7 @@ def _target(manifest: Manifest, explanation: Explanation) -> Target:
 
 
 def _about(view: View) -> dict[str, Any]:
-    size = ImageSize(width=view.photo.width, height=view.photo.height)
+    size = ImageSize(width=view.geometry.width, height=view.geometry.height)
     return {"id": view.id, "model": model_name(view.model.manifest), "image": size}
 
 

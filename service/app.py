@@ -13,14 +13,27 @@ from fastapi_offline import FastAPIOffline
 
 from service import problems
 from service.cores import cores
+from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.repository import Repository, crews, plan
-from service.routes import cam, features, filters, health, models, predict
+from service.routes import cam, features, filters, health, metrics, models, predict
+from service.routes.looking import CamQuery
 from service.routes.query import State
+from service.routes.short import ShortWay, Way
 from service.settings import Settings
+from service.timing import Timing
 
 DESCRIPTION = """Serves convolutional networks and shows what they saw: classes and masks (`/predict`), feature maps
 (`/features`) and class-activation heatmaps (`/cam`). Errors are problem details (RFC 9457) with a stable `code`."""
+
+WAYS = {
+    way.path: way
+    for way in (
+        Way("/predict", predict.predict, predict.PredictQuery),
+        Way("/features", features.features, features.FeaturesQuery),
+        Way("/cam", cam.cam, CamQuery),
+    )
+}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -44,13 +57,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     # The documentation must work where there is no way out to a content delivery network.
     app = FastAPIOffline(title="Percept", version=version("percept"), description=DESCRIPTION, lifespan=lifespan)
-    app.state.percept = State(settings, repository, pipeline)
+    state = app.state.percept = State(settings, repository, pipeline, Metrics())
     problems.install(app)
-    for route in (predict, features, cam, models, filters, health):
+    for route in (predict, features, cam, models, filters, health, metrics):
         app.include_router(route.router)
 
     @app.get("/", include_in_schema=False)
     async def index() -> RedirectResponse:
         return RedirectResponse("/docs")
 
+    # Outermost, so that every answer is timed, and before all that only the long way needs.
+    app.middleware_stack = Timing(ShortWay(app.build_middleware_stack(), WAYS, state), state.metrics)
     return app

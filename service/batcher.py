@@ -2,10 +2,11 @@
 
 An item comes in as a function that makes it, which is not called before its turn has come: who gave up meanwhile costs
 nothing. Items go in batches through a blocking function, and each result returns to whoever submitted its item. It
-knows no image and no ONNX. Everything but those functions runs on the event loop, so there is no lock. (The idea:
-text-embeddings-inference, `core/src/queue.rs` and `infer.rs`.)
+knows no image and no ONNX. Items are submitted on the event loop; threads take them, one at a time by the lock of their
+crew. (The idea: text-embeddings-inference, `core/src/queue.rs` and `infer.rs`.)
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,15 +14,17 @@ from functools import partial
 from time import perf_counter
 from typing import Any, Generic, TypeVar
 
-from service.crew import Afterwards, Crew, Order, Work
+from service.crew import Crew, Order, Outcome, Work
 from service.errors import QueueFull
 from service.stages import note
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+PACED = 0.1  # weight of the last batch in the pace
+MAX_RETRY_S = 60
+
 Made = tuple[Order, Any]  # an order and its item
-Outcome = tuple[Order, Any, bool]  # an order, its item and result or the error, and whether it is that
 
 
 class Batcher(Generic[Item, Result]):
@@ -44,8 +47,9 @@ class Batcher(Generic[Item, Result]):
         self._capacity = capacity
         self._host, self._device = host, device
         self._admitted = 0
+        self._pace_s = 0.0  # that a thread takes for an item, of late
         self._waiting: deque[Order] = deque()
-        self._making = 0
+        self._making: set[Order] = set()
         self._made: deque[Made] = deque()
 
     @property
@@ -53,14 +57,18 @@ class Batcher(Generic[Item, Result]):
         """How many items the threads take at once."""
         return self._max_batch * self._device.size
 
+    def check(self) -> None:
+        """Raise `QueueFull` where there is no room now: sooner than anything is read for nothing."""
+        if self._admitted >= self._capacity + self.width:
+            raise self._full()
+
     @contextmanager
     def room(self) -> Iterator[None]:
         """A place from before anything is done for a request until it is answered; raises `QueueFull` at once.
 
         There are as many as items may wait, and those that the threads take.
         """
-        if self._admitted >= self._capacity + self.width:
-            raise self._full()
+        self.check()
         self._admitted += 1
         try:
             yield
@@ -84,23 +92,24 @@ class Batcher(Generic[Item, Result]):
         return found
 
     def _full(self) -> QueueFull:
-        return QueueFull(f"{self._capacity} images are waiting already; try again in a moment")
+        wait = min(max(1, math.ceil(self._admitted * self._pace_s / self._device.size)), MAX_RETRY_S)
+        return QueueFull(f"{self._capacity} images are waiting already; try again in {wait} s", wait)
 
     def _next_whole(self) -> Work | None:
         """Items and their results in one go."""
         batch: list[Order] = []
         while self._waiting and len(batch) < self._max_batch:
             order = self._waiting.popleft()
-            if not order.reply.done():
+            if not order.given_up:
                 batch.append(order)
         return partial(self._whole, batch) if batch else None
 
     def _next_item(self) -> Work | None:
         """One item, as long as no more than the next batch of every thread lies ready."""
-        while self._waiting and self._making + len(self._made) < 2 * self.width:
+        while self._waiting and len(self._making) + len(self._made) < 2 * self.width:
             order = self._waiting.popleft()
-            if not order.reply.done():
-                self._making += 1
+            if not order.given_up:
+                self._making.add(order)
                 return partial(self._item, order)
         return None
 
@@ -109,34 +118,33 @@ class Batcher(Generic[Item, Result]):
         batch: list[Made] = []
         while self._made and len(batch) < self._max_batch:
             order, item = self._made.popleft()
-            if not order.reply.done():
+            if not order.given_up:
                 batch.append((order, item))
         self._host.call(self._next_item)
         return partial(self._batch, batch) if batch else None
 
-    def _whole(self, batch: Sequence[Order]) -> Afterwards:
-        made = [_made(order) for order in batch]
-        failed = [one for one in made if one[2]]
-        wanted = [(order, item) for order, item, bad in made if not (bad or order.reply.done())]
-        return partial(_settle, failed + self._results(wanted))
+    def _whole(self, batch: Sequence[Order]) -> Sequence[Outcome]:
+        outcomes = [order.carry_out() for order in batch]
+        failed = [outcome for outcome in outcomes if outcome[2]]
+        made = [(order, item) for order, item, bad in outcomes if not (bad or order.given_up)]
+        return failed + self._results(made)
 
-    def _item(self, order: Order) -> Afterwards:
-        return partial(self._lay_ready, _made(order), perf_counter())
-
-    def _lay_ready(self, made: Outcome, since: float) -> None:
-        self._making -= 1
-        order, item, failed = made
-        if failed:
-            _settle([made])
-            return
-        order.since = since
-        self._made.append((order, item))
+    def _item(self, order: Order) -> Sequence[Outcome]:
+        outcome = order.carry_out()
+        if outcome[2]:
+            self._making.discard(order)
+            self._host.call(self._next_item)
+            return [outcome]
+        order.since = perf_counter()
+        self._made.append((order, outcome[1]))
+        self._making.discard(order)
         self._device.call(self._next_batch)
+        return []
 
-    def _batch(self, batch: Sequence[Made]) -> Afterwards:
+    def _batch(self, batch: Sequence[Made]) -> Sequence[Outcome]:
         for order, _ in batch:
-            order.context.run(note, "queue", perf_counter() - order.since)
-        return partial(_settle, self._results(batch))
+            order.context.run(order.waited)
+        return self._results(batch)
 
     def _results(self, batch: Sequence[Made]) -> list[Outcome]:
         """What came of each item. One that is poisonous must not fail its neighbours: each is tried again alone."""
@@ -149,18 +157,8 @@ class Batcher(Generic[Item, Result]):
             if len(batch) == 1:
                 return [(batch[0][0], error, True)]
             return [outcome for one in batch for outcome in self._results([one])]
+        spent = perf_counter() - start
+        self._pace_s += PACED * (spent / len(batch) - self._pace_s)
         for order, _ in batch:
-            order.context.run(note, "infer", perf_counter() - start)
+            order.context.run(note, "infer", spent)
         return [(order, (item, result), False) for (order, item), result in results]
-
-
-def _made(order: Order) -> Outcome:
-    try:
-        return order, order.begin(), False
-    except Exception as error:
-        return order, error, True
-
-
-def _settle(outcomes: Sequence[Outcome]) -> None:
-    for order, outcome, failed in outcomes:
-        order.settle(outcome, failed)

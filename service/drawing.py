@@ -75,7 +75,7 @@ def stacked(maps: Sequence[Map]) -> Map:
 
 def bounded(found: Sequence[Explanation]) -> None:
     """Raises `BadParameter` where maps as large as the photo would be too much for one answer."""
-    width, height = found[0].view.photo.size
+    width, height = found[0].view.geometry.size
     if len(found) > 1 and len(found) * width * height > MAX_PIXELS:
         raise BadParameter(
             f"{len(found)} maps of {width} x {height} pixels are too much at once: {MAX_PIXELS} pixels are the most; "
@@ -105,9 +105,9 @@ def _marked(drawn: Image.Image, explanation: Explanation) -> Image.Image:
 
 def _small(view: View) -> View:
     """The same view of a photo of at most `SHEET_PIXELS`."""
-    geometry = view.geometry.scaled(min(1.0, SHEET_PIXELS / max(view.photo.size)))
+    geometry = view.geometry.scaled(min(1.0, SHEET_PIXELS / max(view.geometry.size)))
     photo = view.photo.resize((geometry.width, geometry.height), Image.Resampling.BICUBIC)
-    return replace(view, photo=photo, geometry=geometry)
+    return replace(view, decoded=photo, geometry=geometry)
 
 
 def _tile(explanation: Explanation, style: Style) -> Tile:

@@ -85,7 +85,11 @@ class NotAcceptable(PerceptError):
 
 
 class QueueFull(PerceptError):
-    """More work is waiting than the service promises to do."""
+    """More work is waiting than the service promises to do; it will be done in about `retry_s` seconds."""
+
+    def __init__(self, detail: str, retry_s: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_s = retry_s
 
 
 class NotReady(PerceptError):

@@ -159,7 +159,7 @@ class _Evaluation:
 
     def _truth(self, photo: Path, view: View, target: int | None) -> Truth | None:
         try:
-            return self.gallery.truth(photo, view.photo.size, target)
+            return self.gallery.truth(photo, view.geometry.size, target)
         except PerceptError as error:
             _say(f"without a mask: {error}")
             return None
@@ -205,7 +205,7 @@ def _sheet(shown: Sequence[Seen], names: Sequence[str]) -> Image.Image:
     """A row for each photo: the photo itself, then the map of every method."""
     tiles = []
     for seen in shown:
-        factor = min(1.0, PIXELS / max(seen.view.photo.size))
+        factor = min(1.0, PIXELS / max(seen.view.geometry.size))
         view = seen.view.geometry.scaled(factor)
         small = seen.view.photo.resize((view.width, view.height), Image.Resampling.BICUBIC)
         tiles.append(Tile(small, f"{seen.label}, {seen.score:.2f}", seen.view.id))

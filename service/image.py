@@ -28,6 +28,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = (UPRIGHT[5], UPRIGHT[6], UPRIGHT[7], UPRIGHT[8])
 
 # The class of what the network never saw, in masks.
 UNSEEN = 255
@@ -47,6 +48,11 @@ class Geometry:
     width: int
     height: int
     box: Box
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the photo."""
+        return self.width, self.height
 
     @property
     def seen(self) -> tuple[int, int, int, int]:
@@ -69,8 +75,10 @@ class Geometry:
 
     def scaled(self, factor: float) -> "Geometry":
         """The same view of the photo at another size."""
-        width = max(1, round(self.width * factor))
-        height = max(1, round(self.height * factor))
+        return self.resized(max(1, round(self.width * factor)), max(1, round(self.height * factor)))
+
+    def resized(self, width: int, height: int) -> "Geometry":
+        """The same view of the photo in so many pixels."""
         fx, fy = width / self.width, height / self.height
         left, top, right, bottom = self.box
         return Geometry(width, height, (left * fx, top * fy, right * fx, bottom * fy))
@@ -81,6 +89,26 @@ def decode(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
 
     Raises `NotAnImage`, `BrokenImage`, or `ImageTooLarge` (known from the header, before any pixel is decoded).
     """
+    return load(begin(data, max_bytes, max_pixels))
+
+
+def decode_for(rule: Preprocessing, data: bytes, max_bytes: int, max_pixels: int) -> tuple[Image.Image, Geometry]:
+    """As `decode`, but no finer than a network needs it, and the geometry of the photo in full.
+
+    A JPEG that is much larger is decoded at a half, a quarter or an eighth of its size, from fewer of its frequencies,
+    yet never below twice what the rule makes of it: then the input differs by less than its resampling does.
+    """
+    image = begin(data, max_bytes, max_pixels)
+    view = geometry(upright_size(image), rule)
+    left, top, right, bottom = view.box
+    spare = min((right - left) / rule.width, (bottom - top) / rule.height) / 2
+    factor = max((k for k in (2, 4, 8) if k <= spare), default=1)
+    image.draft(None, (max(1, image.width // factor), max(1, image.height // factor)))
+    return load(image), view
+
+
+def begin(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
+    """An encoded image of which the header is read and checked; raises as `decode`."""
     if len(data) > max_bytes:
         raise ImageTooLarge(f"the image has {len(data)} bytes; at most {max_bytes} are accepted")
     try:
@@ -93,11 +121,23 @@ def decode(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
         raise BrokenImage(f"the image's header is broken: {error}") from error
     if image.width * image.height > max_pixels:
         raise ImageTooLarge(f"the image has {image.width} x {image.height} pixels; at most {max_pixels} are accepted")
+    image.decodermaxblock = max(len(data), 1)  # in one go: between two pieces a thread waits for the interpreter again
+    return image
+
+
+def load(image: Image.Image) -> Image.Image:
+    """The photo that was begun; raises `BrokenImage`."""
     try:
         image.load()
         return _upright(_rgb(image), image)
     except Exception as error:  # as above: OSError, ValueError, SyntaxError, struct.error, EOFError, …
         raise BrokenImage(f"the image cannot be decoded: {error}") from error
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of the photo that `load` will give."""
+    width, height = image.size
+    return (height, width) if _turn(image) in SIDEWAYS else (width, height)
 
 
 def geometry(size: tuple[int, int], rule: Preprocessing) -> Geometry:
@@ -107,7 +147,12 @@ def geometry(size: tuple[int, int], rule: Preprocessing) -> Geometry:
 
 
 def prepare(photo: Image.Image, view: Geometry, rule: Preprocessing) -> Pixels:
-    """The network's input for a photo: uint8 [H,W,3] RGB, by one resampling from the photo's own pixels."""
+    """The network's input for a photo: uint8 [H,W,3] RGB, by one resampling from the photo's own pixels.
+
+    The photo may have been decoded smaller than `view` says.
+    """
+    if photo.size != view.size:
+        view = view.resized(*photo.size)
     left, top, right, bottom = view.box
     size = (rule.width, rule.height)
     filter_ = Image.Resampling[rule.interpolation.upper()]
@@ -177,14 +222,20 @@ def _whole(low: float, high: float, limit: int) -> tuple[int, int]:
 
 
 def _upright(photo: Image.Image, source: Image.Image) -> Image.Image:
-    try:
-        turn = UPRIGHT.get(source.getexif().get(ORIENTATION, 1))
-    except Exception:  # broken EXIF is no reason to refuse good pixels
-        turn = None
+    turn = _turn(source)
     return photo if turn is None else photo.transpose(turn)
 
 
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # broken EXIF is no reason to refuse good pixels
+        return None
+
+
 def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image  # converting would copy it
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         return _deep(image).convert("RGB")
     if image.has_transparency_data:

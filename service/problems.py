@@ -53,7 +53,9 @@ PROBLEMS: dict[type[errors.PerceptError], Kind] = {
     errors.NotReady: Kind(503, "not_ready", "No model is ready"),
     errors.DeadlineExceeded: Kind(504, "deadline_exceeded", "The answer took too long"),
 }
-RETRY_AFTER_S = {429: "1", 503: "2"}
+# What endpoints raise, besides what FastAPI does itself.
+EXPECTED = (errors.PerceptError, ClientDisconnect)
+RETRY_AFTER_S = {503: 2}
 
 
 class Problem(BaseModel):
@@ -88,11 +90,22 @@ def documented(*kinds: type[errors.PerceptError]) -> dict[int | str, dict[str, A
 
 def install(app: FastAPI) -> None:
     """Let every failure of `app` leave as a problem."""
-    app.add_exception_handler(errors.PerceptError, _on_own)
+    for kind in EXPECTED:
+        app.add_exception_handler(kind, respond)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.add_exception_handler(Exception, _on_unexpected)
+    app.add_exception_handler(Exception, unexpected)
+
+
+async def respond(request: Request, error: Exception) -> Response:
+    """The answer to one of the `EXPECTED` failures."""
+    if isinstance(error, ClientDisconnect):  # nobody reads this, and it is nobody's fault
+        return Response(status_code=400)
+    assert isinstance(error, errors.PerceptError)
+    problem = describe(error)
+    if problem.status >= 500:
+        log.error("%s %s: %s", request.method, request.url.path, error)
+    return _respond(problem, {"Retry-After": str(error.retry_s)} if isinstance(error, errors.QueueFull) else None)
 
 
 def _problem(status: int, code: str, title: str, detail: str) -> Problem:
@@ -102,16 +115,8 @@ def _problem(status: int, code: str, title: str, detail: str) -> Problem:
 def _respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     headers = dict(headers or {})
     if problem.status in RETRY_AFTER_S:
-        headers["Retry-After"] = RETRY_AFTER_S[problem.status]
+        headers["Retry-After"] = str(RETRY_AFTER_S[problem.status])
     return JSONResponse(problem.model_dump(), problem.status, headers, media_type=MEDIA_TYPE)
-
-
-async def _on_own(request: Request, error: Exception) -> Response:
-    assert isinstance(error, errors.PerceptError)
-    problem = describe(error)
-    if problem.status >= 500:
-        log.error("%s %s: %s", request.method, request.url.path, error)
-    return _respond(problem)
 
 
 async def _on_validation(request: Request, error: Exception) -> Response:
@@ -130,12 +135,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
     return _respond(_problem(status, code, status.phrase, detail), dict(error.headers or {}))
 
 
-async def _on_disconnect(request: Request, error: Exception) -> Response:
-    """The client is gone: nobody reads this, and it is nobody's fault."""
-    return Response(status_code=400)
-
-
-async def _on_unexpected(request: Request, error: Exception) -> Response:
-    """A fault of ours; the server logs the traceback itself."""
+async def unexpected(request: Request, error: Exception) -> Response:
+    """The answer to a fault of ours, which is to be raised again: the server logs the traceback."""
     detail = "an unexpected fault of the service; its log has the traceback"
     return _respond(_problem(500, "internal_error", "Internal error", detail))

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from service.errors import BadRequest, ImageTooLarge, UnsupportedMediaType
 from service.settings import Settings
+from service.stages import stage
 
 MULTIPART = "multipart/form-data"
 JSON = "application/json"
@@ -60,15 +61,41 @@ REQUEST_BODY = {
 
 async def attended(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of some work, which is cancelled when the client goes away; raises `ClientDisconnect` then."""
-    task = asyncio.ensure_future(work)
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    watch = _Watch(request, task)
+    timer = loop.call_later(ATTENTION_S, watch.begin)  # quick work is over before anybody looks
     try:
-        while not task.done():
-            await asyncio.wait({task}, timeout=ATTENTION_S)
-            if not task.done() and await request.is_disconnected():
-                raise ClientDisconnect
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if not watch.gone or task.uncancel():
+            raise
+        raise ClientDisconnect from None
     finally:
-        task.cancel()
+        timer.cancel()
+        watch.end()
+
+
+class _Watch:
+    """Cancels a task once the client of its request is `gone`."""
+
+    def __init__(self, request: Request, task: asyncio.Task[Any]) -> None:
+        self.gone = False
+        self._request, self._task = request, task
+        self._looking: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        self._looking = asyncio.create_task(self._look())
+
+    def end(self) -> None:
+        if self._looking:
+            self._looking.cancel()
+
+    async def _look(self) -> None:
+        while not await self._request.is_disconnected():
+            await asyncio.sleep(ATTENTION_S)
+        self.gone = True
+        self._task.cancel()
 
 
 class _InMemory(MultiPartParser):
@@ -82,6 +109,11 @@ async def images(request: Request, settings: Settings) -> list[bytes]:
 
     Raises `BadRequest`, `UnsupportedMediaType` or `ImageTooLarge`.
     """
+    with stage("receive"):
+        return await _images(request, settings)
+
+
+async def _images(request: Request, settings: Settings) -> list[bytes]:
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     limit = settings.max_image_bytes
     if kind == MULTIPART:
@@ -104,23 +136,42 @@ async def image(request: Request, settings: Settings) -> bytes:
 
 
 async def _stream(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
-    declared = request.headers.get("content-length", "")
-    total = int(declared) if declared.isdecimal() else 0
-    if total > limit:
-        raise ImageTooLarge(f"the body has {total} bytes; at most {limit} are accepted")
+    _check(request, limit)
     total = 0
     async for chunk in request.stream():
         total += len(chunk)
         if total > limit:
-            raise ImageTooLarge(f"the body has more than the {limit} bytes that are accepted")
+            raise _too_large(limit)
         yield chunk
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    body = b"".join([chunk async for chunk in _stream(request, limit)])
-    if not body:
+    """The body in one piece: as `_stream`, without its generators, for what comes with nearly every request."""
+    _check(request, limit)
+    chunks: list[bytes] = []
+    total, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
+        total, more = total + len(chunk), message.get("more_body", False)
+        if total > limit:
+            raise _too_large(limit)
+        chunks.append(chunk)
+    if not total:
         raise BadRequest("the body is empty; send an image")
-    return body
+    return b"".join(chunks)
+
+
+def _check(request: Request, limit: int) -> None:
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise ImageTooLarge(f"the body has {int(declared)} bytes; at most {limit} are accepted")
+
+
+def _too_large(limit: int) -> ImageTooLarge:
+    return ImageTooLarge(f"the body has more than the {limit} bytes that are accepted")
 
 
 async def _files(request: Request, settings: Settings) -> list[bytes]:

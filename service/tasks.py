@@ -116,11 +116,19 @@ def _argmax(logits: Map, view: Geometry) -> Pixels:
 
 
 def _classify(manifest: Manifest, logits: Map, view: Geometry, top_k: int) -> Classification:
+    order = _greatest(logits, top_k)
     scores = activate(logits, manifest.activation)
-    order = np.argsort(-scores, kind="stable")[:top_k]
     return Classification(
-        predictions=[Prediction(label=manifest.labels[k], index=k, score=float(scores[k])) for k in order.tolist()]
+        predictions=[Prediction(label=manifest.labels[k], index=k, score=float(scores[k])) for k in order]
     )
+
+
+def _greatest(values: Map, count: int) -> list[int]:
+    """The indices of the greatest values, the greatest first, equal ones by index; all others stay unsorted."""
+    least = np.partition(values, -count)[-count] if count < len(values) else -np.inf
+    found = np.flatnonzero(values >= least)
+    best: list[int] = found[np.argsort(-values[found], kind="stable")][:count].tolist()
+    return best
 
 
 def _segment(manifest: Manifest, logits: Map, view: Geometry, top_k: int) -> Segmentation:

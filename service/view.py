@@ -1,10 +1,12 @@
 """A decoded photo as one model sees it: what every line of the service begins with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 from PIL import Image
 
-from service.image import Geometry, Pixels, decode, geometry, prepare
+from service.image import Geometry, Pixels, decode, decode_for, prepare
 from service.repository import Model
 from service.settings import Settings
 from service.stages import stage
@@ -13,25 +15,35 @@ from service.tasks import TASKS, Task
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A photo, the rectangle of it that the network sees, and the pixels that it gets: uint8 [H,W,3]."""
+    """A photo, the rectangle of it that the network sees, and the pixels that it gets: uint8 [H,W,3].
+
+    `decoded` may be smaller than the photo of the `geometry`; then `full` decodes it again.
+    """
 
     id: str
     model: Model
-    photo: Image.Image
+    decoded: Image.Image
     geometry: Geometry
     pixels: Pixels
+    full: Callable[[], Image.Image]
 
     @property
     def task(self) -> Task:
         """What the model's logits mean."""
         return TASKS[self.model.manifest.task]
 
+    @cached_property
+    def photo(self) -> Image.Image:
+        """The photo in full, `RGB`."""
+        return self.decoded if self.decoded.size == self.geometry.size else self.full()
+
 
 def see(model: Model, data: bytes, id: str, settings: Settings) -> View:
     """An encoded image as a model sees it; raises as `decode`."""
-    with stage("decode"):
-        photo = decode(data, settings.max_image_bytes, settings.max_image_pixels)
+    limits = settings.max_image_bytes, settings.max_image_pixels
     rule = model.manifest.preprocessing
-    seen = geometry(photo.size, rule)
+    with stage("decode"):
+        decoded, seen = decode_for(rule, data, *limits)
     with stage("prepare"):
-        return View(id, model, photo, seen, prepare(photo, seen, rule))
+        pixels = prepare(decoded, seen, rule)
+    return View(id, model, decoded, seen, pixels, partial(decode, data, *limits))

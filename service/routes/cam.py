@@ -1,6 +1,6 @@
 """`/cam`: where a network looks, as a picture, an array, numbers, or all of them together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
@@ -27,6 +27,7 @@ from service.routes.query import (
     tag,
     written,
 )
+from service.stages import stage
 
 router = APIRouter(tags=["images"])
 
@@ -63,6 +64,7 @@ async def cam(request: Request, query: Annotated[CamQuery, Query()], service: Se
     """
     model = query.find(service.repository)
     name = query.chosen(request.headers.get("accept"))
+    model.queue.check()
     data = await image(request, service.settings)
     found = await attended(request, service.pipeline.explain(model, data, query.question))
     return await _answer(request, found, query, name, service)
@@ -117,11 +119,18 @@ async def _files(found: Explained, query: Looking, service: Service) -> list[Fil
     """Every file of an answer, each in a turn of its own: others' may come in between."""
     files: list[File] = []
     making = parts(found, query, query.boxes)
-    while (file := await service.pipeline.work(next, making, None)) is not None:
+    while (file := await service.pipeline.work(_made, making)) is not None:
         files.append(file)
     return files
 
 
+@stage("render")
+def _made(files: Iterator[File]) -> File | None:
+    """The next file; None where there are no more."""
+    return next(files, None)
+
+
+@stage("render")
 def _draw(maps: Sequence[Explanation], query: Looking, name: str) -> bytes:
     if name == "npy":
         return npy(stacked(arrays(maps, query)))

@@ -37,6 +37,7 @@ from service.routes.query import (
     tag,
     written,
 )
+from service.stages import stage
 
 router = APIRouter(tags=["images"])
 
@@ -150,6 +151,7 @@ async def features(request: Request, query: Annotated[FeaturesQuery, Query()], s
     if query.layer is None:
         return _layers(query, model)
     name = query.chosen(model, request.headers.get("accept"))
+    model.queue.check()
     data = await image(request, service.settings)
     found = await attended(request, service.pipeline.features(model, data, query.layer, query.traced))
     return await _answer(found, query, name, service)
@@ -199,6 +201,7 @@ async def _answer(found: Features, query: Viewing, name: str, service: Service) 
     return picture(await service.pipeline.work(_draw, found, query, name), name)
 
 
+@stage("render")
 def _draw(found: Features, query: Viewing, name: str) -> bytes:
     if name == "npy" and found.influence is not None:
         return npy(found.influence)

@@ -20,6 +20,7 @@ from service.render import encode
 from service.repository import Model
 from service.routes.query import Service, documented_formats, picture, tag
 from service.sheet import BACKGROUND, Tile, sheet
+from service.stages import stage
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -149,6 +150,7 @@ def _answer(drawing: Drawing) -> DrawingAnswer:
     return DrawingAnswer(view=drawing.kind, size=drawing.tile, **known)
 
 
+@stage("render")
 def _draw(model: Model, drawings: Sequence[Drawing], channel: int | None, name: str) -> bytes:
     if channel is not None:
         return encode(_alone(model, drawings[0], channel), name)

@@ -15,6 +15,7 @@ from service.render import encode, mask_overlay, mask_picture
 from service.repository import Model
 from service.request import REQUEST_BODY, attended, images
 from service.routes.query import IMAGE_ERRORS, ModelQuery, Rules, Service, documented_formats, heed, picture, written
+from service.stages import stage
 from service.tasks import mask
 
 router = APIRouter(tags=["images"])
@@ -56,6 +57,7 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()], ser
     """
     model = query.find(service.repository)
     name = _format(query, model, request.headers.get("accept"))
+    model.queue.check()
     found = await images(request, service.settings)
     if len(found) > 1:
         if name != "json":
@@ -84,6 +86,7 @@ async def _result(pipeline: Pipeline, model: Model, data: bytes, top_k: int) -> 
         return describe(error)
 
 
+@stage("render")
 def _draw(predicted: Predicted, query: PredictQuery, name: str) -> bytes:
     manifest, view = predicted.view.model.manifest, predicted.view
     labels = mask(predicted.logits, view.geometry)

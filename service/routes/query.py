@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service import errors
 from service.errors import BadParameter
 from service.media import MEDIA_TYPES
+from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.repository import Model, Repository
 from service.settings import Settings
@@ -49,8 +50,8 @@ KEPT_ERRORS = (
 class State:
     """What `create_app` builds once and every route uses."""
 
-    def __init__(self, settings: Settings, repository: Repository, pipeline: Pipeline) -> None:
-        self.settings, self.repository, self.pipeline = settings, repository, pipeline
+    def __init__(self, settings: Settings, repository: Repository, pipeline: Pipeline, metrics: Metrics) -> None:
+        self.settings, self.repository, self.pipeline, self.metrics = settings, repository, pipeline, metrics
 
 
 async def state(request: Request) -> State:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from service.errors import BrokenImage, ImageTooLarge, NotAnImage
-from service.image import decode, geometry, prepare, spread
+from service.image import UPRIGHT, decode, decode_for, geometry, prepare, spread
 from service.manifest import Preprocessing
 from tests.photos import encoded, marked
 
@@ -119,6 +119,30 @@ def test_one_boxed_resize_is_resize_then_centre_crop(size: tuple[int, int]) -> N
     twice = photo.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + 64, top + 64))
     once = prepare(photo, geometry(size, rule), rule)
     assert np.abs(once.astype(int) - np.asarray(twice)).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", [1, *UPRIGHT])
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.resize)
+def test_a_large_jpeg_is_decoded_small_and_seen_the_same(rule: Preprocessing, orientation: int) -> None:
+    """Not below twice the input's size, the geometry in the photo's own pixels, the input nearly what it was."""
+    data = encoded(marked((901, 700), (300, 250), 150), "JPEG", orientation)
+    full = decode(data, **LIMITS)
+    small, view = decode_for(rule, data, **LIMITS)
+    assert view == geometry((901, 700), rule) == geometry(full.size, rule)
+    assert 2 * small.width <= full.width + 2
+    left, _, right, _ = view.resized(*small.size).box
+    assert right - left >= 2 * rule.width
+    off = prepare(small, view, rule).astype(int) - prepare(full, view, rule)
+    assert np.abs(off).mean() < 1
+    assert np.abs(off).max() < 60
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [("JPEG", (190, 250)), ("JPEG", (2000, 40)), ("JPEG", (3, 3)), ("PNG", (900, 700))]
+)
+def test_what_is_no_large_jpeg_is_decoded_in_full(kind: str, size: tuple[int, int]) -> None:
+    small, view = decode_for(RULES[0], encoded(marked(size, (1, 1), 1), kind), **LIMITS)
+    assert small.size == view.size == size
 
 
 @given(

@@ -40,7 +40,7 @@ class Subject:
         blots = np.random.default_rng(2).integers(0, 256, (6, 5, 3), np.uint8)
         photo = Image.fromarray(blots).resize((rule.width, rule.height), Image.Resampling.BICUBIC)
         self.pixels = np.asarray(photo)
-        self.view = View("", self, photo, geometry(photo.size, rule), self.pixels)
+        self.view = View("", self, photo, geometry(photo.size, rule), self.pixels, lambda: photo)
 
     def row(self, pixels: np.ndarray, *layers: str) -> dict[str, np.ndarray]:
         return self.network.forward([Look(pixels, frozenset({"logits", IMAGE, *layers}))])[0]

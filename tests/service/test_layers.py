@@ -7,9 +7,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FLOORS = {
-    1: {"errors", "settings", "cores", "cam", "stages"},
-    2: {"manifest", "crew", "session", "media", "problems", "masking"},
-    3: {"image", "batcher", "network", "request", "archive", "asking", "filters"},
+    1: {"errors", "settings", "cores", "cam", "stages", "buckets", "providers"},
+    2: {"metrics", "manifest", "crew", "session", "media", "problems", "masking"},
+    3: {"timing", "image", "batcher", "network", "request", "archive", "asking", "filters"},
     4: {"tasks", "render", "repository", "regions", "components", "faithfulness", "gallery", "methods"},
     5: {"view", "sheet", "store", "judge", "evaluation"},
     6: {"probe", "influence"},
@@ -18,9 +18,18 @@ FLOORS = {
     9: {"pipeline", "drawing"},
     10: {"answers", "evaluate", "routes.query"},
     11: {"parts", "routes.looking"},
-    12: {"routes.predict", "routes.features", "routes.cam", "routes.models", "routes.filters", "routes.health"},
-    13: {"app"},
-    14: {"__main__"},
+    12: {
+        "routes.predict",
+        "routes.features",
+        "routes.cam",
+        "routes.models",
+        "routes.filters",
+        "routes.health",
+        "routes.metrics",
+    },
+    13: {"routes.short"},
+    14: {"app"},
+    15: {"__main__"},
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 

@@ -90,3 +90,15 @@ def test_an_overlay_shows_the_photo_and_the_mask(client: httpx.Client) -> None:
 def test_what_cannot_be_given_is_refused(client, query: str, accept: str, status: int, code: str) -> None:
     answer = client.post(f"/predict?{query}", content=DATA, headers={"accept": accept})
     assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_a_large_jpeg_is_answered_in_its_own_pixels(client: httpx.Client) -> None:
+    """It is decoded small for the network, and in full for what is drawn."""
+    large = encoded(marked((1000, 800), (700, 200), 90), "JPEG")
+    answer = client.post("/predict?model=segmentation-squeeze", content=large).json()
+    assert answer["image"] == {"width": 1000, "height": 800}
+    for view in ("mask", "overlay"):
+        drawn = client.post(f"/predict?model=segmentation-squeeze&view={view}&format=png", content=large).content
+        assert Image.open(io.BytesIO(drawn)).size == (1000, 800)
+    heat = Image.open(io.BytesIO(client.post("/cam?model=classification-squeeze&format=png", content=large).content))
+    assert heat.size == (1000, 800)
