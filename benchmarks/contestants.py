@@ -1,6 +1,8 @@
 """Who is compared: one row of `PEERS` for each server, with what it needs, how it starts and how a photo is sent to it.
 
-Versions are pinned here; a virtual environment for each is made on demand. It starts and measures nothing.
+A plain name is a server as its documentation begins: one worker, ONNX Runtime's own number of threads. "NAME, tuned" is
+the same with a worker per core, each of one thread. Versions are pinned here; a virtual environment for each set of
+them is made on demand. It starts and measures nothing.
 """
 
 import base64
@@ -10,7 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,7 +24,8 @@ ONNX = ("onnxruntime==1.31.1", "pillow==13.0.0", "numpy==2.4.6")
 WEB = ("fastapi==0.165.0", "uvicorn==0.54.0", "uvloop==0.23.0", "httptools==0.9.0")
 TORCH = ("torch==2.13.0", "torchvision==0.28.0", "grad-cam==1.5.7", "pillow==13.0.0", "numpy==2.4.6")
 PERCEPT = (sys.executable, "-m", "service", "serve")
-UVICORN = ("{bin}/uvicorn", "--port", "{port}", "--workers", "{cores}")
+UVICORN = ("{bin}/uvicorn", "--port", "{port}")
+WORKERS = ("--workers", "{workers}")
 
 
 def raw(photo: bytes) -> tuple[str, bytes]:
@@ -50,10 +53,11 @@ def inference(photo: bytes) -> tuple[str, bytes]:
 
 @dataclass(frozen=True)
 class Peer:
-    """A server. `{bin}`, `{port}`, `{spare}`, `{other}`, `{cores}` and `{here}` are filled in where it is started.
+    """A server. `{bin}`, `{port}`, `{spare}`, `{other}`, `{workers}` and `{here}` are filled in where it is started.
 
     `post` gives the content type and the body of a photo; `against` is the server whose rate the ratio is of;
-    `precision` is that of the bundle; `networks` are those it can serve, None for all.
+    `precision` is that of the bundle; `networks` are those it can serve, None for all; `tuned` whether it has a worker
+    per core.
     """
 
     command: tuple[str, ...]
@@ -64,52 +68,63 @@ class Peer:
     against: str = LIMIT
     precision: str = "float32"
     networks: frozenset[str] | None = None
+    tuned: bool = False
 
 
 EXPLAINED = frozenset({"squeezenet", "mobilenet", "resnet50"})
+LITSERVE = Peer(
+    ("{bin}/python", "{here}/litserve_onnx.py"),
+    post=form("request"),
+    requirements=("litserve==0.2.19", "python-multipart==0.0.34", *ONNX),
+)
+BENTOML = Peer(
+    ("{bin}/bentoml", "serve", "bentoml_onnx:Classifier", "--port", "{port}", "--working-dir", "{here}"),
+    post=form("image"),
+    requirements=("bentoml==1.4.39", *ONNX),
+    environment={"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": "bentoml"},
+)
+MLSERVER = Peer(
+    ("{bin}/mlserver", "start", "{here}/mlserver_onnx"),
+    path="/v2/models/classifier/infer",
+    post=inference,
+    # Its workers do not start on a newer uvloop: SeldonIO/MLServer issue 2286.
+    requirements=("mlserver==1.7.1", "uvloop==0.21.0", *ONNX),
+    environment={
+        "MLSERVER_HOST": "127.0.0.1",
+        "MLSERVER_HTTP_PORT": "{port}",
+        "MLSERVER_GRPC_PORT": "{spare}",
+        "MLSERVER_METRICS_PORT": "{other}",
+        "MLSERVER_PARALLEL_WORKERS": "{workers}",
+        "MLSERVER_DEBUG": "false",
+    },
+)
+RAY = Peer(
+    ("{bin}/python", "{here}/ray_onnx.py"),
+    path="/",
+    requirements=("ray[serve]==2.60.0", *ONNX),
+    environment={"RAY_USAGE_STATS_ENABLED": "0"},
+)
 PEERS: Mapping[str, Peer] = {
     "Percept": Peer(PERCEPT),
-    "FastAPI": Peer((*UVICORN, "fastapi_onnx:app"), requirements=(*WEB, *ONNX)),
-    "LitServe": Peer(
-        ("{bin}/python", "{here}/litserve_onnx.py"),
-        post=form("request"),
-        requirements=("litserve==0.2.19", "python-multipart==0.0.34", *ONNX),
-    ),
-    "BentoML": Peer(
-        ("{bin}/bentoml", "serve", "bentoml_onnx:Classifier", "--port", "{port}", "--working-dir", "{here}"),
-        post=form("image"),
-        requirements=("bentoml==1.4.39", *ONNX),
-        environment={"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": "bentoml"},
-    ),
-    "MLServer": Peer(
-        ("{bin}/mlserver", "start", "{here}/mlserver_onnx"),
-        path="/v2/models/classifier/infer",
-        post=inference,
-        # Its workers do not start on a newer uvloop: SeldonIO/MLServer issue 2286.
-        requirements=("mlserver==1.7.1", "uvloop==0.21.0", *ONNX),
-        environment={
-            "MLSERVER_HOST": "127.0.0.1",
-            "MLSERVER_HTTP_PORT": "{port}",
-            "MLSERVER_GRPC_PORT": "{spare}",
-            "MLSERVER_METRICS_PORT": "{other}",
-            "MLSERVER_PARALLEL_WORKERS": "{cores}",
-            "MLSERVER_DEBUG": "false",
-        },
-    ),
-    "Ray Serve": Peer(
-        ("{bin}/python", "{here}/ray_onnx.py"),
-        path="/",
-        requirements=("ray[serve]==2.60.0", *ONNX),
-        environment={"RAY_USAGE_STATS_ENABLED": "0"},
-    ),
+    "FastAPI": Peer((*UVICORN, "fastapi_tutorial:app"), requirements=(*WEB, *ONNX)),
+    "FastAPI, tuned": Peer((*UVICORN, *WORKERS, "fastapi_onnx:app"), requirements=(*WEB, *ONNX), tuned=True),
+    "LitServe": LITSERVE,
+    "LitServe, tuned": replace(LITSERVE, tuned=True),
+    "BentoML": BENTOML,
+    "BentoML, tuned": replace(BENTOML, tuned=True),
+    "MLServer": MLSERVER,
+    "MLServer, tuned": replace(MLSERVER, tuned=True),
+    "Ray Serve": RAY,
+    "Ray Serve, tuned": replace(RAY, tuned=True),
     "Percept int8": Peer(PERCEPT, against="Percept", precision="int8"),
     "Percept /cam": Peer(PERCEPT, path="/cam", against="grad-cam", networks=EXPLAINED),
     "grad-cam": Peer(
-        (*UVICORN, "gradcam_fastapi:app"),
+        (*UVICORN, *WORKERS, "gradcam_fastapi:app"),
         path="/cam",
         requirements=(*WEB, *TORCH),
         against="grad-cam",
         networks=EXPLAINED,
+        tuned=True,
     ),
 }
 
@@ -117,6 +132,14 @@ PEERS: Mapping[str, Peer] = {
 def slug(name: str) -> str:
     """A name that may be that of a file."""
     return re.sub(r"\W+", "-", name.lower())
+
+
+def environment(name: str, venvs: Path) -> Path:
+    """The virtual environment of a peer, named after the first that has the same requirements."""
+    requirements = PEERS[name].requirements
+    first = next(other for other, peer in PEERS.items() if peer.requirements == requirements)
+    digest = hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:8]
+    return venvs / f"{slug(first)}-{digest}"
 
 
 def installed(name: str, venvs: Path) -> Path:
@@ -127,8 +150,7 @@ def installed(name: str, venvs: Path) -> Path:
     requirements = PEERS[name].requirements
     if not requirements:
         return Path(sys.executable).parent
-    digest = hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:8]
-    folder = venvs / f"{slug(name)}-{digest}"
+    folder = environment(name, venvs)
     done = folder / "done"
     if not done.exists():
         _run(sys.executable, "-m", "venv", "--clear", str(folder))

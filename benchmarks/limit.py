@@ -14,10 +14,11 @@ from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from benchmarks.process import memory
 from benchmarks.report import percentile
-from service.image import decode, geometry, prepare
+from service.image import decode_for, prepare
 from service.network import Look, Network
 
 LOGITS = frozenset({"logits"})
@@ -53,13 +54,13 @@ def loop(network: Network, photos: Iterator[bytes], batch: int, seconds: float) 
     spent = []
     end = monotonic() + seconds
     while (start := monotonic()) < end:
-        images = [decode(next(photos), 10**8, 10**8) for _ in range(batch)]
-        network.forward([Look(prepare(image, geometry(image.size, rule), rule), LOGITS) for image in images])
+        images = [decode_for(rule, next(photos), 10**8, 10**8) for _ in range(batch)]
+        network.forward([Look(prepare(*image, rule), LOGITS) for image in images])
         spent.append(1e3 * (monotonic() - start))
     return spent
 
 
-def work(bundle: Path, photos: list[bytes], how: Setting, seconds: float, ready: Barrier) -> dict[str, object]:
+def work(bundle: Path, photos: list[bytes], how: Setting, seconds: float, ready: Barrier) -> dict[str, Any]:
     """One process of the limit: images per second, milliseconds of each run, CPU seconds, memory."""
     network = Network(bundle, "cpu", how.intra)
     loop(network, cycle(photos), how.batch, 0.5)

@@ -76,16 +76,26 @@ def table(samples: Sequence[Sample], against: Mapping[str, str]) -> str:
         rows.setdefault((sample.network, sample.clients, sample.server), []).append(sample)
     networks = list(dict.fromkeys(sample.network for sample in samples))
     ordered = sorted(rows, key=lambda key: (networks.index(key[0]), key[1]))
-    lines = [_line(HEADINGS), _line(["---"] * len(HEADINGS))]
+    cells = []
     for key in ordered:
         of = against.get(key[2], "")
-        lines.append(_line(_cells(rows[key], ratios(samples, rows[key], of), of)))
-    return "\n".join(lines)
+        cells.append(_cells(rows[key], ratios(samples, rows[key], of), of))
+    return markdown(HEADINGS, cells)
+
+
+def markdown(headings: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+    """Any table."""
+    return "\n".join(map(_line, (headings, ["---"] * len(headings), *rows)))
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """The median of all rounds and, in brackets, the least and the greatest."""
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def _cells(own: Sequence[Sample], shares: Sequence[float], of: str) -> Iterable[str]:
     first = own[0]
-    share = f"{median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})" if shares else ""
+    share = spread(shares, 2) if shares else ""
     ready = [s.ready_s for s in own if s.ready_s is not None]
     return (
         *(first.network, first.server, str(first.clients or ""), f"{median(s.rate for s in own):.1f}"),

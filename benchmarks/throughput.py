@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from service.cores import cores
-from service.image import decode, geometry, prepare
+from service.image import decode_for, prepare
 from service.network import Look, Network
 from service.settings import BUILT_IN
 
@@ -49,8 +49,8 @@ def bare(network: Network, data: bytes) -> float:
     def work(end: float) -> int:
         done = 0
         while time.monotonic() < end:
-            image = decode(data, 10**8, 10**8)
-            network.forward([Look(prepare(image, geometry(image.size, rule), rule), frozenset({"logits"}))])
+            image = decode_for(rule, data, 10**8, 10**8)
+            network.forward([Look(prepare(*image, rule), frozenset({"logits"}))])
             done += 1
         return done
 

@@ -13,11 +13,12 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartParser
 
-from benchmarks import contestants, process, serving
+from benchmarks import contestants, flood, gpu, ground, overhead, overload, process, serving
+from benchmarks import start as start_
 from benchmarks.contestants import HERE, PEERS
 from benchmarks.limit import settings
 from benchmarks.load import load
-from benchmarks.report import Load, Sample, parse, percentile, ratios, table
+from benchmarks.report import Load, Sample, parse, percentile, ratios, spread, table
 from service.errors import BundleError
 from service.image import decode, geometry, prepare
 from service.network import Look, Network
@@ -96,6 +97,23 @@ def test_every_version_is_pinned() -> None:
             assert re.fullmatch(r"[\w.\[\]-]+==[\d.]+", requirement)
 
 
+def test_a_tuned_server_is_the_plain_one_with_a_worker_per_core(tmp_path: Path) -> None:
+    tuned = {name: peer for name, peer in PEERS.items() if name.endswith(", tuned")}
+    assert len(tuned) == 5
+    for name, peer in tuned.items():
+        plain = name.removesuffix(", tuned")
+        assert (peer.tuned, PEERS[plain].tuned) == (True, False)
+        assert (peer.path, peer.post, peer.networks) == (PEERS[plain].path, PEERS[plain].post, PEERS[plain].networks)
+        folder = contestants.environment(name, tmp_path)
+        assert folder == contestants.environment(plain, tmp_path)
+        assert folder.name.startswith(f"{contestants.slug(plain)}-")
+
+
+def test_servers_have_no_environment_in_common(tmp_path: Path) -> None:
+    plain = [name for name, peer in PEERS.items() if peer.requirements and not name.endswith(", tuned")]
+    assert len({contestants.environment(name, tmp_path) for name in plain}) == len(plain) == 6
+
+
 def test_every_peer_is_in_the_readme_and_compared_with_one_that_is_measured() -> None:
     text = (HERE.parent / "README.md").read_text()
     for name, peer in PEERS.items():
@@ -130,6 +148,7 @@ def test_an_inference_request_holds_the_photo() -> None:
 @pytest.mark.parametrize("size", [(90, 130), (131, 90)])
 def test_peers_answer_as_the_service_does(bundles: Path, name: str, size, monkeypatch) -> None:
     monkeypatch.setenv("BENCH_BUNDLE", str(bundles / name / "1"))
+    monkeypatch.setenv("BENCH_INTRA", "0")
     from benchmarks.peers.model import Model
 
     data = encoded(marked(size, (60, 50), 20), "JPEG")
@@ -207,4 +226,128 @@ def test_a_segmenter_is_not_asked_of_those_that_cannot_explain_it(monkeypatch) -
 
 
 def test_the_built_in_segmenter_is_one_of_the_networks() -> None:
-    assert Path(serving.NETWORKS["clothing"]) == BUILT_IN / "clothing" / "1"
+    assert Path(ground.NETWORKS["clothing"]) == BUILT_IN / "clothing" / "1"
+
+
+TINY = "classification-squeeze"
+
+
+def cells(text: str) -> list[list[str]]:
+    """The rows of the only table in a text, without its head."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count(" | ") for line in lines}) == 1
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+@pytest.fixture
+def tiny(bundles: Path, tmp_path: Path, monkeypatch) -> list[str]:
+    """Words for a run that is over at once: a network that takes no time, one photo, clients without wrk."""
+    monkeypatch.setitem(ground.NETWORKS, TINY, str(bundles / TINY / "1"))
+    monkeypatch.setattr("benchmarks.server.shutil.which", lambda name: None)
+    for module in (overload, overhead, gpu):
+        monkeypatch.setattr(module, "WARM_S", 0.2)
+    return ["--networks", TINY, "--rounds", "1", "--photos", str(tmp_path / "none"), "--json", str(tmp_path / "json")]
+
+
+def flooded(factor: float, good: int, turn: int = 0, **found: int) -> overload.Sample:
+    counts = {"offered": good, "refused": 0, "told": 0, "other": 0, "lost": 0, "connections": 1, **found}
+    return overload.Sample("small", factor, turn, 1, good=good, late_ms=0, p50_ms=1, p99_ms=2, cpu_s=0.1, **counts)
+
+
+FLOODS = {
+    "held": ({"good": 96, "refused": 80, "told": 80}, True),
+    "fallen": ({"good": 94}, False),
+    "not told when": ({"good": 100, "refused": 80, "told": 79}, False),
+    "an error": ({"good": 100, "other": 1}, False),
+    "no answer": ({"good": 100, "lost": 1}, False),
+}
+
+
+@pytest.mark.parametrize(("found", "good"), FLOODS.values(), ids=FLOODS)
+def test_beyond_saturation_the_rate_is_held_and_everybody_is_told(found, good: bool) -> None:
+    own = [flooded(2, **found)]
+    assert overload.met([flooded(0, 90), flooded(1, 100), *own], own) is good
+
+
+def test_a_rate_under_overload_is_by_the_best_of_its_own_round() -> None:
+    own = [flooded(2, 50, 0), flooded(2, 30, 1)]
+    assert overload.shares([flooded(0, 100, 0), flooded(0, 40, 1), flooded(1, 60, 1), *own], own) == [0.5, 0.5]
+
+
+def test_a_flood_counts_who_is_refused_and_told_when_to_come_again(start, bundles: Path, tmp_path: Path) -> None:
+    server = start(bundles, PERCEPT_MAX_QUEUE="1", PERCEPT_THREADS="1")
+    file = tmp_path / "photo.png"
+    file.write_bytes(encoded(marked((1200, 800), (300, 300), 90), "PNG"))
+    url = f"{server.client.base_url}/predict?model=classification-squeeze"
+    found = asyncio.run(flood.flood(url, 300, 0, 0.5, "image/png", [str(file)]))
+    assert found.refused == found.told > 0
+    assert found.good > 0
+    assert found.other == found.lost == 0
+    assert 1 < found.connections <= found.offered
+    assert 0 < found.p50_ms <= found.p99_ms
+
+
+def test_a_flood_that_nobody_answers_is_lost() -> None:
+    url = f"http://127.0.0.1:{process.free_port()}/predict"
+    found = asyncio.run(flood.flood(url, 100, 0, 0.2, "image/jpeg", [__file__]))
+    assert found.lost == found.offered > 0
+    assert found.good == 0
+
+
+def test_overload_is_measured(tiny: list[str], tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        overload.main([*tiny, "--seconds", "0.4", "--lead", "0.1", "--clients", "4", "--factors", "0.5", "2"])
+    rows = cells(capsys.readouterr().out)
+    assert [row[1] for row in rows] == ["4 clients that wait", "0.5 x saturation", "2 x saturation"]
+    samples = json.loads((tmp_path / "json").read_text())["samples"]
+    assert [s["factor"] for s in samples] == [0, 0.5, 2]
+    assert all(s["good"] and s["cpu_s"] > 0 for s in samples)
+
+
+def test_overhead_is_measured(tiny: list[str], tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        overhead.main([*tiny, "--seconds", "0.4", "--clients", "1", "2"])
+    assert [row[:2] for row in cells(capsys.readouterr().out)] == [[TINY, "1"], [TINY, "2"]]
+    found = json.loads((tmp_path / "json").read_text())
+    assert abs(found["bytes"] - overhead.BYTES) < overhead.BYTES / 5
+    assert all(s["served_ms"] > s["floor_ms"] > 0 and s["bare_ms"] > 0 for s in found["samples"])
+
+
+def test_the_start_is_measured(tiny: list[str], tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(start_, "IDLE_S", 0.05)
+    monkeypatch.setattr(start_, "PREDICTIONS", 4)
+    with pytest.raises(SystemExit):
+        start_.main(tiny)
+    assert [row[5] for row in cells(capsys.readouterr().out)] == ["idle", "after 4 predictions"]
+    (found,) = json.loads((tmp_path / "json").read_text())["samples"]
+    assert found["served"]["ready_s"] > found["bare"]["ready_s"] > 0
+    assert found["served"]["idle_mb"] > found["bare"]["idle_mb"] > 1
+
+
+def test_the_bare_sessions_are_those_that_the_service_loads_at_its_start(bundles: Path) -> None:
+    found = {str(path.relative_to(bundles)) for path in start_.graphs(bundles)}
+    assert {"classification-pad/1/trunk.onnx", "classification-pad/1/tail.colour.onnx"} < found
+    assert {path for path in found if path.startswith("no-gradients")} == {"no-gradients/1/trunk.onnx"}
+
+
+def test_the_benchmark_of_a_gpu_runs_on_the_cpu(tiny: list[str], tmp_path: Path, capsys) -> None:
+    gpu.main([*tiny, "--device", "cpu", "--seconds", "0.2", "--batches", "1", "2", "--clients", "1", "2"])
+    rows = cells(capsys.readouterr().out)
+    assert [row[1] for row in rows[:2] + rows[-2:]] == [
+        "batches of 1",
+        "batches of 2",
+        "Percept, 1 client",
+        "Percept, 2 clients",
+    ]
+    samples = json.loads((tmp_path / "json").read_text())["samples"]
+    assert len(rows) == len(samples) == 6
+    best = max(s["rate"] for s in samples if s["ready"])
+    assert [row[3] for row in rows] == [spread([s["rate"] / best], 2) for s in samples]
+
+
+def test_a_device_that_does_not_work_is_said_in_one_line(monkeypatch) -> None:
+    assert gpu.fault("cpu") == ""
+    assert "\n" not in gpu.fault("cuda")
+    monkeypatch.setattr(gpu, "fault", lambda device: f"no {device}")
+    with pytest.raises(SystemExit, match=r"^gpu.py: no cuda$"):
+        gpu.main([])

@@ -1,4 +1,4 @@
-"""Plain FastAPI: the raw body, the model on the thread pool, one uvicorn worker per core.
+"""FastAPI, tuned: the raw body, the model on the thread pool, one uvicorn worker per core.
 
 From FastAPI's documentation: "Using the Request Directly", "Concurrency and async / await", "Server Workers".
 """

@@ -1,4 +1,4 @@
-"""LitServe: an uploaded file, decoded and predicted in a worker process, one per core.
+"""LitServe: an uploaded file, decoded and predicted in as many worker processes as it is told.
 
 From LitServe's documentation: "LitAPI", "LitServer"; files as by the type hint that its issue 272 shows.
 """

@@ -1,7 +1,8 @@
 """What every peer does with a photo: JPEG → the bundle's pixels → its trunk → the best classes.
 
 The rule is Percept's (`service/image.py`, `service/tasks.py`), written again with Pillow, NumPy and ONNX Runtime alone,
-so that servers are compared and not graphs or preprocessing. One session of one thread: a peer has a worker per core.
+so that servers are compared and not graphs or preprocessing. `BENCH_INTRA` is the number of threads of the session: 1
+where a peer has a worker per core, 0 for what ONNX Runtime takes by itself.
 """
 
 import io
@@ -24,7 +25,7 @@ class Model:
         manifest = json.loads((folder / "manifest.json").read_text())
         self.rule, self.task = manifest["preprocessing"], manifest["task"]
         options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = int(os.environ["BENCH_INTRA"])
         self.session = ort.InferenceSession(str(folder / "trunk.onnx"), options, ["CPUExecutionProvider"])
 
     def answer(self, photo: bytes | Image.Image) -> dict:

@@ -1,4 +1,4 @@
-"""Ray Serve: the raw body of a Starlette request, one replica per core.
+"""Ray Serve: the raw body of a Starlette request, in as many replicas as it is told.
 
 From Ray's documentation: the PyTorch tutorial (`serve/doc_code/tutorial_pytorch.py`), "Resource Allocation".
 """

@@ -1,0 +1,124 @@
+"""The bare sessions of `gpu.py`: a graph alone on a device, no HTTP, in batches of several sizes; then with decoding.
+
+`python -m benchmarks.batches BUNDLE DEVICE SECONDS BATCHES PHOTO...`, batches as `1,2,4`, prints a list in JSON. Pixels
+lie ready in the memory of the host, as they do in the service: bringing them to the device is part of a run. Decoding
+is done ahead of the runs, in batches of the size that was best, by threads and then by processes on all cores.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import cycle, islice
+from multiprocessing import get_context
+from pathlib import Path
+from time import monotonic
+from typing import Literal, cast
+
+import numpy as np
+
+from benchmarks.process import cpu, memory, tree
+from benchmarks.report import percentile
+from service import manifest as contract
+from service.cores import cores
+from service.image import Pixels, decode_for, prepare
+from service.manifest import Preprocessing
+from service.session import Device, Session, resolve
+
+WARM_S = 0.5
+
+
+@dataclass(frozen=True)
+class Bare:
+    """One setting: images per second, milliseconds of a run, what it took; `decoding` is who does it."""
+
+    batch: int
+    decoding: Literal["", "threads", "processes"]
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    cpu_ms: float
+    memory_mb: float
+    gpu_mb: float | None
+
+
+def gpu_mb() -> float | None:
+    """The memory in use on all GPUs in MB, None where nobody can tell."""
+    if not shutil.which("nvidia-smi"):
+        return None
+    command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return sum(map(float, found.stdout.split())) if found.returncode == 0 else None
+
+
+def timed(run: Callable[[], object], batch: int, decoding: Literal["", "threads", "processes"], seconds: float) -> Bare:
+    """A run again and again, after a warm-up."""
+    warm = monotonic() + WARM_S
+    run()
+    while monotonic() < warm:
+        run()
+    before, begin, spent = cpu(os.getpid()), monotonic(), []
+    while (start := monotonic()) < begin + seconds:
+        run()
+        spent.append(1e3 * (monotonic() - start))
+    images, whole = batch * len(spent), monotonic() - begin
+    used = 1e3 * (cpu(os.getpid()) - before) / images
+    times = (percentile(spent, 0.5), percentile(spent, 0.99))
+    return Bare(batch, decoding, images / whole, *times, used, memory(tree(os.getpid())), gpu_mb())
+
+
+def pixels(rule: Preprocessing, photos: list[bytes]) -> Pixels:
+    """The network's input for some photos."""
+    return np.stack([prepare(*decode_for(rule, data, 10**8, 10**8), rule) for data in photos])
+
+
+def decoded(
+    session: Session, rule: Preprocessing, photos: list[bytes], batch: int, pool: Executor
+) -> Callable[[], object]:
+    """A run over photos that were decoded meanwhile, as many batches ahead as keep all cores busy."""
+    turn = cycle(photos)
+
+    def ahead() -> Future[Pixels]:
+        return pool.submit(pixels, rule, list(islice(turn, batch)))
+
+    waiting = deque(ahead() for _ in range(2 * cores()))
+
+    def run() -> object:
+        waiting.append(ahead())
+        return session.run({"pixels": waiting.popleft().result()}, ["logits"])
+
+    return run
+
+
+def measure(folder: Path, device: Device, seconds: float, batches: list[int], photos: list[bytes]) -> list[Bare]:
+    """Every size of batch, then the best with decoding."""
+    manifest = contract.read(folder)
+    rule = manifest.preprocessing
+    session = Session(folder / manifest.trunk, device, cores() if device == "cpu" else 1)
+    found = []
+    for batch in batches:
+        ready = pixels(rule, list(islice(cycle(photos), batch)))
+        found.append(timed(partial(session.run, {"pixels": ready}, ["logits"]), batch, "", seconds))
+    best = max(found, key=lambda one: one.rate).batch
+    with ThreadPoolExecutor(cores()) as pool:
+        found.append(timed(decoded(session, rule, photos, best, pool), best, "threads", seconds))
+        pool.shutdown(cancel_futures=True)
+    # A process that holds a CUDA context cannot be forked.
+    with ProcessPoolExecutor(cores(), mp_context=get_context("spawn")) as pool:
+        found.append(timed(decoded(session, rule, photos, best, pool), best, "processes", seconds))
+        pool.shutdown(cancel_futures=True)
+    return found
+
+
+if __name__ == "__main__":
+    bundle, wish, seconds, sizes, *files = sys.argv[1:]
+    device = resolve(cast(Device, wish))
+    photos = [Path(file).read_bytes() for file in files]
+    found = measure(Path(bundle), device, float(seconds), [int(size) for size in sizes.split(",")], photos)
+    print(json.dumps([asdict(one) for one in found]))

@@ -1,0 +1,156 @@
+"""`python benchmarks/gpu.py`: `percept serve` on a CUDA device beside bare sessions on it, as one table.
+
+In each round the graph is run alone in batches of several sizes, then with the photos decoded on all cores, then the
+service answers under several loads. The ratio is to the best batch of the same round. Where CUDA does not work one
+line says why, and the exit status is 1; `--device cpu` does the same without a GPU. How it is measured stands in
+`README.md`.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the modules beside this one
+
+from benchmarks import ground
+from benchmarks.batches import gpu_mb
+from benchmarks.contestants import ROOT
+from benchmarks.ground import Place, bundle, pictures, repository
+from benchmarks.process import cpu, memory, tree
+from benchmarks.report import markdown, spread
+from benchmarks.server import WARM_S, asked, running, settle, spoken
+from service.cores import cores
+
+BATCHES, CLIENTS = (1, 2, 4, 8, 16, 32), (1, 8, 32, 64)
+HEADINGS = (
+    *("network", "what", "images/s", "of the best batch: median (range)", "p50 ms", "p99 ms", "CPU ms/image"),
+    *("memory MB", "GPU MB"),
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row in one round. Times are of a run for a bare session, of an answer for the service.
+
+    `ready` is whether the pixels were there beforehand: the best of these is what ratios are to.
+    """
+
+    network: str
+    what: str
+    round: int
+    ready: bool
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    cpu_ms: float
+    memory_mb: float
+    gpu_mb: float | None
+
+
+def fault(device: str) -> str:
+    """Why a device does not work, or nothing.
+
+    A process of its own finds out: its libraries say much, and what it takes on the device is given back.
+    """
+    command = [sys.executable, "-c", f"from service.session import resolve; resolve({device!r})"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return (
+        ""
+        if found.returncode == 0
+        else found.stderr.strip().splitlines()[-1].removeprefix("service.errors.DeviceError: ")
+    )
+
+
+def alone(
+    network: str, turn: int, device: str, seconds: float, batches: Sequence[int], empty: float | None, where: Place
+) -> list[Sample]:
+    """The bare sessions."""
+    sizes = ",".join(map(str, batches))
+    found = spoken("batches", bundle(network, "float32", where), device, seconds, sizes, *pictures(where))
+    samples = []
+    for one in found:
+        batch, by = one.pop("batch"), one.pop("decoding")
+        what = f"batches of {batch}" + (f", decoded by {cores()} {by}" if by else "")
+        samples.append(Sample(network, what, turn, not by, **one | {"gpu_mb": above(one["gpu_mb"], empty)}))
+    return samples
+
+
+def serving(
+    network: str, turn: int, device: str, seconds: float, clients: Sequence[int], empty: float | None, where: Place
+) -> list[Sample]:
+    """The service under every load."""
+    samples = []
+    with running(repository(network, "float32", where), where, device) as server:
+        # Every size of batch is planned when it first comes, and each load makes others.
+        for many in clients:
+            asked(server, many, WARM_S / 2, where)
+        for many in clients:
+            settle(server.process)
+            before = cpu(server.process)
+            found = asked(server, many, seconds, where)
+            used = 1e3 * (cpu(server.process) - before) / found.answers
+            times = (found.rate, found.p50_ms, found.p99_ms, used, memory(tree(server.process)))
+            name = f"Percept, {many} client{'s' * (many > 1)}"
+            samples.append(Sample(network, name, turn, False, *times, above(gpu_mb(), empty)))
+    return samples
+
+
+def above(used: float | None, empty: float | None) -> float | None:
+    """What is in use on the GPU besides what was before."""
+    return None if used is None or empty is None else used - empty
+
+
+def shares(samples: Sequence[Sample], own: Sequence[Sample]) -> list[float]:
+    """The rate of each sample by that of the best batch of ready pixels in its round."""
+    best: dict[tuple[str, int], float] = {}
+    for s in samples:
+        if s.ready:
+            best[s.network, s.round] = max(s.rate, best.get((s.network, s.round), 0))
+    return [s.rate / best[s.network, s.round] for s in own]
+
+
+def row(samples: Sequence[Sample], own: Sequence[Sample]) -> list[str]:
+    """One setting on a network in all rounds."""
+    held = [s.gpu_mb for s in own if s.gpu_mb is not None]
+    return [
+        *(own[0].network, own[0].what, f"{median(s.rate for s in own):.1f}", spread(shares(samples, own), 2)),
+        *(f"{median(s.p50_ms for s in own):.2f}", f"{median(s.p99_ms for s in own):.2f}"),
+        *(f"{median(s.cpu_ms for s in own):.2f}", f"{median(s.memory_mb for s in own):.0f}"),
+        f"{median(held):.0f}" if held else "",
+    ]
+
+
+def table(samples: Sequence[Sample]) -> str:
+    """All rows, in the order in which they were first measured, network by network."""
+    networks = list(dict.fromkeys(s.network for s in samples))
+    keys = sorted(dict.fromkeys((s.network, s.what) for s in samples), key=lambda key: networks.index(key[0]))
+    return markdown(HEADINGS, [row(samples, [s for s in samples if (s.network, s.what) == key]) for key in keys])
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Measure, print the table, write the file."""
+    words = ground.parser(__doc__, ["squeezenet", "resnet50", "clothing"], rounds=3, seconds=3)
+    words.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    words.add_argument("--batches", nargs="+", type=int, default=BATCHES)
+    words.add_argument("--clients", nargs="+", type=int, default=CLIENTS)
+    said = words.parse_args(given)
+    if reason := fault(said.device):
+        sys.exit(f"gpu.py: {reason}")
+    begun = ground.machine()
+    samples: list[Sample] = []
+    empty = gpu_mb()
+    with ground.place(said.photos) as where:
+        for network in said.networks:
+            for turn in range(said.rounds):
+                samples += alone(network, turn, said.device, said.seconds, said.batches, empty, where)
+                samples += serving(network, turn, said.device, said.seconds, said.clients, empty, where)
+                print(f"{network}, round {turn + 1} of {said.rounds}", file=sys.stderr, flush=True)
+    print(table(samples))
+    ground.keep(said.json, begun, device=said.device, samples=[asdict(s) for s in samples])
+
+
+if __name__ == "__main__":
+    main()

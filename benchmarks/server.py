@@ -1,0 +1,132 @@
+"""A server that runs, and what is done to it from processes of their own: a load, and a bare loop to compare it with.
+
+It prints nothing and compares nothing.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from benchmarks.contestants import PERCEPT, ROOT
+from benchmarks.ground import Place, pictures
+from benchmarks.limit import Setting
+from benchmarks.process import cpu, free_port, started
+from benchmarks.report import Load, parse
+from service.cores import cores
+from service.repository import plan
+from service.settings import Settings
+
+READY_S, WARM_S, POLL_S = 60.0, 2.0, 0.01
+SETTLE_S, LULL_S, IDLE = 20.0, 0.25, 0.2  # at most so long, until no more of a core than that is used
+
+
+class Failed(Exception):
+    """Why a server cannot be measured."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers: its process, its address, and after how many seconds it did."""
+
+    process: int
+    address: str
+    ready_s: float
+
+
+@contextmanager
+def answering(command: Sequence[str], environment: Mapping[str, str], url: str, where: Place) -> Iterator[Server]:
+    """A server from its start until it is no longer needed; raises `Failed` where `url` is not 200 in time."""
+    start = monotonic()
+    with started(command, environment, where.scratch, where.log) as process:
+        while not good(url):
+            if process.poll() is not None or monotonic() - start > READY_S:
+                raise Failed(f"no answer after {monotonic() - start:.0f} s; {tail(where.log)}")
+            sleep(POLL_S)
+        yield Server(process.pid, url[: url.index("/", len("http://"))], monotonic() - start)
+
+
+@contextmanager
+def running(models: Path, where: Place, device: str = "cpu") -> Iterator[Server]:
+    """`percept serve` on a folder of bundles, ready, with every other setting as it comes."""
+    port = str(free_port())
+    own = {"PERCEPT_MODELS": str(models), "PERCEPT_PORT": port, "PERCEPT_DEVICE": device, "PYTHONPATH": str(ROOT)}
+    with answering(PERCEPT, own, f"http://127.0.0.1:{port}/health/ready", where) as server:
+        yield server
+
+
+def good(url: str) -> bool:
+    """Whether an address answers well."""
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return bool(answer.status == 200)
+    except OSError:  # nobody listens yet, or says so by a status
+        return False
+
+
+def tail(log: Path) -> str:
+    """The last lines of a log as one."""
+    return " / ".join(log.read_text(errors="replace").strip().splitlines()[-3:])[-400:]
+
+
+def fire(address: str, clients: int, seconds: float, kind: str, files: Sequence[str]) -> Load:
+    """What clients in a process of their own get, each asking again when it has its answer."""
+    if wrk := shutil.which("wrk"):
+        many = ["-t", "1", "-c", str(clients), "-d", f"{max(round(seconds), 1)}s", "--timeout", "60s"]
+        command = [wrk, *many, "-s", str(ROOT / "benchmarks" / "load.lua"), address, "--", kind, *files]
+    else:
+        command = [sys.executable, "-m", "benchmarks.load", address, str(clients), str(seconds), kind, *files]
+    return parse(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+
+
+def asked(server: Server, clients: int, seconds: float, where: Place) -> Load:
+    """What clients get who post the photos to `/predict`; raises `Failed` where some get errors or nothing."""
+    files = [str(path) for path in pictures(where)]
+    found = fire(f"{server.address}/predict", clients, seconds, "image/jpeg", files)
+    faultless(found, clients, seconds)
+    return found
+
+
+def faultless(found: Load, clients: int, seconds: float) -> None:
+    """Raise `Failed` where a load met errors, or no answer."""
+    if found.refused or found.lost or not found.answers:
+        bad = f"{found.refused} of {found.answers} answers were errors, {found.lost} were lost"
+        raise Failed(f"{clients} clients, {seconds:g} s: {bad}")
+
+
+def settle(process: int) -> None:
+    """Wait until a server has done what clients that are gone had asked for."""
+    end = monotonic() + SETTLE_S
+    while monotonic() < end:
+        before = cpu(process)
+        sleep(LULL_S)
+        if cpu(process) - before < IDLE * LULL_S:
+            return
+
+
+def spoken(module: str, *arguments: object) -> Any:
+    """What a module of this folder, run in a process of its own, prints as JSON."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
+    # The last line: the libraries of a device may have something to say before.
+    found = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(found.splitlines()[-1])
+
+
+def bare(folder: Path, how: Setting, seconds: float, where: Place) -> dict[str, float]:
+    """The loop of `limit.py` on a bundle."""
+    found: dict[str, float] = spoken(
+        "limit", folder, seconds, how.processes, how.threads, how.intra, how.batch, *pictures(where)
+    )
+    return found
+
+
+def inner() -> int:
+    """How many threads the service gives to one run of a network on the CPU."""
+    return plan(Settings(device="cpu"), cores()).threads

@@ -1,0 +1,177 @@
+"""`python benchmarks/start.py`: how long `percept serve` takes to be ready, and how much memory it holds.
+
+Both are compared with a bare process that loads the same graphs with the same options and nothing else. Ready must be
+within 1.5 times the bare load and half a second more, the memory within 150 MB of the bare sessions, idle and after 200
+predictions. Exits with 1 where a bar is missed. How it is measured stands in `README.md`.
+"""
+
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from time import monotonic, sleep
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the modules beside this one
+
+from benchmarks import ground
+from benchmarks.contestants import ROOT
+from benchmarks.ground import NETWORKS, Place, pictures, repository
+from benchmarks.process import memory
+from benchmarks.report import markdown, spread
+from benchmarks.server import inner, running
+from service.cores import cores
+from service.settings import BUILT_IN
+
+BUILT = "built-in"
+PREDICTIONS, IDLE_S = 200, 1.0
+TIMES, MORE_S, MORE_MB = 1.5, 0.5, 150.0  # the bars
+HEADINGS = (
+    *("repository", "ready s: median (range)", "bare s", "allowed s", "met", "memory", "served MB", "bare MB"),
+    *("difference MB: median (range)", "allowed MB", "met"),
+)
+
+
+@dataclass(frozen=True)
+class Side:
+    """Seconds until ready; memory in MB then, and after predictions."""
+
+    ready_s: float
+    idle_mb: float
+    used_mb: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One round of one repository."""
+
+    repository: str
+    round: int
+    served: Side
+    bare: Side
+
+    @property
+    def allowed_s(self) -> float:
+        """How long the service may take in this round."""
+        return TIMES * self.bare.ready_s + MORE_S
+
+
+def folder(name: str, where: Place) -> Path:
+    """The folder of bundles of that name."""
+    return BUILT_IN if name == BUILT else repository(name, "float32", where)
+
+
+def graphs(models: Path) -> list[Path]:
+    """What the service loads at its start: of every bundle the trunk, and the tail of its CAM layer."""
+    files = []
+    for file in sorted(models.glob("[!.]*/*/manifest.json")):
+        manifest = json.loads(file.read_text())
+        tails = [layer.get("tail") for layer in manifest["layers"] if layer["name"] == manifest.get("cam_layer")]
+        files += [file.parent / manifest.get("trunk", "trunk.onnx")]
+        files += [file.parent / tail["file"] for tail in tails if tail]
+    return files
+
+
+def served(models: Path, where: Place) -> Side:
+    """The service on a folder of bundles."""
+    names = sorted({file.parent.parent.name for file in models.glob("[!.]*/*/manifest.json")})
+    photos = [path.read_bytes() for path in pictures(where)]
+
+    def post(turn: int) -> None:
+        url = f"{server.address}/predict?model={names[turn % len(names)]}"
+        request = urllib.request.Request(url, photos[turn % len(photos)], {"Content-Type": "image/jpeg"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            answer.read()
+
+    with running(models, where) as server, ThreadPoolExecutor(cores()) as pool:
+        idle = resting(server.process)
+        list(pool.map(post, range(PREDICTIONS)))
+        return Side(server.ready_s, idle, resting(server.process))
+
+
+def bare(models: Path) -> Side:
+    """The same graphs in a process of their own."""
+    command = [sys.executable, "-m", "benchmarks.sessions", str(inner()), str(cores()), *map(str, graphs(models))]
+    start = monotonic()
+    with _talking(command) as (process, lines):
+        next(lines)
+        ready, idle = monotonic() - start, resting(process.pid)
+        assert process.stdin
+        process.stdin.write(f"{PREDICTIONS}\n")
+        process.stdin.flush()
+        next(lines)
+        return Side(ready, idle, resting(process.pid))
+
+
+def resting(process: int) -> float:
+    """The memory of a process in MB once it has nothing more to do."""
+    sleep(IDLE_S)
+    return memory([Path("/proc") / str(process)])
+
+
+def measure(name: str, rounds: int, where: Place) -> list[Sample]:
+    """Both sides of every round; the first round only brings the files into memory."""
+    models, samples = folder(name, where), []
+    for turn in range(-1, rounds):
+        one = Sample(name, turn, served(models, where), bare(models))
+        samples += [one] if turn >= 0 else []
+        print(f"{name}, round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
+    return samples
+
+
+def met(own: Sequence[Sample]) -> tuple[bool, bool, bool]:
+    """Whether the medians keep the bars: of the start, of the memory idle and after predictions."""
+    return (
+        median(s.served.ready_s - s.allowed_s for s in own) <= 0,
+        median(s.served.idle_mb - s.bare.idle_mb for s in own) <= MORE_MB,
+        median(s.served.used_mb - s.bare.used_mb for s in own) <= MORE_MB,
+    )
+
+
+def rows(own: Sequence[Sample]) -> Iterator[list[str]]:
+    """The start and the idle memory of a repository, then the memory after predictions."""
+    word = {True: "yes", False: "NO"}
+    start, idle, used = met(own)
+
+    def held(what: str, name: str, good: bool) -> list[str]:
+        ours, theirs = [getattr(s.served, name) for s in own], [getattr(s.bare, name) for s in own]
+        apart = [a - b for a, b in zip(ours, theirs, strict=True)]
+        return [what, f"{median(ours):.0f}", f"{median(theirs):.0f}", spread(apart, 0), f"{MORE_MB:.0f}", word[good]]
+
+    bare_s, allowed_s = median(s.bare.ready_s for s in own), median(s.allowed_s for s in own)
+    ready = [spread([s.served.ready_s for s in own], 2), f"{bare_s:.2f}", f"{allowed_s:.2f}", word[start]]
+    yield [own[0].repository, *ready, *held("idle", "idle_mb", idle)]
+    yield [own[0].repository, "", "", "", "", *held(f"after {PREDICTIONS} predictions", "used_mb", used)]
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Measure, print the table, write the file."""
+    words = ground.parser(__doc__, [BUILT, "squeezenet", "resnet50"], rounds=5, choices=[BUILT, *NETWORKS])
+    said = words.parse_args(given)
+    begun = ground.machine()
+    with ground.place(said.photos) as where:
+        groups = [measure(name, said.rounds, where) for name in said.networks]
+    print(markdown(HEADINGS, [line for own in groups for line in rows(own)]))
+    ground.keep(said.json, begun, samples=[asdict(s) for own in groups for s in own])
+    sys.exit(not all(all(met(own)) for own in groups))
+
+
+@contextmanager
+def _talking(command: Sequence[str]) -> Iterator[tuple[subprocess.Popen[str], Iterator[str]]]:
+    """A process, and the lines it prints."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
+        try:
+            assert process.stdout
+            yield process, iter(process.stdout)
+        finally:
+            process.terminate()
+
+
+if __name__ == "__main__":
+    main()
