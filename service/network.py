@@ -25,8 +25,8 @@ from service.session import Arrays, Port, Session
 from service.stages import stage
 
 FLOAT = "tensor(float)"
-# Sharing cores in the middle of a pass costs a small network up to a tenth of what is answered under load, a large one
-# next to nothing: only a small one is loaded twice, for passes on one core each.
+# A network is loaded for passes that are alone, on all cores, and again for passes on one core each: to share cores in
+# the middle of a pass costs 7 to 10 % of them under load. One with more weights than this makes do with the first.
 SMALL_BYTES = 2**27
 NO_SEED = np.zeros((1, 1, 1, 1), np.float32)  # broadcasts to any layer
 
@@ -60,9 +60,9 @@ class Network:
         self._tuning = replace(tuning, tf32=self.manifest.tf32)
         rule, half = self.manifest.preprocessing, self.manifest.precision == "float16"
         own = for_trunk(self._tuning, half, (rule.height, rule.width, 3), self._sizes, self.manifest.files)
-        self._trunk = Session(folder / self.manifest.trunk, device, threads, tuning=own)
-        twice = device == "cpu" and threads > 1 and _weight(folder) <= SMALL_BYTES
-        self._narrow = Session(folder / self.manifest.trunk) if twice else self._trunk
+        self._doubled = device == "cpu" and threads > 1 and _weight(folder) <= SMALL_BYTES
+        self._trunk = Session(folder / self.manifest.trunk, device, threads, alone=self._doubled, tuning=own)
+        self._narrow = self._trunk
         _check_trunk(self._trunk, self.manifest)
         self._check_golden()
         self._tails: dict[str, Session] = {}
@@ -74,6 +74,11 @@ class Network:
                 self._tail(cam_layer)
             except InferenceError as error:
                 raise BundleError(f"the tail of {cam_layer.name!r} cannot be run: {error}") from error
+
+    def double(self) -> None:
+        """Load a small network once more, for passes that are not alone; until then they share what there is."""
+        if self._doubled:
+            self._narrow = Session(self._folder / self.manifest.trunk)
 
     def cut(self, layer: Layer) -> frozenset[str]:
         """The trunk outputs that gradients at `layer` need."""

@@ -169,6 +169,8 @@ class Repository:
         self._models, self._complete = models, True
         if models:
             self.default = self.default or self._first()
+            for model in self.models:
+                model.network.double()
         else:
             log.error("no bundle to serve in %s", self.root)
 

@@ -164,7 +164,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, Tuning]]:
     """For which device and with which tuning every file was opened; each is opened on the CPU."""
     seen: dict[str, tuple[str, Tuning]] = {}
 
-    def watched(file: Path, device, threads: int, tuning: Tuning) -> Session:
+    def watched(file: Path, device, threads: int, tuning: Tuning, alone: bool = False) -> Session:
         seen[file.name] = device, tuning
         return Session(file, "cpu", threads)
 

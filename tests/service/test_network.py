@@ -1,15 +1,18 @@
 """A loaded bundle: its graphs are checked against the manifest, and its answers are known by hand."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
 from models.arguments import REPOSITORY
+from service import network as module
 from service.errors import BundleError, GradientsUnavailable
 from service.network import Look, Network
 from service.render import npy
+from service.session import Session
 from tests.bundles import bundle, read_manifest, write_manifest
 
 
@@ -31,6 +34,35 @@ def test_a_batch_gives_each_image_what_it_asked_for(tmp_path: Path) -> None:
         alone = network.forward([each])[0]
         for name, array in row.items():
             np.testing.assert_allclose(array, alone[name], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("limit", "threads"), [(2**27, [2, 1]), (10, [2])])
+def test_a_small_network_is_loaded_again_for_passes_that_are_not_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, threads: list[int]
+) -> None:
+    """It has all cores when it is alone, one when it is not; a large one shares them."""
+    opened, used = [], []
+
+    class Watched(Session):
+        def __init__(self, file: Path, device: str = "cpu", threads: int = 1, **more: Any) -> None:
+            super().__init__(file, device, threads, **more)
+            self.threads = threads
+            if file.name == "trunk.onnx":
+                opened.append(threads)
+
+        def run(self, *arguments: Any) -> Any:
+            used.append(self.threads)
+            return super().run(*arguments)
+
+    monkeypatch.setattr(module, "Session", Watched)
+    monkeypatch.setattr(module, "SMALL_BYTES", limit)
+    network = Network(bundle(tmp_path), "cpu", 2)
+    network.double()
+    assert opened == threads
+    used.clear()
+    rows = [network.forward([look("logits")], alone)[0]["logits"] for alone in (True, False)]
+    assert used == [2, threads[-1]]
+    np.testing.assert_allclose(rows[0], rows[1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
