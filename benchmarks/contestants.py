@@ -71,7 +71,7 @@ class Peer:
     tuned: bool = False
 
 
-EXPLAINED = frozenset({"squeezenet", "mobilenet", "resnet50"})
+CLASSIFIERS = frozenset({"squeezenet", "mobilenet", "resnet50"})
 LITSERVE = Peer(
     ("{bin}/python", "{here}/litserve_onnx.py"),
     post=form("request"),
@@ -106,6 +106,11 @@ RAY = Peer(
 )
 PEERS: Mapping[str, Peer] = {
     "Percept": Peer(PERCEPT),
+    "uvicorn alone": Peer(
+        (sys.executable, "-m", "uvicorn", "--app-dir", "{here}", "uvicorn_alone:app", "--port", "{port}"),
+        tuned=True,
+        networks=CLASSIFIERS,
+    ),
     "FastAPI": Peer((*UVICORN, "fastapi_tutorial:app"), requirements=(*WEB, *ONNX)),
     "FastAPI, tuned": Peer((*UVICORN, *WORKERS, "fastapi_onnx:app"), requirements=(*WEB, *ONNX), tuned=True),
     "LitServe": LITSERVE,
@@ -117,13 +122,13 @@ PEERS: Mapping[str, Peer] = {
     "Ray Serve": RAY,
     "Ray Serve, tuned": replace(RAY, tuned=True),
     "Percept int8": Peer(PERCEPT, against="Percept", precision="int8"),
-    "Percept /cam": Peer(PERCEPT, path="/cam", against="grad-cam", networks=EXPLAINED),
+    "Percept /cam": Peer(PERCEPT, path="/cam", against="grad-cam", networks=CLASSIFIERS),
     "grad-cam": Peer(
         (*UVICORN, *WORKERS, "gradcam_fastapi:app"),
         path="/cam",
         requirements=(*WEB, *TORCH),
         against="grad-cam",
-        networks=EXPLAINED,
+        networks=CLASSIFIERS,
         tuned=True,
     ),
 }

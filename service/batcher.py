@@ -31,7 +31,7 @@ class Batcher(Generic[Item, Result]):
     """Calls `run` with up to `max_batch` items on the threads of `device`; `run` returns one result per item.
 
     Where `host` is another crew its threads make the items of the next batches while one runs; else whoever runs a
-    batch makes its items first. At most `capacity` items wait; beyond that `submit` raises `QueueFull`.
+    batch makes its items first. `room` admits as many requests as may wait, `capacity`, and those that are served.
     """
 
     def __init__(
@@ -60,7 +60,8 @@ class Batcher(Generic[Item, Result]):
     def check(self) -> None:
         """Raise `QueueFull` where there is no room now: sooner than anything is read for nothing."""
         if self._admitted >= self._capacity + self.width:
-            raise self._full()
+            wait = min(max(1, math.ceil(self._admitted * self._pace_s / self._device.size)), MAX_RETRY_S)
+            raise QueueFull(f"{self._capacity} images are waiting already; try again in {wait} s", wait)
 
     @contextmanager
     def room(self) -> Iterator[None]:
@@ -76,12 +77,11 @@ class Batcher(Generic[Item, Result]):
             self._admitted -= 1
 
     async def submit(self, make: Callable[[], Item]) -> tuple[Item, Result]:
-        """The item that `make` gives and its result; raises what `make` or `run` raised, or `QueueFull` at once.
+        """The item that `make` gives and its result; raises what `make` or `run` raised.
 
-        Cancelling the caller drops the item if its batch has not begun.
+        Who was admitted is not refused any longer, however many items its answer takes. Cancelling the caller drops the
+        item if its batch has not begun.
         """
-        if len(self._waiting) >= self._capacity:
-            raise self._full()
         order = Order(make)
         self._waiting.append(order)
         if self._host is self._device:
@@ -90,10 +90,6 @@ class Batcher(Generic[Item, Result]):
             self._host.call(self._next_item)
         found: tuple[Item, Result] = await order.reply
         return found
-
-    def _full(self) -> QueueFull:
-        wait = min(max(1, math.ceil(self._admitted * self._pace_s / self._device.size)), MAX_RETRY_S)
-        return QueueFull(f"{self._capacity} images are waiting already; try again in {wait} s", wait)
 
     def _next_whole(self) -> Work | None:
         """Items and their results in one go."""

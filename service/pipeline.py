@@ -25,6 +25,7 @@ from service.network import Look
 from service.repository import Model
 from service.session import Arrays
 from service.settings import Settings
+from service.stages import stage
 from service.store import Kept, Store
 from service.view import View, see
 
@@ -82,6 +83,7 @@ def unguessable() -> str:
     return secrets.token_urlsafe(12)
 
 
+@stage("render")
 def predicted(view: View, logits: Map, top_k: int) -> Predicted:
     """What logits say of the photo that they come from."""
     return Predicted(view, logits, view.task.answer(view.model.manifest, logits, view.geometry, top_k))

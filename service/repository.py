@@ -85,7 +85,7 @@ class Model:
     async def run(self, make: Callable[[], L]) -> tuple[L, Arrays]:
         """What `make` gives, called on a thread when its turn has come, and the trunk's outputs that it wants.
 
-        Raises what `make` raises, `InferenceError`, or `QueueFull` at once.
+        Raises what `make` raises, or `InferenceError`.
         """
         return await self.queue.submit(make)  # type: ignore[return-value]  # what is made comes back
 

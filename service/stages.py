@@ -19,7 +19,7 @@ STAGES = {
     "prepare": "resizing to the network's input",
     "infer": "passes of the whole network",
     "tail": "passes of the network behind a layer, with gradients",
-    "render": "drawing and encoding the answer",
+    "render": "making the answer: drawing and encoding",
 }
 
 _spent: ContextVar[Spent | None] = ContextVar("spent", default=None)

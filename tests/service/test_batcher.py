@@ -153,13 +153,22 @@ def test_a_full_queue_refuses_at_once_and_recovers(crew: Callable[..., Crew]) ->
     async def go() -> None:
         gate, one = Gate(), crew()
         batcher = Batcher(gate, 1, 2, one, one)
-        tasks = [asyncio.create_task(doubled(batcher, gate, k)) for k in range(3)]
+
+        async def asked(item: int) -> int:
+            with batcher.room():
+                return await doubled(batcher, gate, item)
+
+        tasks = [asyncio.create_task(asked(k)) for k in range(3)]
         await settled()
         with pytest.raises(QueueFull, match="2 images are waiting"):
-            await doubled(batcher, gate, 9)
+            await asked(9)
+        tasks[1].cancel()
+        await settled()
+        tasks[1] = asyncio.create_task(asked(1))  # who gave up has left room
+        await settled()
         gate.open.set()
         assert await asyncio.gather(*tasks) == [0, 2, 4]
-        assert await doubled(batcher, gate, 4) == 8
+        assert await asked(4) == 8
 
     run(go())
 

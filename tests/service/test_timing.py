@@ -27,7 +27,7 @@ def timings(answer: Any) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("url", "stages"),
     [
-        ("/predict?model=classification-squeeze", {"receive", "queue", "decode", "prepare", "infer"}),
+        ("/predict?model=classification-squeeze", {"receive", "queue", "decode", "prepare", "infer", "render"}),
         ("/predict?model=segmentation-pad&view=overlay", {"receive", "queue", "decode", "prepare", "infer", "render"}),
         (
             "/cam?model=classification-squeeze",
