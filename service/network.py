@@ -20,11 +20,11 @@ from service import buckets
 from service import manifest as contract
 from service.errors import BundleError, GradientsUnavailable, InferenceError
 from service.manifest import Layer, Manifest, Tail, seed_name
+from service.ports import check_tail, check_trunk
 from service.providers import PLAIN, Device, Tuning, for_trunk
-from service.session import Arrays, Port, Session
+from service.session import Arrays, Session
 from service.stages import stage
 
-FLOAT = "tensor(float)"
 # A network is loaded for passes that are alone, on all cores, and again for passes on one core each: to share cores in
 # the middle of a pass costs 7 to 10 % of them under load. One with more weights than this makes do with the first.
 SMALL_BYTES = 2**27
@@ -63,7 +63,7 @@ class Network:
         self._doubled = device == "cpu" and threads > 1 and _weight(folder) <= SMALL_BYTES
         self._trunk = Session(folder / self.manifest.trunk, device, threads, alone=self._doubled, tuning=own)
         self._narrow = self._trunk
-        _check_trunk(self._trunk, self.manifest)
+        check_trunk(self._trunk, self.manifest)
         self._check_golden()
         self._tails: dict[str, Session] = {}
         self._slopes: dict[str, tuple[bool, bool]] = {}
@@ -151,7 +151,7 @@ class Network:
                 # TensorRT knows few of the operators of a gradient, and rounds float32 to TF32 unasked.
                 device: Device = "cuda" if self._device == "tensorrt" else self._device
                 session = Session(self._folder / layer.tail.file, device, self._threads, tuning=self._tuning)
-                _check_tail(session, layer)
+                check_tail(session, layer)
                 self._warm(session, layer)
                 self._tails[layer.name] = session
             return self._tails[layer.name]
@@ -216,42 +216,3 @@ def _read_golden(file: Path) -> tuple[NDArray[Any], NDArray[Any]]:
             return arrays["pixels"], arrays["logits"]
     except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise BundleError(f"{file.name} holds no golden input: {error}") from error
-
-
-def _check_trunk(trunk: Session, manifest: Manifest) -> None:
-    rule = manifest.preprocessing
-    pixels = Port("tensor(uint8)", (None, rule.height, rule.width, 3))
-    logits = Port(FLOAT, (None, *manifest.logits))
-    layers = {layer.name: Port(FLOAT, (None, *layer.shape)) for layer in manifest.layers}
-    crossing = {name for layer in manifest.layers if layer.tail for name in layer.tail.crossing}
-    _check_ports("trunk input", {"pixels": pixels}, trunk.inputs)
-    _check_ports("trunk output", {"logits": logits, **layers}, trunk.outputs)
-    if missing := crossing - set(trunk.outputs):
-        raise BundleError(f"the trunk does not give {sorted(missing)}, which a tail needs")
-
-
-def _check_tail(tail: Session, layer: Layer) -> None:
-    gradients = {"gradients": Port(FLOAT, (None, *layer.shape))}
-    _check_ports(f"output of tail {layer.name!r}", gradients, tail.outputs)
-    assert layer.tail is not None
-    feeds = {"activations", "seed", *layer.tail.crossing, *map(seed_name, layer.tail.seeds)}
-    if set(tail.inputs) != feeds:
-        raise BundleError(f"the tail of {layer.name!r} takes {sorted(tail.inputs)}, not {sorted(feeds)}")
-
-
-def _check_ports(kind: str, expected: dict[str, Port], found: dict[str, Port]) -> None:
-    for name, port in expected.items():
-        if name not in found:
-            raise BundleError(f"{kind} {name!r} is missing; there are {sorted(found)}")
-        if not _fits(port, found[name]):
-            raise BundleError(f"{kind} {name!r} is {found[name]}, the manifest says {port}")
-
-
-def _fits(expected: Port, found: Port) -> bool:
-    """Symbolic dimensions of a graph fit anything, but the batch must be symbolic."""
-    return (
-        expected.type == found.type
-        and len(expected.shape) == len(found.shape)
-        and not isinstance(found.shape[0], int)
-        and all(not isinstance(b, int) or a == b for a, b in zip(expected.shape[1:], found.shape[1:], strict=True))
-    )

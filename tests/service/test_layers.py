@@ -9,16 +9,17 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FLOORS = {
     1: {"errors", "settings", "cores", "cam", "stages", "buckets", "providers"},
     2: {"metrics", "manifest", "crew", "session", "media", "problems", "masking"},
-    3: {"timing", "image", "batcher", "network", "request", "archive", "asking", "filters"},
-    4: {"tasks", "render", "repository", "regions", "components", "faithfulness", "gallery", "methods"},
-    5: {"view", "sheet", "store", "judge", "evaluation"},
-    6: {"probe", "influence"},
-    7: {"explain"},
-    8: {"field", "catalogue"},
-    9: {"pipeline", "drawing"},
-    10: {"answers", "evaluate", "routes.query"},
-    11: {"parts", "routes.looking"},
-    12: {
+    3: {"timing", "image", "batcher", "ports", "request", "archive", "asking", "filters"},
+    4: {"network"},
+    5: {"tasks", "render", "repository", "regions", "components", "faithfulness", "gallery", "methods"},
+    6: {"view", "sheet", "store", "judge", "evaluation"},
+    7: {"probe", "influence"},
+    8: {"explain"},
+    9: {"field", "catalogue"},
+    10: {"pipeline", "drawing"},
+    11: {"answers", "evaluate", "routes.query"},
+    12: {"parts", "routes.looking"},
+    13: {
         "routes.predict",
         "routes.features",
         "routes.cam",
@@ -27,9 +28,9 @@ FLOORS = {
         "routes.health",
         "routes.metrics",
     },
-    13: {"routes.short"},
-    14: {"app"},
-    15: {"__main__"},
+    14: {"routes.short"},
+    15: {"app"},
+    16: {"__main__"},
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 
