@@ -120,10 +120,13 @@ class Batcher(Generic[Item, Result]):
         return partial(self._batch, batch) if batch else None
 
     def _whole(self, batch: Sequence[Order]) -> Sequence[Outcome]:
+        start = perf_counter()
         outcomes = [order.carry_out() for order in batch]
         failed = [outcome for outcome in outcomes if outcome[2]]
         made = [(order, item) for order, item, bad in outcomes if not (bad or order.given_up)]
-        return failed + self._results(made)
+        results = self._results(made)
+        self._keep_pace(start, len(batch))
+        return failed + results
 
     def _item(self, order: Order) -> Sequence[Outcome]:
         outcome = order.carry_out()
@@ -140,7 +143,13 @@ class Batcher(Generic[Item, Result]):
     def _batch(self, batch: Sequence[Made]) -> Sequence[Outcome]:
         for order, _ in batch:
             order.context.run(order.waited)
-        return self._results(batch)
+        start = perf_counter()
+        results = self._results(batch)
+        self._keep_pace(start, len(batch))
+        return results
+
+    def _keep_pace(self, start: float, items: int) -> None:
+        self._pace_s += PACED * ((perf_counter() - start) / items - self._pace_s)
 
     def _results(self, batch: Sequence[Made]) -> list[Outcome]:
         """What came of each item. One that is poisonous must not fail its neighbours: each is tried again alone."""
@@ -154,7 +163,6 @@ class Batcher(Generic[Item, Result]):
                 return [(batch[0][0], error, True)]
             return [outcome for one in batch for outcome in self._results([one])]
         spent = perf_counter() - start
-        self._pace_s += PACED * (spent / len(batch) - self._pace_s)
         for order, _ in batch:
             order.context.run(note, "infer", spent)
         return [(order, (item, result), False) for (order, item), result in results]

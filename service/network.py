@@ -26,7 +26,7 @@ from service.session import Arrays, Session
 from service.stages import stage
 
 # A network is loaded for passes that are alone, on all cores, and again for passes on one core each: to share cores in
-# the middle of a pass costs 7 to 10 % of them under load. One with more weights than this makes do with the first.
+# the middle of a pass costs 7 or 8 % of them under load. One with more weights than this makes do with the first.
 SMALL_BYTES = 2**27
 NO_SEED = np.zeros((1, 1, 1, 1), np.float32)  # broadcasts to any layer
 

@@ -174,15 +174,17 @@ def test_a_full_queue_refuses_at_once_and_recovers(crew: Callable[..., Crew]) ->
 
 
 def test_who_is_refused_is_told_when_the_queue_will_be_done(crew: Callable[..., Crew]) -> None:
-    def slowly(items: Sequence[int]) -> Sequence[int]:
-        time.sleep(0.1)
-        return items
+    """By what an item takes of a thread, making it included."""
+
+    def slowly(item: int = 0) -> int:
+        time.sleep(0.05)
+        return item
 
     async def go() -> int:
         one = crew()
-        batcher = Batcher[int, int](slowly, 1, 400, one, one)
+        batcher = Batcher[int, int](lambda items: list(map(slowly, items)), 1, 400, one, one)
         for _ in range(3):
-            await batcher.submit(lambda: 0)
+            await batcher.submit(slowly)
         with ExitStack() as taken:
             for _ in range(401):
                 taken.enter_context(batcher.room())
