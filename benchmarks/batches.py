@@ -35,17 +35,23 @@ WARM_S = 0.5
 
 
 @dataclass(frozen=True)
-class Bare:
-    """One setting: images per second, milliseconds of a run, what it took; `decoding` is who does it."""
+class Measured:
+    """Images per second, milliseconds of a run, and what it took: CPU for an image, memory."""
 
-    batch: int
-    decoding: Literal["", "threads", "processes"]
     rate: float
     p50_ms: float
     p99_ms: float
     cpu_ms: float
     memory_mb: float
     gpu_mb: float | None
+
+
+@dataclass(frozen=True)
+class Bare(Measured):
+    """One setting of the graph alone; `decoding` is who does it."""
+
+    batch: int
+    decoding: Literal["", "threads", "processes"]
 
 
 def gpu_mb() -> float | None:
@@ -70,7 +76,7 @@ def timed(run: Callable[[], object], batch: int, decoding: Literal["", "threads"
     images, whole = batch * len(spent), monotonic() - begin
     used = 1e3 * (cpu(os.getpid()) - before) / images
     times = (percentile(spent, 0.5), percentile(spent, 0.99))
-    return Bare(batch, decoding, images / whole, *times, used, memory(tree(os.getpid())), gpu_mb())
+    return Bare(images / whole, *times, used, memory(tree(os.getpid())), gpu_mb(), batch, decoding)
 
 
 def pixels(rule: Preprocessing, photos: list[bytes]) -> Pixels:

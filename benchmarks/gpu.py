@@ -16,7 +16,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the modules beside this one
 
 from benchmarks import ground
-from benchmarks.batches import gpu_mb
+from benchmarks.batches import Measured, gpu_mb
 from benchmarks.contestants import ROOT
 from benchmarks.ground import Place, bundle, pictures, repository
 from benchmarks.process import cpu, memory, tree
@@ -32,7 +32,7 @@ HEADINGS = (
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(Measured):
     """One row in one round. Times are of a run for a bare session, of an answer for the service.
 
     `ready` is whether the pixels were there beforehand: the best of these is what ratios are to.
@@ -42,12 +42,6 @@ class Sample:
     what: str
     round: int
     ready: bool
-    rate: float
-    p50_ms: float
-    p99_ms: float
-    cpu_ms: float
-    memory_mb: float
-    gpu_mb: float | None
 
 
 def fault(device: str) -> str:
@@ -74,7 +68,8 @@ def alone(
     for one in found:
         batch, by = one.pop("batch"), one.pop("decoding")
         what = f"batches of {batch}" + (f", decoded by {cores()} {by}" if by else "")
-        samples.append(Sample(network, what, turn, not by, **one | {"gpu_mb": above(one["gpu_mb"], empty)}))
+        taken = one | {"gpu_mb": above(one["gpu_mb"], empty)}
+        samples.append(Sample(**taken, network=network, what=what, round=turn, ready=not by))
     return samples
 
 
@@ -94,7 +89,7 @@ def serving(
             used = 1e3 * (cpu(server.process) - before) / found.answers
             times = (found.rate, found.p50_ms, found.p99_ms, used, memory(tree(server.process)))
             name = f"Percept, {many} client{'s' * (many > 1)}"
-            samples.append(Sample(network, name, turn, False, *times, above(gpu_mb(), empty)))
+            samples.append(Sample(*times, above(gpu_mb(), empty), network, name, turn, False))
     return samples
 
 
