@@ -12,6 +12,14 @@ class BundleError(PerceptError):
     """A bundle that does not keep the contract; refused by name while others are served."""
 
 
+class BundleRefused(PerceptError):
+    """A model was to be loaded, and a bundle of it breaks the contract."""
+
+
+class ControlDisabled(PerceptError):
+    """Models are to be loaded or unloaded, and the service was not told to allow it."""
+
+
 class DeviceError(PerceptError):
     """A device was asked for and does not work."""
 

@@ -77,7 +77,7 @@ class Network:
 
     def double(self) -> None:
         """Load a small network once more, for passes that are not alone; until then they share what there is."""
-        if self._doubled:
+        if self._doubled and self._narrow is self._trunk:
             self._narrow = Session(self._folder / self.manifest.trunk)
 
     def cut(self, layer: Layer) -> frozenset[str]:

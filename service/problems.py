@@ -32,6 +32,7 @@ class Kind(NamedTuple):
 
 PROBLEMS: dict[type[errors.PerceptError], Kind] = {
     errors.BadRequest: Kind(400, "bad_request", "The request cannot be read"),
+    errors.ControlDisabled: Kind(403, "control_disabled", "Models cannot be loaded or unloaded here"),
     errors.UnknownModel: Kind(404, "unknown_model", "There is no such model"),
     errors.UnknownLayer: Kind(404, "unknown_layer", "The model has no such layer"),
     errors.UnknownFilters: Kind(404, "unknown_filters", "There is no such picture of filters"),
@@ -46,6 +47,7 @@ PROBLEMS: dict[type[errors.PerceptError], Kind] = {
     errors.TargetAbsent: Kind(422, "target_absent", "The image has nothing of this class"),
     errors.GradientsUnavailable: Kind(422, "gradients_unavailable", "The layer has no gradients"),
     errors.MethodUnavailable: Kind(422, "method_unavailable", "The method does not work at this layer"),
+    errors.BundleRefused: Kind(422, "bundle_refused", "A bundle of the model is refused"),
     errors.QueueFull: Kind(429, "queue_full", "Too many images are waiting"),
     errors.InferenceError: Kind(500, "inference_failed", "The model failed"),
     errors.BundleError: Kind(500, "broken_bundle", "The model's files are broken"),
@@ -56,6 +58,7 @@ PROBLEMS: dict[type[errors.PerceptError], Kind] = {
 # What endpoints raise, besides what FastAPI does itself.
 EXPECTED = (errors.PerceptError, ClientDisconnect)
 RETRY_AFTER_S = {503: 2}
+PROTOCOL = "/v2/"  # here clients look for the `error` of the Open Inference Protocol
 
 
 class Problem(BaseModel):
@@ -105,25 +108,30 @@ async def respond(request: Request, error: Exception) -> Response:
     problem = describe(error)
     if problem.status >= 500:
         log.error("%s %s: %s", request.method, request.url.path, error)
-    return _respond(problem, {"Retry-After": str(error.retry_s)} if isinstance(error, errors.QueueFull) else None)
+    return _respond(
+        request, problem, {"Retry-After": str(error.retry_s)} if isinstance(error, errors.QueueFull) else None
+    )
 
 
 def _problem(status: int, code: str, title: str, detail: str) -> Problem:
     return Problem(type=f"urn:percept:problem:{code}", title=title, status=status, detail=detail, code=code)
 
 
-def _respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+def _respond(request: Request, problem: Problem, headers: dict[str, str] | None = None) -> Response:
     headers = dict(headers or {})
     if problem.status in RETRY_AFTER_S:
         headers["Retry-After"] = str(RETRY_AFTER_S[problem.status])
-    return JSONResponse(problem.model_dump(), problem.status, headers, media_type=MEDIA_TYPE)
+    content = problem.model_dump()
+    if request.url.path.startswith(PROTOCOL):
+        content["error"] = problem.detail
+    return JSONResponse(content, problem.status, headers, media_type=MEDIA_TYPE)
 
 
 async def _on_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     faults = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
     kind = PROBLEMS[errors.BadParameter]
-    return _respond(_problem(kind.status, kind.code, kind.title, faults))
+    return _respond(request, _problem(kind.status, kind.code, kind.title, faults))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -132,10 +140,10 @@ async def _on_http(request: Request, error: Exception) -> Response:
     status = HTTPStatus(error.status_code)
     code = status.phrase.lower().replace(" ", "_")
     detail = f"{request.method} {request.url.path}: see /docs for what there is"
-    return _respond(_problem(status, code, status.phrase, detail), dict(error.headers or {}))
+    return _respond(request, _problem(status, code, status.phrase, detail), dict(error.headers or {}))
 
 
 async def unexpected(request: Request, error: Exception) -> Response:
     """The answer to a fault of ours, which is to be raised again: the server logs the traceback."""
     detail = "an unexpected fault of the service; its log has the traceback"
-    return _respond(_problem(500, "internal_error", "Internal error", detail))
+    return _respond(request, _problem(500, "internal_error", "Internal error", detail))

@@ -1,6 +1,6 @@
 """Which networks are served: a folder of bundles scanned, loaded, and looked up by name and version.
 
-A broken bundle is refused by name with its reason, and the others are served.
+A broken bundle is refused by name with its reason, and the others are served. What is served may change while it is.
 """
 
 import asyncio
@@ -9,14 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from threading import Lock
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from service import buckets, filters
+from service import manifest as contract
 from service.batcher import Batcher
 from service.crew import Crew
-from service.errors import BundleError, DeviceError, NotReady, UnknownModel
+from service.errors import BundleError, BundleRefused, DeviceError, NotReady, UnknownModel
 from service.image import Map, Pixels
 from service.manifest import Manifest
 from service.network import Look, Network
@@ -27,6 +29,7 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 LOGITS = frozenset({"logits"})
+UNLOADED = "not loaded"
 INNER = 4  # threads of one run at most: more gain little, and are in each other's way under load
 
 
@@ -62,6 +65,8 @@ def plan(settings: Settings, threads: int) -> Plan:
 
 
 L = TypeVar("L", bound=Look)
+Versions = Mapping[int, "Model"]
+Models = Mapping[str, Versions]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,9 +140,19 @@ def _ready(look: Look) -> Look:
     return look
 
 
-class Repository:
-    """The models being served. `load` blocks and runs once, off the event loop; the rest is lookup.
+class State(NamedTuple):
+    """A bundle below the root, or one that is served from there: whether it is, and what is wrong with its files."""
 
+    name: str
+    version: int
+    served: bool
+    reason: str
+
+
+class Repository:
+    """The models being served. `load`, `load_model` and `unload_model` block, one at a time; the rest is lookup.
+
+    What is served is a mapping that is replaced as a whole: whoever found a model has it until they are done with it.
     `default` is the model that is meant where none is named: as set, else the first classifier by name.
     """
 
@@ -145,34 +160,65 @@ class Repository:
         self.root, self.plan, self._crews = root, plan, crews
         self.refused: dict[str, str] = {}
         self.default = default or ""
-        self._models: Mapping[str, Mapping[int, Model]] = {}
+        self._wish = default
+        self._models: Models = {}
         self._complete = False
+        self._changing = Lock()
 
     @property
     def models(self) -> Sequence[Model]:
         """The newest version of every model, by name."""
-        return [self._models[name][max(self._models[name])] for name in sorted(self._models)]
+        models = self._models
+        return [models[name][max(models[name])] for name in sorted(models)]
+
+    @property
+    def all(self) -> Sequence[Model]:
+        """Every version of every model, by name and version."""
+        models = self._models
+        return [models[name][version] for name in sorted(models) for version in sorted(models[name])]
 
     def load(self) -> None:
         """Load every bundle below the root; refuse the broken ones, each with its reason."""
-        models: dict[str, dict[int, Model]] = {}
-        for folder in _bundles(self.root):
-            name = f"{folder.parent.name}/{folder.name}"
-            try:
-                model = load(folder, self.plan, self._crews)
-            except (BundleError, DeviceError) as error:
-                self.refused[name] = str(error)
-                log.error("bundle %s is refused: %s", name, error)
-            else:
-                models.setdefault(folder.parent.name, {})[int(folder.name)] = model
-                log.info("bundle %s is served as %s", name, model.manifest.task)
-        self._models, self._complete = models, True
-        if models:
-            self.default = self.default or self._first()
-            for model in self.models:
-                model.network.double()
-        else:
-            log.error("no bundle to serve in %s", self.root)
+        with self._changing:
+            self._serve(*self._open(_bundles(self.root)))
+            if not self._models:
+                log.error("no bundle to serve in %s", self.root)
+
+    def load_model(self, name: str) -> None:
+        """Serve a model as its bundles are now: new ones are loaded, altered ones loaded anew, those gone let go.
+
+        Where an altered one cannot be loaded, what it was is served on. Raises `UnknownModel` where no bundle has that
+        name, or `BundleRefused` with the reasons.
+        """
+        with self._changing:
+            folders = _bundles(self.root)
+            own = [folder for folder in folders if folder.parent.name == name]
+            if not own:
+                there = ", ".join(sorted({folder.parent.name for folder in folders}))
+                raise UnknownModel(f"the repository has no bundle of {name!r}; it has those of {there or 'no model'}")
+            models, refused = self._open(own)
+            self._serve(_without(self._models, name) | models, self._refused_but(name) | refused)
+            if refused:
+                raise BundleRefused("; ".join(f"{bundle}: {reason}" for bundle, reason in refused.items()))
+
+    def unload_model(self, name: str) -> None:
+        """Serve no version of a model any longer; raises `UnknownModel` where none is served."""
+        with self._changing:
+            if name not in self._models:
+                raise UnknownModel(self._no_model(name))
+            self._serve(_without(self._models, name), self._refused_but(name))
+            log.info("model %s is unloaded", name)
+
+    def index(self) -> Sequence[State]:
+        """Every bundle that is served or lies below the root, by name and version; blocks."""
+        served = {(model.manifest.name, model.manifest.version) for model in self.all}
+        lying = {(folder.parent.name, int(folder.name)) for folder in _bundles(self.root)}
+        found = []
+        for name, version in sorted(served | lying):
+            known = (name, version) in served
+            reason = self.refused.get(f"{name}/{version}", "" if known else UNLOADED)
+            found.append(State(name, version, known, reason))
+        return found
 
     def check(self) -> None:
         """Raise `NotReady` with the reason while requests that name no model cannot be answered."""
@@ -195,22 +241,56 @@ class Repository:
         name = name or self.default
         versions = self._models.get(name)
         if versions is None:
-            reason = "; ".join(f"{k} is refused: {v}" for k, v in self.refused.items() if k.startswith(f"{name}/"))
-            raise UnknownModel(reason or f"there is no model {name!r}; there are {', '.join(sorted(self._models))}")
+            raise UnknownModel(self._no_model(name))
         if version is not None and version not in versions:
             raise UnknownModel(f"model {name!r} has no version {version}; it has {sorted(versions)}")
         return versions[max(versions) if version is None else version]
+
+    def _open(self, folders: Sequence[Path]) -> tuple[dict[str, Versions], dict[str, str]]:
+        """The models of some bundles, of which those that are served and unaltered stay; and the refused ones."""
+        models: dict[str, dict[int, Model]] = {}
+        refused = {}
+        for folder in folders:
+            name, version = folder.parent.name, int(folder.name)
+            model = self._models.get(name, {}).get(version)
+            try:
+                if model is None or contract.read(folder) != model.manifest:
+                    model = load(folder, self.plan, self._crews)
+                    log.info("bundle %s/%d is served as %s", name, version, model.manifest.task)
+            except (BundleError, DeviceError) as error:
+                refused[f"{name}/{folder.name}"] = str(error)
+                log.error("bundle %s/%s is refused: %s", name, folder.name, error)
+            if model is not None:
+                models.setdefault(name, {})[version] = model
+        return dict(models), refused
+
+    def _serve(self, models: Models, refused: dict[str, str]) -> None:
+        self._models, self.refused, self._complete = models, refused, True
+        self.default = self._wish or (self._first() if models else "")
+        for model in self.models:
+            model.network.double()
+
+    def _refused_but(self, name: str) -> dict[str, str]:
+        return {bundle: reason for bundle, reason in self.refused.items() if not bundle.startswith(f"{name}/")}
 
     def _first(self) -> str:
         """The first classifier by name, else the first model by name."""
         manifests = [model.manifest for model in self.models]
         return min(manifests, key=lambda m: (m.task != "classification", m.name)).name
 
+    def _no_model(self, name: str) -> str:
+        reasons = (f"{k} is refused: {v}" for k, v in self.refused.items() if k.startswith(f"{name}/"))
+        return "; ".join(reasons) or f"there is no model {name!r}; there are {', '.join(sorted(self._models))}"
+
     def _why_nothing(self) -> str:
         if not self._complete:
             return "the models are still being loaded"
         refused = "; ".join(f"{name}: {reason}" for name, reason in self.refused.items())
-        return f"no bundle could be served from {self.root}: {refused or 'there is none'}"
+        return f"no bundle is served from {self.root}: {refused or 'there is none, or all are unloaded'}"
+
+
+def _without(models: Models, name: str) -> dict[str, Versions]:
+    return {key: versions for key, versions in models.items() if key != name}
 
 
 def _bundles(root: Path) -> list[Path]:

@@ -21,6 +21,9 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     models: Path = Field(BUILT_IN, description="folder of bundles, <name>/<version>/ inside")
     default_model: str | None = Field(None, description="who answers where no model is named")
+    model_control: Literal["none", "explicit"] = Field(
+        "none", description="explicit: /v2/repository may load and unload"
+    )
     device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field("auto", description="auto takes CUDA if it works")
     gpu_memory_bytes: PositiveInt | None = Field(None, description="GPU memory of one graph; none: all there is")
     engine_cache: Path | None = Field(None, description="folder for the engines of TensorRT; none: built at each start")

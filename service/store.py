@@ -6,6 +6,7 @@ runs on the event loop, so there is no lock. It knows no HTTP.
 
 import time
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from service.errors import UnknownImage
@@ -72,6 +73,11 @@ class Store:
         if found is not None:
             found.row = {name: array if array.base is None else array.copy() for name, array in row.items()}
             self._put(id, found)
+
+    def retain(self, models: Collection[Model]) -> None:
+        """Let go of the images of all other models, and so of these models."""
+        for id in [id for id, kept in self._kept.items() if kept.model not in models]:
+            self._take(id)
 
     def _put(self, id: str, kept: Kept) -> None:
         self._take(id)

@@ -1,11 +1,14 @@
 """Which bundles are served, which are refused, and who is meant by a name."""
 
+import gc
+import shutil
+import weakref
 from pathlib import Path
 
 import pytest
 
 from service import repository
-from service.errors import NotReady, UnknownModel
+from service.errors import BundleRefused, NotReady, UnknownModel
 from service.providers import PLAIN, Tuning
 from service.repository import Plan, Repository, crews, load, plan
 from service.settings import Settings
@@ -105,3 +108,68 @@ def test_what_is_planned_reaches_the_network(monkeypatch, tmp_path: Path) -> Non
     how = Plan("cpu", 1, 1, 2, 8, (1, 2), tuning)
     load(bundle(tmp_path), how, crews(how, 1))
     assert seen == [((1, 2), tuning)]
+
+
+def test_a_model_is_loaded_as_its_bundles_are_now(tmp_path: Path) -> None:
+    unaltered = bundle(tmp_path, version=1)
+    bundle(tmp_path, version=2)
+    bundle(tmp_path, "other")
+    repository = loaded(tmp_path)
+    first, second, other = repository.find("marker", 1), repository.find("marker", 2), repository.find("other")
+    shutil.rmtree(tmp_path / "marker" / "2")
+    bundle(tmp_path, version=3)
+    repository.load_model("marker")
+    assert repository.versions("marker") == [1, 3]
+    assert repository.find("marker", 1) is first  # nothing of it has changed
+    assert repository.find("other") is other
+    with pytest.raises(UnknownModel):
+        repository.find("marker", 2)
+    assert second.manifest.version == 2  # who found it has it still
+    shutil.rmtree(unaltered)
+    bundle(tmp_path, version=1, height=16, width=16)
+    repository.load_model("marker")
+    assert repository.find("marker", 1).manifest.preprocessing.height == 16
+
+
+def test_what_cannot_be_loaded_leaves_what_was_served(tmp_path: Path) -> None:
+    folder = bundle(tmp_path)
+    repository = loaded(tmp_path)
+    served = repository.find("marker")
+    (folder / "tail.colour.onnx").write_bytes(b"half of it")
+    with pytest.raises(BundleRefused, match=r"marker/1: tail\.colour\.onnx is not the file"):
+        repository.load_model("marker")
+    assert repository.find("marker") is served
+    assert [tuple(one) for one in repository.index()] == [("marker", 1, True, repository.refused["marker/1"])]
+    shutil.rmtree(folder)
+    bundle(tmp_path)
+    repository.load_model("marker")
+    assert not repository.refused
+
+
+def test_an_unloaded_model_is_gone_with_its_memory_and_another_is_the_default(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        bundle(tmp_path, name)
+    repository = loaded(tmp_path)
+    gone = weakref.ref(repository.find().network)
+    repository.unload_model("a")
+    gc.collect()
+    assert gone() is None
+    assert repository.default == "b"
+    assert [tuple(one) for one in repository.index()] == [("a", 1, False, "not loaded"), ("b", 1, True, "")]
+    repository.unload_model("b")
+    with pytest.raises(NotReady, match="all are unloaded"):
+        repository.check()
+    with pytest.raises(UnknownModel, match="there is no model 'b'"):
+        repository.unload_model("b")
+    with pytest.raises(UnknownModel, match="it has those of a, b"):
+        repository.load_model("../a")
+    repository.load_model("a")
+    assert repository.default == "a"
+
+
+def test_a_default_that_was_set_is_waited_for(tmp_path: Path) -> None:
+    bundle(tmp_path, "other")
+    repository = loaded(tmp_path, "marker")
+    bundle(tmp_path)
+    repository.load_model("marker")
+    assert repository.find().manifest.name == "marker"

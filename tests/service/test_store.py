@@ -98,3 +98,15 @@ def test_a_full_store_takes_another_image_without_looking_at_all_of_them(monkeyp
     store.keep("one more", bytes(10), MODEL)
     assert len(asked) < 5
     assert (len(store), store.size) == (100, 1000)
+
+
+def test_images_of_models_that_are_gone_are_let_go() -> None:
+    store = Store(1000, 60)
+    other = object()
+    store.keep("one", bytes(10), MODEL)
+    store.keep("two", bytes(10), other)
+    store.enrich("one", row(5))
+    store.retain([other])
+    assert (len(store), store.size) == (1, 10)
+    with pytest.raises(UnknownImage):
+        store.find("one")
