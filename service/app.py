@@ -16,7 +16,7 @@ from service.cores import cores
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.repository import Repository, crews, plan
-from service.routes import cam, features, filters, health, metrics, models, predict
+from service.routes import cam, features, filters, health, metrics, models, predict, v2
 from service.routes.looking import CamQuery
 from service.routes.query import State
 from service.routes.short import ShortWay, Way
@@ -59,7 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPIOffline(title="Percept", version=version("percept"), description=DESCRIPTION, lifespan=lifespan)
     state = app.state.percept = State(settings, repository, pipeline, Metrics())
     problems.install(app)
-    for route in (predict, features, cam, models, filters, health, metrics):
+    for route in (predict, features, cam, models, filters, v2, health, metrics):
         app.include_router(route.router)
 
     @app.get("/", include_in_schema=False)

@@ -6,7 +6,7 @@ It knows no HTTP: what leaves are objects that `routes/` turns into JSON or pict
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +15,10 @@ from typing import ParamSpec, TypeVar
 from pydantic import BaseModel
 
 from service.crew import Crew
-from service.errors import DeadlineExceeded
+from service.errors import DeadlineExceeded, PerceptError
 from service.explain import Explainer, Explanation, Question, find_layer
 from service.field import field_under
-from service.image import Map
+from service.image import Map, Pixels
 from service.influence import image_layer, influence
 from service.manifest import Layer
 from service.network import Look
@@ -27,7 +27,7 @@ from service.session import Arrays
 from service.settings import Settings
 from service.stages import stage
 from service.store import Kept, Store
-from service.view import View, see
+from service.view import View, framed, see
 
 POOLS: dict[str, Callable[[Map], Map]] = {
     "avg": lambda A: A.mean((1, 2)),
@@ -71,6 +71,19 @@ class Features:
 
 
 @dataclass(frozen=True, eq=False)
+class Inferred:
+    """Outputs of the trunk for one image, without the batch dimension, and the maps that were asked for."""
+
+    row: Arrays
+    maps: list[Explanation]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its arrays."""
+        return sum(array.nbytes for array in (*self.row.values(), *(one.raw for one in self.maps)))
+
+
+@dataclass(frozen=True, eq=False)
 class Sight(Look):
     """A view on its way through the trunk, and who will explain it."""
 
@@ -81,6 +94,14 @@ class Sight(Look):
 def unguessable() -> str:
     """A new id of an image."""
     return secrets.token_urlsafe(12)
+
+
+async def _numbered(number: int, work: Awaitable[T]) -> T:
+    """The result of some work for one image of several; a failure says for which."""
+    try:
+        return await work
+    except PerceptError as error:
+        raise type(error)(f"image {number}: {error}") from error
 
 
 @stage("render")
@@ -134,6 +155,21 @@ class Pipeline:
             self.store.keep(sight.view.id, data, model)
             return await self._explained(sight, row)
 
+    async def infer(
+        self, model: Model, images: Sequence[bytes | Pixels], outputs: frozenset[str], question: Asked | None = None
+    ) -> list[Inferred]:
+        """What the trunk gives for several images, encoded or as the network takes them, and a map of each if asked.
+
+        All or nothing: raises as `explain`, with the number of the image. None of them is kept.
+        """
+        async with self._admitted(model):
+            tasks = [asyncio.ensure_future(self._infer(model, image, outputs, question)) for image in images]
+            try:
+                return await asyncio.gather(*map(_numbered, range(len(tasks)), tasks) if len(tasks) > 1 else tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+
     async def explain_again(self, id: str, question: Asked) -> Explained:
         """As `explain`, of an image that is kept: from the second time on it costs no pass of the trunk.
 
@@ -173,6 +209,17 @@ class Pipeline:
                 f"the answer was not ready after {self._settings.deadline_s:g} s; ask for less, or later"
             ) from error
 
+    async def _infer(
+        self, model: Model, image: bytes | Pixels, outputs: frozenset[str], question: Asked | None
+    ) -> Inferred:
+        def understood() -> Sight:
+            explainer = Explainer(model, question(model)) if question else None
+            wanted = outputs | explainer.outputs if explainer else outputs
+            return self._see(model, image, wanted, unguessable(), explainer)
+
+        sight, row = await model.run(understood)
+        return Inferred(row, (await self._explained(sight, row)).maps if question else [])
+
     async def _look(self, model: Model, data: bytes, outputs: frozenset[str]) -> tuple[View, Arrays]:
         """A new image seen, what the trunk gives for it, and the image kept under its id."""
         sight, row = await model.run(partial(self._see, model, data, outputs, unguessable()))
@@ -180,9 +227,14 @@ class Pipeline:
         return sight.view, row
 
     def _see(
-        self, model: Model, data: bytes, outputs: frozenset[str], id: str, explainer: Explainer | None = None
+        self,
+        model: Model,
+        image: bytes | Pixels,
+        outputs: frozenset[str],
+        id: str,
+        explainer: Explainer | None = None,
     ) -> Sight:
-        view = see(model, data, id, self._settings)
+        view = see(model, image, id, self._settings) if isinstance(image, bytes) else framed(model, image, id)
         return Sight(view.pixels, outputs, view, explainer)
 
     async def _remembered(self, kept: Kept, id: str, make: Callable[[], Sight]) -> tuple[Sight, Arrays]:

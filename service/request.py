@@ -119,9 +119,9 @@ async def _images(request: Request, settings: Settings) -> list[bytes]:
     if kind == MULTIPART:
         return await _files(request, settings)
     if kind == JSON:
-        return [_unpack(await _body(request, limit * 4 // 3 + ENVELOPE_BYTES))]
+        return [_unpack(_present(await body(request, limit * 4 // 3 + ENVELOPE_BYTES)))]
     if kind in RAW or kind.startswith("image/"):
-        return [await _body(request, limit)]
+        return [_present(await body(request, limit))]
     raise UnsupportedMediaType(
         f"a body of {kind} carries no image; send image/*, application/octet-stream, {MULTIPART} or {JSON}"
     )
@@ -145,8 +145,11 @@ async def _stream(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
         yield chunk
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    """The body in one piece: as `_stream`, without its generators, for what comes with nearly every request."""
+async def body(request: Request, limit: int) -> bytes:
+    """The body in one piece, of at most `limit` bytes; raises `ImageTooLarge`.
+
+    It is as `_stream`, without its generators, for what comes with nearly every request.
+    """
     _check(request, limit)
     chunks: list[bytes] = []
     total, more = 0, True
@@ -159,9 +162,13 @@ async def _body(request: Request, limit: int) -> bytes:
         if total > limit:
             raise _too_large(limit)
         chunks.append(chunk)
-    if not total:
-        raise BadRequest("the body is empty; send an image")
     return b"".join(chunks)
+
+
+def _present(data: bytes) -> bytes:
+    if not data:
+        raise BadRequest("the body is empty; send an image")
+    return data
 
 
 def _check(request: Request, limit: int) -> None:
@@ -188,9 +195,9 @@ async def _files(request: Request, settings: Settings) -> list[bytes]:
     return [await part.read() for part in files]
 
 
-def _unpack(body: bytes) -> bytes:
+def _unpack(data: bytes) -> bytes:
     try:
-        text = ImageBody.model_validate_json(body).image
+        text = ImageBody.model_validate_json(data).image
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in error.errors())
         raise BadRequest(f'the body is not JSON like {{"image": "<base64>"}}: {faults}') from error

@@ -6,6 +6,7 @@ from functools import cached_property, partial
 
 from PIL import Image
 
+from service.errors import BadParameter
 from service.image import Geometry, Pixels, decode, decode_for, prepare
 from service.repository import Model
 from service.settings import Settings
@@ -47,3 +48,19 @@ def see(model: Model, data: bytes, id: str, settings: Settings) -> View:
     with stage("prepare"):
         pixels = prepare(decoded, seen, rule)
     return View(id, model, decoded, seen, pixels, partial(decode, data, *limits))
+
+
+def framed(model: Model, pixels: Pixels, id: str) -> View:
+    """The view of pixels that are as the network takes them, uint8 [H,W,3]: they are the photo, and all of it is seen.
+
+    Raises `BadParameter` where they are not.
+    """
+    rule = model.manifest.preprocessing
+    if pixels.shape != (rule.height, rule.width, 3):
+        raise BadParameter(
+            f"model {model.manifest.name!r} takes pixels of [N, {rule.height}, {rule.width}, 3], not "
+            f"{['N', *pixels.shape]}: resize them, or send encoded images"
+        )
+    photo = Image.fromarray(pixels)
+    whole = Geometry(rule.width, rule.height, (0, 0, rule.width, rule.height))
+    return View(id, model, photo, whole, pixels, lambda: photo)

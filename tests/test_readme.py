@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -51,6 +52,16 @@ def test_its_zip_holds_the_files_of_its_table(start, tmp_path: Path, shared: Pat
         found = archive.namelist()
     table = README[README.index("| file | |\n|---|---|\n| `prediction.json`") :].split("\n\n")[0]
     assert found == [file for file in re.findall(r"^\| `([\w.]+)`", table, re.MULTILINE) if file != "sheet.jpg"]
+
+
+def test_its_triton_client_works(start, tmp_path: Path, shared: Path) -> None:
+    name = (shared / "data" / "clothing" / "test.txt").read_text().split()[0]
+    (tmp_path / "photo.jpg").write_bytes((shared / "data" / "clothing" / "images" / f"{name}.jpg").read_bytes())
+    block = re.search(r"<!-- readme: triton -->\n```python\n(.*?)```", README, re.DOTALL)
+    assert block
+    code = block[1].replace("localhost:8000", start().client.base_url.netloc.decode())
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout.strip().endswith("(1, 224, 8, 8) (1, 8, 8)")
 
 
 @pytest.mark.parametrize("query", [CamQuery, FeaturesQuery, PredictQuery])

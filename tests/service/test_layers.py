@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FLOORS = {
     1: {"errors", "settings", "cores", "cam", "stages", "buckets", "providers"},
     2: {"metrics", "manifest", "crew", "session", "media", "problems", "masking"},
-    3: {"timing", "image", "batcher", "ports", "request", "archive", "asking", "filters"},
+    3: {"timing", "image", "batcher", "ports", "request", "archive", "asking", "filters", "tensors"},
     4: {"network"},
     5: {"tasks", "render", "repository", "regions", "components", "faithfulness", "gallery", "methods"},
     6: {"view", "sheet", "store", "judge", "evaluation"},
@@ -17,7 +17,7 @@ FLOORS = {
     8: {"explain"},
     9: {"field", "catalogue"},
     10: {"pipeline", "drawing"},
-    11: {"answers", "evaluate", "routes.query"},
+    11: {"answers", "evaluate", "inference", "routes.query"},
     12: {"parts", "routes.looking"},
     13: {
         "routes.predict",
@@ -27,6 +27,7 @@ FLOORS = {
         "routes.filters",
         "routes.health",
         "routes.metrics",
+        "routes.v2",
     },
     14: {"routes.short"},
     15: {"app"},

@@ -1,0 +1,264 @@
+"""`/v2`: the Open Inference Protocol, for KServe and the clients of Triton and others.
+
+Failures are the same problems as everywhere, with the protocol's `error` beside the `detail`.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service import errors
+from service.errors import BadParameter, BadRequest, ControlDisabled, ImageTooLarge, UnsupportedMediaType
+from service.inference import Inference, ModelMetadata, metadata, outputs, understand
+from service.media import MEDIA_TYPES
+from service.pipeline import Inferred
+from service.problems import documented
+from service.repository import Model
+from service.request import ENVELOPE_BYTES, attended, body
+from service.routes.query import IMAGE_ERRORS, VERSION, Service, State
+from service.settings import Settings
+from service.stages import stage
+from service.tensors import InferRequest, InferResponse, read, write
+
+router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+
+EXTENSIONS = ["binary_tensor_data", "classification", "model_repository"]
+JSON_BYTES = "Inference-Header-Content-Length"  # header: how many bytes of a body are JSON, where binary data follow
+BRIEF_BYTES = 2**16  # are read and written at once; more of them on a thread
+
+Wish = TypeVar("Wish", bound=BaseModel)
+Name = Annotated[str, Path(examples=["cifar10"])]
+Version = Annotated[int, Path(examples=[1])]
+
+
+class ServerMetadata(BaseModel):
+    """What answers here."""
+
+    name: str = Field(examples=["percept"])
+    version: str
+    extensions: list[str] = Field(examples=[EXTENSIONS])
+
+
+class Live(BaseModel):
+    """The process lives."""
+
+    live: bool = True
+
+
+class Ready(BaseModel):
+    """Requests can be answered."""
+
+    ready: bool = True
+
+
+class ModelReady(Ready):
+    """A model can answer."""
+
+    name: str = Field(examples=["cifar10"])
+
+
+class ModelNames(BaseModel):
+    """The models that are served."""
+
+    models: list[str] = Field(examples=[["cifar10", "clothing"]])
+
+
+class IndexRequest(BaseModel):
+    """What of the repository is listed."""
+
+    ready: bool = Field(False, description="only what is served")
+
+
+class IndexEntry(BaseModel):
+    """A bundle of the repository. A reason beside READY: its files have changed since, and cannot be served."""
+
+    name: str = Field(examples=["cifar10"])
+    version: str = Field(examples=["1"])
+    state: str = Field(examples=["READY", "UNAVAILABLE"])
+    reason: str = Field(examples=[""])
+
+
+class ControlParameters(BaseModel):
+    """The parameters of a wish to load or unload."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    unload_dependents: bool = Field(False, description="no model depends on another")
+
+
+class ControlRequest(BaseModel):
+    """A wish to load or unload. Of Triton's parameters only the one that changes nothing here is known."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    parameters: ControlParameters = ControlParameters()
+
+
+@router.get("", summary="What answers")
+async def server() -> ServerMetadata:
+    """The server, and the extensions of the protocol that it has."""
+    return ServerMetadata(name="percept", version=VERSION, extensions=EXTENSIONS)
+
+
+@router.get("/health/live", summary="Whether the process lives")
+async def live() -> Live:
+    """200 as long as the process answers at all."""
+    return Live()
+
+
+@router.get("/health/ready", summary="Whether a model can answer", responses=documented(errors.NotReady))
+async def ready(service: Service) -> Ready:
+    """As `/health/ready`."""
+    service.repository.check()
+    return Ready()
+
+
+@router.get("/models", summary="The models")
+async def models(service: Service) -> ModelNames:
+    """The names of all models."""
+    return ModelNames(models=[model.manifest.name for model in service.repository.models])
+
+
+@router.get("/models/{name}/versions/{version}", responses=documented(errors.UnknownModel, errors.NotReady))
+@router.get("/models/{name}", summary="One model", responses=documented(errors.UnknownModel, errors.NotReady))
+async def model(service: Service, name: Name, version: Version | None = None) -> ModelMetadata:
+    """The tensors that a model takes and gives."""
+    return metadata(service.repository.find(name, version).manifest, service.repository.versions(name))
+
+
+@router.get("/models/{name}/versions/{version}/ready", responses=documented(errors.UnknownModel, errors.NotReady))
+@router.get("/models/{name}/ready", responses=documented(errors.UnknownModel, errors.NotReady))
+async def model_ready(service: Service, name: Name, version: Version | None = None) -> ModelReady:
+    """200 where the model is served, 404 or 503 where not."""
+    return ModelReady(name=service.repository.find(name, version).manifest.name)
+
+
+@router.post("/repository/index", summary="The repository")
+async def index(request: Request, service: Service) -> list[IndexEntry]:
+    """Every bundle that is served or lies in the repository."""
+    wish = await _wish(request, IndexRequest)
+    return [
+        IndexEntry(
+            name=one.name,
+            version=str(one.version),
+            state="READY" if one.served else "UNAVAILABLE",
+            reason=one.reason,
+        )
+        for one in await asyncio.to_thread(service.repository.index)
+        if one.served or not wish.ready
+    ]
+
+
+CONTROL_ERRORS = documented(errors.ControlDisabled, errors.UnknownModel, errors.BadParameter, errors.BundleRefused)
+
+
+@router.post("/repository/models/{name}/load", summary="Load a model", responses=CONTROL_ERRORS)
+async def load(request: Request, service: Service, name: Name) -> dict[str, str]:
+    """Serve a model as its bundles are now: new versions, altered ones, and without those that are gone.
+
+    Requests go on meanwhile, with what was served before. An altered bundle that breaks the contract is refused, and
+    the one before it is served on.
+    """
+    await _check_control(request, service.settings)
+    try:
+        await asyncio.to_thread(service.repository.load_model, name)
+    finally:
+        service.pipeline.store.retain(service.repository.all)
+    return {}
+
+
+@router.post("/repository/models/{name}/unload", summary="Unload a model", responses=CONTROL_ERRORS)
+async def unload(request: Request, service: Service, name: Name) -> dict[str, str]:
+    """Serve no version of a model any longer. Requests that it has begun to answer are answered."""
+    await _check_control(request, service.settings)
+    await asyncio.to_thread(service.repository.unload_model, name)
+    service.pipeline.store.retain(service.repository.all)
+    return {}
+
+
+DESCRIPTION = f"A JSON object; where `{JSON_BYTES}` says how long it is, binary tensor data follow it."
+INFERENCE: dict[str, Any] = {
+    "summary": "Scores, layers and heatmaps as tensors",
+    "response_model": InferResponse,
+    "responses": documented(*IMAGE_ERRORS, errors.UnknownLayer, errors.UnknownClass, errors.TargetAbsent),
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "description": DESCRIPTION,
+            "content": {"application/json": {"schema": InferRequest.model_json_schema()}},
+        }
+    },
+}
+
+
+@router.post("/models/{name}/versions/{version}/infer", **INFERENCE)
+@router.post("/models/{name}/infer", **INFERENCE)
+async def inference(request: Request, service: Service, name: Name, version: Version | None = None) -> Response:
+    """What a model gives for a batch of images: all of it or an error.
+
+    The input is either `image`, BYTES [N], encoded files, or `pixels`, UINT8 [N,H,W,3], as the network takes them.
+    Outputs are `scores` (which is what comes where none is named), `logits`, every layer, `cam` [N,h,w] and
+    `cam_target` [N]. A map comes also with the parameter `cam`, true or the name of a method; `method`, `target`,
+    `against` and `layer` are those of `/cam`, `scale` is `raw` or `unit`, of the request or of the output `cam`.
+    """
+    model = service.repository.find(name, version)
+    model.queue.check()
+    data, json_bytes = await _received(request, service.settings)
+    return await attended(request, _inferred(service, model, data, json_bytes))
+
+
+async def _inferred(service: State, model: Model, data: bytes, json_bytes: int | None) -> Response:
+    pipeline, work = service.pipeline, service.pipeline.work
+    brief = (json_bytes or len(data)) <= BRIEF_BYTES
+    request, tensors = read(data, json_bytes) if brief else await work(read, data, json_bytes)
+    asked = understand(model, request, tensors, service.settings.max_images)
+    found = await pipeline.infer(model, asked.images, asked.outputs, asked.question)
+    brief = sum(one.nbytes for one in found) <= BRIEF_BYTES
+    return _written(model, asked, request.id, found) if brief else await work(_written, model, asked, request.id, found)
+
+
+async def _received(request: Request, settings: Settings) -> tuple[bytes, int | None]:
+    """The body, and how many bytes of it are JSON where binary data follow; both bounded."""
+    if (coding := request.headers.get("content-encoding", "identity")) != "identity":
+        raise UnsupportedMediaType(f"a body in {coding} is not read; send it as it is")
+    with stage("receive"):
+        data = await body(request, settings.max_image_bytes * settings.max_images + ENVELOPE_BYTES)
+    said = request.headers.get(JSON_BYTES)
+    if said is not None and not said.isdecimal():
+        raise BadRequest(f"{JSON_BYTES} is a number of bytes, not {said!r}")
+    json_bytes = None if said is None else int(said)
+    # It is parsed in one go, which holds up everybody.
+    if (len(data) if json_bytes is None else json_bytes) > settings.max_image_bytes:
+        raise ImageTooLarge(f"the JSON has more than {settings.max_image_bytes} bytes: send binary tensor data")
+    return data, json_bytes
+
+
+@stage("render")
+def _written(model: Model, asked: Inference, id: str | None, found: Sequence[Inferred]) -> Response:
+    manifest = model.manifest
+    answer = InferResponse(model_name=manifest.name, model_version=str(manifest.version), id=id)
+    data, json_bytes = write(answer, outputs(manifest, asked, found))
+    if json_bytes is None:
+        return Response(data, media_type=MEDIA_TYPES["json"])
+    return Response(data, media_type="application/octet-stream", headers={JSON_BYTES: str(json_bytes)})
+
+
+async def _check_control(request: Request, settings: Settings) -> None:
+    if settings.model_control != "explicit":
+        raise ControlDisabled(
+            "models are loaded at the start; to load and unload them, set PERCEPT_MODEL_CONTROL=explicit"
+        )
+    await _wish(request, ControlRequest)
+
+
+async def _wish(request: Request, kind: type[Wish]) -> Wish:
+    """A small JSON body, of whatever media type: clients name none. Nothing stands for an empty object."""
+    data = await body(request, ENVELOPE_BYTES)
+    try:
+        return kind.model_validate_json(data or b"{}")
+    except ValidationError as error:
+        raise BadParameter("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from error
