@@ -26,14 +26,13 @@ from service.timing import Timing
 DESCRIPTION = """Serves convolutional networks and shows what they saw: classes and masks (`/predict`), feature maps
 (`/features`) and class-activation heatmaps (`/cam`). Errors are problem details (RFC 9457) with a stable `code`."""
 
-WAYS = {
-    way.path: way
-    for way in (
-        Way("/predict", predict.predict, predict.PredictQuery),
-        Way("/features", features.features, features.FeaturesQuery),
-        Way("/cam", cam.cam, CamQuery),
-    )
-}
+WAYS = (
+    Way("/predict", predict.predict, predict.PredictQuery),
+    Way("/features", features.features, features.FeaturesQuery),
+    Way("/cam", cam.cam, CamQuery),
+    Way("/v2/models/{name}/infer", v2.infer, v2.Which),
+    Way("/v2/models/{name}/versions/{version}/infer", v2.infer, v2.Which),
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

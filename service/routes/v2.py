@@ -35,6 +35,15 @@ Name = Annotated[str, Path(examples=["cifar10"])]
 Version = Annotated[int, Path(examples=[1])]
 
 
+class Which(BaseModel):
+    """The model that a path names."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    version: int | None = None
+
+
 class ServerMetadata(BaseModel):
     """What answers here."""
 
@@ -205,7 +214,12 @@ async def inference(request: Request, service: Service, name: Name, version: Ver
     `cam_target` [N]. A map comes also with the parameter `cam`, true or the name of a method; `method`, `target`,
     `against` and `layer` are those of `/cam`, `scale` is `raw` or `unit`, of the request or of the output `cam`.
     """
-    model = service.repository.find(name, version)
+    return await infer(request, Which(name=name, version=version), service)
+
+
+async def infer(request: Request, which: Which, service: State) -> Response:
+    """The answer to an inference request."""
+    model = service.repository.find(which.name, which.version)
     model.queue.check()
     data, json_bytes = await _received(request, service.settings)
     return await attended(request, _inferred(service, model, data, json_bytes))

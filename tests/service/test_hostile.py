@@ -92,6 +92,25 @@ def test_mutations_of_the_envelope(victim: Server, content_type: str, body: byte
         assert 400 <= answer.status_code < 500, answer.text
 
 
+@pytest.mark.parametrize("said", [True, False])
+def test_mutations_of_an_inference_request(victim: Server, said: bool) -> None:
+    """Of the JSON and of the binary tensors behind it, with a length of the JSON that is true, wrong or none."""
+    image = encoded(marked((60, 45), (20, 15), 6))
+    head = (
+        b'{"inputs":[{"name":"image","shape":[1],"datatype":"BYTES","parameters":{"binary_data_size":%d}}],'
+        b'"outputs":[{"name":"cam","parameters":{"binary_data":true,"target":"red"}},{"name":"scores"}]}'
+    ) % (len(image) + 4)
+    body = head + len(image).to_bytes(4, "little") + image
+    headers = {"inference-header-content-length": str(len(head))} if said else {}
+    statuses = Counter[int]()
+    for mutant in mutations(body, 500):
+        answer = victim.client.post("/v2/models/classification-squeeze/infer", content=mutant, headers=headers)
+        assert answer.status_code == 200 or (400 <= answer.status_code < 500 and answer.json()["error"]), answer.text
+        statuses[answer.status_code] += 1
+    assert statuses[400] > 10
+    assert (statuses[200] > 0) == said
+
+
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "BMP", "TIFF", "AVIF"])
 def test_mutations_of_every_other_format(victim: Server, kind: str) -> None:
     data = encoded(marked((60, 45), (20, 15), 6), kind)

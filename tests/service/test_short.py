@@ -2,15 +2,17 @@
 
 from typing import Annotated, Any
 
+import httpx
 import pytest
 from fastapi import FastAPI, Query
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
 from service.app import WAYS
-from service.routes import cam, features, predict
-from service.routes.short import MAX_QUERY, parsed
+from service.routes import cam, features, predict, v2
+from service.routes.short import MAX_QUERY, Way, parsed
 
+CLASSIFIER = "classification-squeeze"
 QUERIES = [
     "",
     "model=a",
@@ -47,10 +49,17 @@ QUERIES = [
 ]
 
 
-@pytest.mark.parametrize("path", WAYS)
+PLAIN = [way for way in WAYS if "{" not in way.path]
+NAMING = [way for way in WAYS if "{" in way.path]
+
+
+def by_path(way: Way) -> str:
+    return way.path
+
+
+@pytest.mark.parametrize("way", PLAIN, ids=by_path)
 @pytest.mark.parametrize("query", QUERIES)
-def test_parameters_are_those_that_fastapi_reads(path: str, query: str) -> None:
-    way = WAYS[path]
+def test_parameters_are_those_that_fastapi_reads(way: Way, query: str) -> None:
     app, seen = FastAPI(), []
 
     def endpoint(query: Any) -> None:
@@ -60,7 +69,7 @@ def test_parameters_are_those_that_fastapi_reads(path: str, query: str) -> None:
     app.get("/")(endpoint)
     with TestClient(app) as client:
         status = client.get(f"/?{query}").status_code
-    found = parsed(way, query.encode())
+    found = parsed(way, (), query.encode())
     if status == 200:
         assert isinstance(found, BaseModel)
         assert found == seen[0]
@@ -69,7 +78,27 @@ def test_parameters_are_those_that_fastapi_reads(path: str, query: str) -> None:
         assert (status, found) == (422, None)
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_a_way_leads_to_the_endpoint_that_is_documented(way: Any) -> None:
+@pytest.mark.parametrize("way", PLAIN, ids=by_path)
+def test_a_way_leads_to_the_endpoint_that_is_documented(way: Way) -> None:
     routes: list[Any] = [*predict.router.routes, *features.router.routes, *cam.router.routes]
     assert [r.endpoint for r in routes if r.path == way.path and "POST" in r.methods] == [way.endpoint]
+
+
+def test_parameters_in_a_path_are_read_as_the_documented_endpoint_reads_them() -> None:
+    """What it does not accept, or what comes with a query, is left to FastAPI."""
+    documented = [r.path for r in v2.router.routes if r.endpoint is v2.inference]
+    assert sorted(documented) == sorted(way.path for way in NAMING)
+    with_version = next(way for way in NAMING if "{version}" in way.path)
+    assert parsed(with_version, (("name", "a"), ("version", "3")), b"") == v2.Which(name="a", version=3)
+    assert parsed(with_version, (("name", "a"), ("version", "new")), b"") is None
+    assert parsed(with_version, (("name", "a"), ("version", "3")), b"version=4") is None
+
+
+@pytest.mark.parametrize("name", [CLASSIFIER, "nobody", "a%2Fb", "%2e%2e", "a b", "%ff", "x" * MAX_QUERY])
+@pytest.mark.parametrize("version", ["", "/versions/1", "/versions/9", "/versions/new"])
+def test_both_ways_to_an_inference_answer_alike(client: httpx.Client, name: str, version: str) -> None:
+    """A query, which means nothing there, leads the long way round."""
+    path = f"/v2/models/{name}{version}/infer"
+    short, long = (client.post(path + query, content=b"{}") for query in ("", "?a=b"))
+    assert (short.status_code, short.json()) == (long.status_code, long.json())
+    assert short.status_code in (400, 404, 422)
