@@ -3,6 +3,8 @@
 The message of an error is written for the person who has to mend it: what was wrong, and what would be right.
 """
 
+from pydantic import ValidationError
+
 
 class PerceptError(Exception):
     """The root of all errors that Percept raises itself."""
@@ -102,3 +104,8 @@ class QueueFull(PerceptError):
 
 class NotReady(PerceptError):
     """The models are still being loaded, or none could be."""
+
+
+def faults(error: ValidationError) -> str:
+    """What data do not keep of a model, in one line: each fault with where it is."""
+    return "; ".join(": ".join(filter(None, (".".join(map(str, one["loc"])), one["msg"]))) for one in error.errors())

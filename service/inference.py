@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.errors import BadParameter, UnknownLayer
+from service.errors import BadParameter, UnknownLayer, faults
 from service.explain import Question
 from service.image import Map, Pixels
 from service.manifest import Manifest
@@ -177,9 +177,8 @@ def _parameters(given: Parameters) -> CamParameters:
     try:
         return CamParameters.model_validate(given)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         there = ", ".join(CamParameters.model_fields)
-        raise BadParameter(f"{faults}; a request has {CAM}, and for it {there}") from error
+        raise BadParameter(f"{faults(error)}; a request has {CAM}, and for it {there}") from error
 
 
 def _output(manifest: Manifest, cam: CamParameters | None, one: Wanted, found: Sequence[Inferred]) -> Output:

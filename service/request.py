@@ -12,7 +12,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from service.errors import BadRequest, ImageTooLarge, UnsupportedMediaType
+from service.errors import BadRequest, ImageTooLarge, UnsupportedMediaType, faults
 from service.settings import Settings
 from service.stages import stage
 
@@ -199,8 +199,7 @@ def _unpack(data: bytes) -> bytes:
     try:
         text = ImageBody.model_validate_json(data).image
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in error.errors())
-        raise BadRequest(f'the body is not JSON like {{"image": "<base64>"}}: {faults}') from error
+        raise BadRequest(f'the body is not JSON like {{"image": "<base64>"}}: {faults(error)}') from error
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 from pydantic_core import to_json
 
-from service.errors import BadRequest
+from service.errors import BadRequest, faults
 
 Parameters = dict[str, bool | int | float | str]
 Tensor = NDArray[np.uint8] | list[bytes]
@@ -95,8 +95,7 @@ def read(body: bytes, json_bytes: int | None = None) -> tuple[InferRequest, dict
     try:
         request = InferRequest.model_validate_json(body[:json_bytes])
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in error.errors())
-        raise BadRequest(f"the body is no inference request: {faults}") from error
+        raise BadRequest(f"the body is no inference request: {faults(error)}") from error
     tensors: dict[str, Tensor] = {}
     for one in request.inputs:
         if one.name in tensors:

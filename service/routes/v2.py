@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service import errors
-from service.errors import BadParameter, BadRequest, ControlDisabled, ImageTooLarge, UnsupportedMediaType
+from service.errors import BadParameter, BadRequest, ControlDisabled, ImageTooLarge, UnsupportedMediaType, faults
 from service.inference import Inference, ModelMetadata, metadata, outputs, understand
 from service.media import MEDIA_TYPES
 from service.pipeline import Inferred
@@ -28,6 +28,7 @@ router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_repository"]
 JSON_BYTES = "Inference-Header-Content-Length"  # header: how many bytes of a body are JSON, where binary data follow
+MAX_DIGITS = 20
 BRIEF_BYTES = 2**16  # are read and written at once; more of them on a thread
 
 Wish = TypeVar("Wish", bound=BaseModel)
@@ -242,8 +243,8 @@ async def _received(request: Request, settings: Settings) -> tuple[bytes, int | 
     with stage("receive"):
         data = await body(request, settings.max_image_bytes * settings.max_images + ENVELOPE_BYTES)
     said = request.headers.get(JSON_BYTES)
-    if said is not None and not said.isdecimal():
-        raise BadRequest(f"{JSON_BYTES} is a number of bytes, not {said!r}")
+    if said is not None and not (said.isdecimal() and len(said) < MAX_DIGITS):
+        raise BadRequest(f"{JSON_BYTES} is a number of bytes, not {said[:MAX_DIGITS]!r}")
     json_bytes = None if said is None else int(said)
     # It is parsed in one go, which holds up everybody.
     if (len(data) if json_bytes is None else json_bytes) > settings.max_image_bytes:
@@ -275,4 +276,4 @@ async def _wish(request: Request, kind: type[Wish]) -> Wish:
     try:
         return kind.model_validate_json(data or b"{}")
     except ValidationError as error:
-        raise BadParameter("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from error
+        raise BadParameter(faults(error)) from error
