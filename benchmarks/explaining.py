@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from time import perf_counter, sleep
 
 import httpx
@@ -45,12 +46,14 @@ def served(bundles: Path) -> Iterator[httpx.Client]:
     ) as process:
         assert process.stderr
         address = next(found[0] for line in process.stderr if (found := re.search(r"http://[\d.]+:\d+", line)))
-        os.set_blocking(process.stderr.fileno(), False)
+        drain = Thread(target=process.stderr.read)  # a log that nobody reads would stop the service
+        drain.start()
         with httpx.Client(base_url=address, timeout=60) as client:
             while client.get("/health/ready").status_code != 200:
                 sleep(0.1)
             yield client
         process.terminate()
+        drain.join()
 
 
 def photo() -> bytes:

@@ -85,7 +85,6 @@ def served() -> Iterator[tuple[str, int]]:
     """A running service of the built-in bundles; its address."""
     environment = {**os.environ, "PERCEPT_PORT": "0", "PERCEPT_LOG_LEVEL": "info", "PERCEPT_DEVICE": "cpu"}
     command = [sys.executable, "-m", "service", "serve"]
-    # The access log goes to stdout and to nobody.
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:

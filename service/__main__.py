@@ -4,7 +4,6 @@ A subcommand is a function that takes the arguments after its name and returns t
 """
 
 import argparse
-import logging
 import sys
 import warnings
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 import uvicorn
 from pydantic import ValidationError
 
+from service import logs
 from service.app import create_app
 from service.errors import PerceptError
 from service.settings import Settings
@@ -55,13 +55,15 @@ def serve(arguments: list[str]) -> int:
     parser.add_argument("--models", help="folder of bundles")
     given = {k: v for k, v in vars(parser.parse_args(arguments)).items() if v is not None}
     settings = Settings(**given)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)-8s  %(name)s: %(message)s")
+    logs.configure(settings)
     sys.setswitchinterval(SWITCH_S)
     uvicorn.run(
         create_app(settings),
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level,
+        log_config=None,  # its lines go where ours go, as ours do
+        access_log=False,
     )
     return 0
 

@@ -13,15 +13,18 @@ from fastapi_offline import FastAPIOffline
 
 from service import problems
 from service.cores import cores
+from service.gauges import Gauges
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.repository import Repository, crews, plan
-from service.routes import cam, features, filters, health, metrics, models, predict, v2
+from service.routes import cam, features, filters, health, models, predict, v2
+from service.routes import metrics as numbers
 from service.routes.looking import CamQuery
 from service.routes.query import State
 from service.routes.short import ShortWay, Way
-from service.settings import Settings
+from service.settings import Settings, Telemetry
 from service.timing import Timing
+from service.tracing import tracing
 
 DESCRIPTION = """Serves convolutional networks and shows what they saw: classes and masks (`/predict`), feature maps
 (`/features`) and class-activation heatmaps (`/cam`). Errors are problem details (RFC 9457) with a stable `code`."""
@@ -33,10 +36,12 @@ WAYS = (
     Way("/v2/models/{name}/infer", v2.infer, v2.Which),
     Way("/v2/models/{name}/versions/{version}/infer", v2.infer, v2.Which),
 )
+# What FastAPI of late tells OpenTelemetry by itself, in a process that has set it up: queries, and every request twice.
+UNTOLD = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The service for `settings`, by default those of the environment.
+def create_app(settings: Settings | None = None, telemetry: Telemetry | None = None) -> FastAPI:
+    """The service for `settings`, with traces as `telemetry` says, by default those of the environment.
 
     Raises `DeviceError` where CUDA was asked for by name and does not work.
     """
@@ -44,8 +49,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     threads = settings.threads or cores()
     how = plan(settings, threads)
     staff = crews(how, threads)
-    repository = Repository(settings.models, how, staff, settings.default_model)
+    metrics = Metrics()
+    repository = Repository(settings.models, how, staff, settings.default_model, metrics)
     pipeline = Pipeline(settings, staff.host)
+    traces = tracing(telemetry or Telemetry())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -53,12 +60,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         yield
         await loading
         staff.close()
+        if traces:
+            await asyncio.to_thread(traces.close)
 
     # The documentation must work where there is no way out to a content delivery network.
-    app = FastAPIOffline(title="Percept", version=version("percept"), description=DESCRIPTION, lifespan=lifespan)
-    state = app.state.percept = State(settings, repository, pipeline, Metrics())
+    app = FastAPIOffline(
+        title="Percept", version=version("percept"), description=DESCRIPTION, lifespan=lifespan, telemetry=UNTOLD
+    )
+    state = app.state.percept = State(settings, repository, pipeline, metrics)
+    metrics.registry.register(Gauges(state))
     problems.install(app)
-    for route in (predict, features, cam, models, filters, v2, health, metrics):
+    for route in (predict, features, cam, models, filters, v2, health, numbers):
         app.include_router(route.router)
 
     @app.get("/", include_in_schema=False)
@@ -66,5 +78,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         return RedirectResponse("/docs")
 
     # Outermost, so that every answer is timed, and before all that only the long way needs.
-    app.middleware_stack = Timing(ShortWay(app.build_middleware_stack(), WAYS, state), state.metrics)
+    app.middleware_stack = Timing(ShortWay(app.build_middleware_stack(), WAYS, state), metrics, traces)
     return app

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import Any, Generic, TypeVar
@@ -27,6 +28,20 @@ MAX_RETRY_S = 60
 Made = tuple[Order, Any]  # an order and its item
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Who is told for how many seconds an item waited until a thread took it, and how many items are in each run.
+
+    Both are called on any thread and must be brief.
+    """
+
+    waited: Callable[[float], object]
+    ran: Callable[[int], object]
+
+
+UNWATCHED = Watch(lambda _: None, lambda _: None)
+
+
 class Batcher(Generic[Item, Result]):
     """Calls `run` with up to `max_batch` items on the threads of `device`; `run` returns one result per item.
 
@@ -41,11 +56,13 @@ class Batcher(Generic[Item, Result]):
         capacity: int,
         host: Crew,
         device: Crew,
+        watch: Watch = UNWATCHED,
     ) -> None:
         self._run = run
         self._max_batch = max_batch
-        self._capacity = capacity
+        self.capacity = capacity
         self._host, self._device = host, device
+        self._watch = watch
         self._admitted = 0
         self._pace_s = 0.0  # that a thread takes for an item, of late
         self._waiting: deque[Order] = deque()
@@ -57,11 +74,16 @@ class Batcher(Generic[Item, Result]):
         """How many items the threads take at once."""
         return self._max_batch * self._device.size
 
+    @property
+    def depth(self) -> int:
+        """How many items wait now: somebody wants them, and no thread has taken them yet."""
+        return sum(not order.given_up for order in self._waiting.copy())  # threads take from it meanwhile
+
     def check(self) -> None:
         """Raise `QueueFull` where there is no room now: sooner than anything is read for nothing."""
-        if self._admitted >= self._capacity + self.width:
+        if self._admitted >= self.capacity + self.width:
             wait = min(max(1, math.ceil(self._admitted * self._pace_s / self._device.size)), MAX_RETRY_S)
-            raise QueueFull(f"{self._capacity} images are waiting already; try again in {wait} s", wait)
+            raise QueueFull(f"{self.capacity} images are waiting already; try again in {wait} s", wait)
 
     @contextmanager
     def room(self) -> Iterator[None]:
@@ -95,7 +117,7 @@ class Batcher(Generic[Item, Result]):
         """Items and their results in one go."""
         batch: list[Order] = []
         while self._waiting and len(batch) < self._max_batch:
-            order = self._waiting.popleft()
+            order = self._taken()
             if not order.given_up:
                 batch.append(order)
         return partial(self._whole, batch) if batch else None
@@ -103,7 +125,7 @@ class Batcher(Generic[Item, Result]):
     def _next_item(self) -> Work | None:
         """One item, as long as no more than the next batch of every thread lies ready."""
         while self._waiting and len(self._making) + len(self._made) < 2 * self.width:
-            order = self._waiting.popleft()
+            order = self._taken()
             if not order.given_up:
                 self._making.add(order)
                 return partial(self._item, order)
@@ -118,6 +140,12 @@ class Batcher(Generic[Item, Result]):
                 batch.append((order, item))
         self._host.call(self._next_item)
         return partial(self._batch, batch) if batch else None
+
+    def _taken(self) -> Order:
+        """The order that waited longest. Who gave up waited too, and tells most of a queue that is too long."""
+        order = self._waiting.popleft()
+        self._watch.waited(perf_counter() - order.since)
+        return order
 
     def _whole(self, batch: Sequence[Order]) -> Sequence[Outcome]:
         start = perf_counter()
@@ -155,6 +183,7 @@ class Batcher(Generic[Item, Result]):
         """What came of each item. One that is poisonous must not fail its neighbours: each is tried again alone."""
         if not batch:
             return []
+        self._watch.ran(len(batch))
         start = perf_counter()
         try:
             results = list(zip(batch, self._run([item for _, item in batch]), strict=True))
@@ -162,7 +191,7 @@ class Batcher(Generic[Item, Result]):
             if len(batch) == 1:
                 return [(batch[0][0], error, True)]
             return [outcome for one in batch for outcome in self._results([one])]
-        spent = perf_counter() - start
+        end = perf_counter()
         for order, _ in batch:
-            order.context.run(note, "infer", spent)
+            order.context.run(note, "infer", start, end)
         return [(order, (item, result), False) for (order, item), result in results]

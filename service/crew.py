@@ -44,7 +44,7 @@ class Order:
 
     def waited(self) -> None:
         """Note how long it waited in a queue, until now."""
-        note("queue", perf_counter() - self.since)
+        note("queue", self.since, perf_counter())
 
     def _noted(self) -> Any:
         self.waited()

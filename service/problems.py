@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from service import errors
+from service.stages import current, refuse
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,10 @@ PROBLEMS: dict[type[errors.PerceptError], Kind] = {
 EXPECTED = (errors.PerceptError, ClientDisconnect)
 RETRY_AFTER_S = {503: 2}
 PROTOCOL = "/v2/"  # here clients look for the `error` of the Open Inference Protocol
+# What is counted as refused: nothing is wrong with what was asked, but it is not done. And why nobody reads an answer.
+REFUSALS = ("queue_full", "deadline_exceeded", "not_ready")
+ABANDONED = "abandoned"
+CLIENT_CLOSED_REQUEST = 499  # as nginx has it in its log: no client ever sees it
 
 
 class Problem(BaseModel):
@@ -69,11 +74,16 @@ class Problem(BaseModel):
     status: int = Field(examples=[404])
     detail: str = Field(examples=["there is no model 'cifar'; there are cifar10, clothing"])
     code: str = Field(examples=["unknown_model"])
+    instance: str | None = Field(
+        None, description="the request that it answers, by its X-Request-ID", examples=["urn:percept:request:5f0c3a7e"]
+    )
 
 
 def describe(error: errors.PerceptError) -> Problem:
-    """The problem that an error of Percept's own becomes."""
+    """The problem that an error of Percept's own becomes: of a whole request, or of one image in it."""
     kind = PROBLEMS[type(error)]
+    if kind.code in REFUSALS:
+        refuse(kind.code)
     return _problem(kind.status, kind.code, kind.title, str(error))
 
 
@@ -103,14 +113,15 @@ def install(app: FastAPI) -> None:
 async def respond(request: Request, error: Exception) -> Response:
     """The answer to one of the `EXPECTED` failures."""
     if isinstance(error, ClientDisconnect):  # nobody reads this, and it is nobody's fault
-        return Response(status_code=400)
+        refuse(ABANDONED)
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     assert isinstance(error, errors.PerceptError)
     problem = describe(error)
     if problem.status >= 500:
-        log.error("%s %s: %s", request.method, request.url.path, error)
-    return _respond(
-        request, problem, {"Retry-After": str(error.retry_s)} if isinstance(error, errors.QueueFull) else None
-    )
+        level = logging.WARNING if problem.code in REFUSALS else logging.ERROR
+        log.log(level, "%s %s: %s", request.method, request.url.path, error)
+    retry = {"Retry-After": str(error.retry_s)} if isinstance(error, errors.QueueFull) else None
+    return _respond(request, problem, retry)
 
 
 def _problem(status: int, code: str, title: str, detail: str) -> Problem:
@@ -121,7 +132,10 @@ def _respond(request: Request, problem: Problem, headers: dict[str, str] | None 
     headers = dict(headers or {})
     if problem.status in RETRY_AFTER_S:
         headers["Retry-After"] = str(RETRY_AFTER_S[problem.status])
-    content = problem.model_dump()
+    account = current()
+    if account is not None:
+        problem = problem.model_copy(update={"instance": f"urn:percept:request:{account.id}"})
+    content = problem.model_dump(exclude_none=True)
     if request.url.path.startswith(PROTOCOL):
         content["error"] = problem.detail
     return JSONResponse(content, problem.status, headers, media_type=MEDIA_TYPE)

@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from time import perf_counter, time
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from service import buckets, filters
 from service import manifest as contract
-from service.batcher import Batcher
+from service.batcher import UNWATCHED, Batcher, Watch
 from service.crew import Crew
 from service.errors import BundleError, BundleRefused, DeviceError, NotReady, UnknownModel
 from service.image import Map, Pixels
 from service.manifest import Manifest
+from service.metrics import Metrics
 from service.network import Look, Network
 from service.providers import PLAIN, Device, Tuning
 from service.session import Arrays, resolve
@@ -71,11 +73,16 @@ Models = Mapping[str, Versions]
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A network in service: one queue in front of it, and the PNGs of its filters by file."""
+    """A network in service: one queue in front of it, and the PNGs of its filters by file.
+
+    `loaded_s` is how long loading took, `loaded_at` when it was done, in seconds since 1970.
+    """
 
     network: Network
     queue: Batcher[Look, Arrays]
     drawn: Mapping[str, bytes]
+    loaded_s: float
+    loaded_at: float
 
     @property
     def manifest(self) -> Manifest:
@@ -125,15 +132,23 @@ def crews(plan: Plan, threads: int) -> Crews:
     return Crews(host, host if plan.device == "cpu" else Crew(plan.workers, "device"))
 
 
-def load(folder: Path, plan: Plan, crews: Crews) -> Model:
+def load(folder: Path, plan: Plan, crews: Crews, metrics: Metrics | None = None) -> Model:
     """The bundle in a folder, ready to answer; blocks, and raises `BundleError` or `DeviceError`."""
+    start = perf_counter()
     network = Network(folder, plan.device, plan.threads, plan.buckets, plan.tuning)
     drawn = {one.file: filters.load(folder, one) for one in network.manifest.filters}
 
     def run(looks: Sequence[Look]) -> list[Arrays]:
         return network.forward(looks, alone=crews.device.busy <= 1)
 
-    return Model(network, Batcher(run, plan.max_batch, plan.max_queue, crews.host, crews.device), drawn)
+    watch = _watch(network.manifest, metrics) if metrics else UNWATCHED
+    queue = Batcher(run, plan.max_batch, plan.max_queue, crews.host, crews.device, watch)
+    return Model(network, queue, drawn, perf_counter() - start, time())
+
+
+def _watch(manifest: Manifest, metrics: Metrics) -> Watch:
+    labels = manifest.name, str(manifest.version)
+    return Watch(metrics.waits.labels(*labels).observe, metrics.batches.labels(*labels).observe)
 
 
 def _ready(look: Look) -> Look:
@@ -156,8 +171,10 @@ class Repository:
     `default` is the model that is meant where none is named: as set, else the first classifier by name.
     """
 
-    def __init__(self, root: Path, plan: Plan, crews: Crews, default: str | None = None) -> None:
-        self.root, self.plan, self._crews = root, plan, crews
+    def __init__(
+        self, root: Path, plan: Plan, crews: Crews, default: str | None = None, metrics: Metrics | None = None
+    ) -> None:
+        self.root, self.plan, self._crews, self._metrics = root, plan, crews, metrics
         self.refused: dict[str, str] = {}
         self.default = default or ""
         self._wish = default
@@ -255,7 +272,7 @@ class Repository:
             model = self._models.get(name, {}).get(version)
             try:
                 if model is None or contract.read(folder) != model.manifest:
-                    model = load(folder, self.plan, self._crews)
+                    model = load(folder, self.plan, self._crews, self._metrics)
                     log.info("bundle %s/%d is served as %s", name, version, model.manifest.task)
             except (BundleError, DeviceError) as error:
                 refused[f"{name}/{folder.name}"] = str(error)

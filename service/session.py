@@ -31,6 +31,8 @@ Arrays = dict[str, NDArray[Any]]
 
 log = logging.getLogger(__name__)
 
+RUNTIME: str = ort.__version__
+
 ort.disable_telemetry_events()  # Windows knows only this
 
 # One arena for the activations of all graphs on the CPU, which grows by what is needed: each graph's own would keep its

@@ -1,8 +1,10 @@
 """Every setting of the service: one frozen object, built once at the entrance and passed down.
 
 Each field is read from the environment as `PERCEPT_<FIELD>`; nothing else in the service reads the environment.
+What OpenTelemetry has a variable for keeps its name: the few that decide whether there are traces stand here too.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +12,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 BUILT_IN = Path(__file__).resolve().parent.parent / "models" / "repository"
+EXPORTERS = ("otlp", "console")
+PROTOCOL = "http/protobuf"  # of OpenTelemetry's protocols the one that needs no gRPC
 
 
 class Settings(BaseSettings):
@@ -37,3 +41,38 @@ class Settings(BaseSettings):
     store_s: PositiveFloat = Field(600, description="seconds that an image is kept after it was last asked for")
     deadline_s: PositiveFloat = Field(30, description="seconds that an answer may take")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = Field("text", description="json: one object in each line, for programs")
+
+
+class Telemetry(BaseSettings):
+    """Whether there are traces, by OpenTelemetry's own variables `OTEL_<FIELD>`; an empty one is as none.
+
+    A wrong value must not keep a service from starting, so says OpenTelemetry: none is checked here.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="OTEL_", frozen=True)
+
+    traces_exporter: str = Field("", description="otlp, console, none, or several with commas")
+    exporter_otlp_endpoint: str = Field("", description="where the collector is: traces go there")
+    exporter_otlp_traces_endpoint: str = Field("", description="the same for traces alone, with the whole path")
+    exporter_otlp_protocol: str = Field("", description="http/protobuf is what there is")
+    exporter_otlp_traces_protocol: str = Field("", description="the same for traces alone")
+    sdk_disabled: str = Field("", description="true: no traces, whatever else says")
+
+    @property
+    def exporters(self) -> Sequence[str]:
+        """Where traces go, of `otlp` and `console`; nowhere unless something asks for it."""
+        if self.sdk_disabled.strip().lower() == "true":
+            return []
+        asked = self.traces_exporter or ("otlp" if self._endpoint else "")
+        names = dict.fromkeys(name.strip().lower() for name in asked.split(","))
+        return [name for name in names if name in EXPORTERS]
+
+    @property
+    def protocol(self) -> str:
+        """How they are to be sent."""
+        return self.exporter_otlp_traces_protocol or self.exporter_otlp_protocol or PROTOCOL
+
+    @property
+    def _endpoint(self) -> str:
+        return self.exporter_otlp_traces_endpoint or self.exporter_otlp_endpoint

@@ -1,15 +1,14 @@
-"""Where the time of a request goes: seconds by stage, summed up by whoever works for it, on whatever thread.
+"""What is known of a request: who asked, about which model, and where its time goes by stage.
 
-What a request spends is a dictionary in a context variable: code that hands work to a thread hands its context along.
-Outside a request nothing is noted.
+All of it is an `Account` in a context variable, written by whoever works for the request, on whatever thread: code that
+hands work to a thread hands its context along. Outside a request nothing is noted. It knows no HTTP.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from time import perf_counter
-
-Spent = dict[str, float]  # stage → seconds
 
 # In the order in which they come.
 STAGES = {
@@ -21,22 +20,62 @@ STAGES = {
     "tail": "passes of the network behind a layer, with gradients",
     "render": "making the answer: drawing and encoding",
 }
+MAX_MOMENTS = 256  # of one request: slow methods run the network hundreds of times
 
-_spent: ContextVar[Spent | None] = ContextVar("spent", default=None)
-
-
-def begin() -> Spent:
-    """Note from now on, in this context and those copied from it, what is spent."""
-    spent: Spent = {}
-    _spent.set(spent)
-    return spent
+Moment = tuple[str, float, float]  # a stage, and from when to when by `perf_counter`
 
 
-def note(stage: str, seconds: float) -> None:
-    """Add seconds to a stage of the request that this context belongs to."""
-    spent = _spent.get()
-    if spent is not None:
-        spent[stage] = spent.get(stage, 0.0) + seconds
+@dataclass(slots=True, eq=False)
+class Account:
+    """One request: its `id`, the trace and span that it belongs to, the model that it is about, why what it asked for
+    was refused, and the seconds that it spent by stage; with `moments` also when.
+    """
+
+    id: str = ""
+    trace_id: str = ""
+    span_id: str = ""
+    model: str = ""
+    version: str = ""
+    refusals: list[str] = field(default_factory=list)
+    spent: dict[str, float] = field(default_factory=dict)
+    moments: list[Moment] | None = None
+
+
+_account: ContextVar[Account | None] = ContextVar("account", default=None)
+
+
+def begin(id: str = "", trace_id: str = "") -> Account:
+    """A new account, for this context and those copied from it."""
+    account = Account(id, trace_id)
+    _account.set(account)
+    return account
+
+
+def current() -> Account | None:
+    """The account of the request that this context belongs to."""
+    return _account.get()
+
+
+def concerns(model: str, version: int) -> None:
+    """Note which model the request is about."""
+    if account := _account.get():
+        account.model, account.version = model, str(version)
+
+
+def refuse(reason: str) -> None:
+    """Note that something the request asked for is not done."""
+    if account := _account.get():
+        account.refusals.append(reason)
+
+
+def note(stage: str, start: float, end: float) -> None:
+    """Add the time between two readings of `perf_counter` to a stage."""
+    account = _account.get()
+    if account is None:
+        return
+    account.spent[stage] = account.spent.get(stage, 0.0) + end - start
+    if account.moments is not None and len(account.moments) < MAX_MOMENTS:
+        account.moments.append((stage, start, end))
 
 
 @contextmanager
@@ -46,4 +85,4 @@ def stage(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        note(name, perf_counter() - start)
+        note(name, start, perf_counter())

@@ -4,9 +4,12 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import httpx
 import pytest
@@ -23,6 +26,7 @@ class Server:
 
     process: subprocess.Popen[str]
     client: httpx.Client
+    log: list[str]  # what it has written on stderr so far, by lines
 
     def memory_mb(self) -> float:
         """Resident memory of the process in MB."""
@@ -30,6 +34,14 @@ class Server:
         found = re.search(r"VmRSS:\s+(\d+)", status)
         assert found
         return int(found[1]) / 1024
+
+    def logged(self, what: str) -> str:
+        """The first line of the log with these words, which may be on its way yet."""
+        for _ in range(200):
+            if found := next((line for line in tuple(self.log) if what in line), None):
+                return found
+            time.sleep(0.05)
+        raise AssertionError(f"the log has no {what!r}:\n" + "".join(self.log))
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +80,8 @@ def start() -> Iterator[Callable[..., Server]]:
             stdout=subprocess.DEVNULL,
             text=True,
         )
-        server = Server(process, httpx.Client(base_url=_address(process), timeout=60))
+        log: list[str] = []
+        server = Server(process, httpx.Client(base_url=_address(process, log), timeout=60), log)
         servers.append(server)
         if wait:
             _wait(server)
@@ -95,23 +108,20 @@ def client(server: Server) -> httpx.Client:
     return server.client
 
 
-def _address(process: subprocess.Popen[str]) -> str:
+def _address(process: subprocess.Popen[str], log: list[str]) -> str:
     assert process.stderr
-    seen = []
     for line in process.stderr:
-        seen.append(line)
+        log.append(line)
         if found := re.search(r"http://[\d.]+:\d+", line):
-            _drain(process)
+            threading.Thread(target=_keep, args=[process.stderr, log], daemon=True).start()
             return found[0]
-    raise AssertionError("the server did not start:\n" + "".join(seen))
+    raise AssertionError("the server did not start:\n" + "".join(log))
 
 
-def _drain(process: subprocess.Popen[str]) -> None:
-    """Keep reading the log, so that the server never blocks on a full pipe."""
-    import threading
-
-    assert process.stderr
-    threading.Thread(target=process.stderr.read, daemon=True).start()
+def _keep(stream: IO[str], log: list[str]) -> None:
+    """Go on reading, so that the server never blocks on a full pipe."""
+    for line in stream:
+        log.append(line)
 
 
 def _wait(server: Server) -> None:

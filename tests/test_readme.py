@@ -16,7 +16,7 @@ from service.render import COLORMAPS
 from service.routes.features import FeaturesQuery
 from service.routes.looking import CamQuery
 from service.routes.predict import PredictQuery
-from service.settings import BUILT_IN, Settings
+from service.settings import BUILT_IN, Settings, Telemetry
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
 
@@ -73,6 +73,11 @@ def test_every_parameter_is_named(query) -> None:
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_described(name: str) -> None:
     assert f"`PERCEPT_{name.upper()}`" in README
+
+
+@pytest.mark.parametrize("name", Telemetry.model_fields)
+def test_every_variable_of_open_telemetry_that_is_read_is_named(name: str) -> None:
+    assert f"`OTEL_{name.upper()}`" in README
 
 
 @pytest.mark.parametrize("kind", PROBLEMS.values(), ids=lambda kind: kind.code)

@@ -22,6 +22,7 @@ from service.routes.query import (
     KEPT_ERRORS,
     Service,
     documented_formats,
+    kept,
     kept_answer,
     picture,
     tag,
@@ -91,7 +92,7 @@ async def cam_again(
     The last images are kept for some minutes, as far as the store reaches; from the second look on an answer costs no
     pass of the trunk. Expired: 404 `unknown_image`.
     """
-    service.pipeline.store.find(id)
+    kept(service, id)
     name = query.chosen(request.headers.get("accept"))
     etag = tag(request, name)
     if etag is None:

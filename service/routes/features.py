@@ -32,6 +32,7 @@ from service.routes.query import (
     changed,
     documented_formats,
     heed,
+    kept,
     kept_answer,
     picture,
     tag,
@@ -174,7 +175,7 @@ async def features_again(
     service: Service,
 ) -> Response:
     """The same as `POST /features`, without sending the image again: see `GET /cam/{id}`."""
-    model = service.pipeline.store.find(id).model
+    model = kept(service, id).model
     if query.layer is None:
         return _layers(query, model)
     name = query.chosen(model, request.headers.get("accept"))

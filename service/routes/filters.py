@@ -18,7 +18,7 @@ from service.media import choose
 from service.problems import documented
 from service.render import encode
 from service.repository import Model
-from service.routes.query import Service, documented_formats, picture, tag
+from service.routes.query import Service, documented_formats, find, picture, tag
 from service.sheet import BACKGROUND, Tile, sheet
 from service.stages import stage
 
@@ -120,7 +120,7 @@ async def filters(
     2017), `view=inversion` what the layers keep of an image: others that give the same activations (Mahendran and
     Vedaldi 2015). Both were computed by `percept visualize` and lie in the bundle; JSON lists what there is.
     """
-    model = service.repository.find(name, query.version)
+    model = find(service.repository, name, query.version)
     form = choose(query.format, request.headers.get("accept"), OFFERED)
     chosen = query.chosen(model, form)
     etag = tag(request, form, *(model.manifest.files[one.file] for one in chosen))

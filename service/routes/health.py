@@ -23,7 +23,7 @@ async def live(service: Service) -> Health:
 )
 async def ready(service: Service) -> Health:
     """200 once every bundle was loaded or refused and at least one is served; 503 with the reason before."""
-    service.repository.check()
+    service.check()
     return _health("ready", service)
 
 

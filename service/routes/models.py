@@ -8,7 +8,7 @@ from service import errors
 from service.catalogue import ModelAnswer, ModelsAnswer, ModelSummary, model_layers
 from service.problems import documented
 from service.repository import Model, Repository
-from service.routes.query import Service
+from service.routes.query import Service, find
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -34,7 +34,7 @@ async def model(
     version: Annotated[int | None, Query(description="default: the newest")] = None,
 ) -> ModelAnswer:
     """Labels, preprocessing, layers with receptive fields, and where the network comes from."""
-    found = service.repository.find(name, version)
+    found = find(service.repository, name, version)
     manifest = found.manifest
     return ModelAnswer(
         **_summary(found, service.repository).model_dump(),

@@ -10,12 +10,14 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from service import errors
-from service.errors import BadParameter
+from service.errors import BadParameter, UnknownImage
 from service.media import MEDIA_TYPES
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.repository import Model, Repository
 from service.settings import Settings
+from service.stages import concerns
+from service.store import Kept
 
 VERSION = version("percept")
 
@@ -53,6 +55,10 @@ class State:
     def __init__(self, settings: Settings, repository: Repository, pipeline: Pipeline, metrics: Metrics) -> None:
         self.settings, self.repository, self.pipeline, self.metrics = settings, repository, pipeline, metrics
 
+    def check(self) -> None:
+        """Raise `NotReady` while this service should not be sent any work."""
+        self.repository.check()
+
 
 async def state(request: Request) -> State:
     """The state of the application. Were it no coroutine, FastAPI would ask a thread for it at every request."""
@@ -73,7 +79,26 @@ class ModelQuery(BaseModel):
 
     def find(self, repository: Repository) -> Model:
         """The model that is meant; raises `UnknownModel` or `NotReady`."""
-        return repository.find(self.model, self.version)
+        return find(repository, self.model, self.version)
+
+
+def find(repository: Repository, name: str | None, version: int | None) -> Model:
+    """The model that a request is about; raises `UnknownModel` or `NotReady`."""
+    model = repository.find(name, version)
+    concerns(model.manifest.name, model.manifest.version)
+    return model
+
+
+def kept(service: State, id: str) -> Kept:
+    """The image that a request is about, sent by an earlier one; raises `UnknownImage`."""
+    try:
+        found = service.pipeline.store.find(id)
+    except UnknownImage:
+        service.metrics.lookups.labels("miss").inc()
+        raise
+    service.metrics.lookups.labels("hit").inc()
+    concerns(found.model.manifest.name, found.model.manifest.version)
+    return found
 
 
 def changed(query: BaseModel) -> set[str]:

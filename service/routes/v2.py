@@ -19,7 +19,7 @@ from service.pipeline import Inferred
 from service.problems import documented
 from service.repository import Model
 from service.request import ENVELOPE_BYTES, attended, body
-from service.routes.query import IMAGE_ERRORS, VERSION, Service, State
+from service.routes.query import IMAGE_ERRORS, VERSION, Service, State, find
 from service.settings import Settings
 from service.stages import stage
 from service.tensors import InferRequest, InferResponse, read, write
@@ -123,7 +123,7 @@ async def live() -> Live:
 @router.get("/health/ready", summary="Whether a model can answer", responses=documented(errors.NotReady))
 async def ready(service: Service) -> Ready:
     """As `/health/ready`."""
-    service.repository.check()
+    service.check()
     return Ready()
 
 
@@ -137,14 +137,14 @@ async def models(service: Service) -> ModelNames:
 @router.get("/models/{name}", summary="One model", responses=documented(errors.UnknownModel, errors.NotReady))
 async def model(service: Service, name: Name, version: Version | None = None) -> ModelMetadata:
     """The tensors that a model takes and gives."""
-    return metadata(service.repository.find(name, version).manifest, service.repository.versions(name))
+    return metadata(find(service.repository, name, version).manifest, service.repository.versions(name))
 
 
 @router.get("/models/{name}/versions/{version}/ready", responses=documented(errors.UnknownModel, errors.NotReady))
 @router.get("/models/{name}/ready", responses=documented(errors.UnknownModel, errors.NotReady))
 async def model_ready(service: Service, name: Name, version: Version | None = None) -> ModelReady:
     """200 where the model is served, 404 or 503 where not."""
-    return ModelReady(name=service.repository.find(name, version).manifest.name)
+    return ModelReady(name=find(service.repository, name, version).manifest.name)
 
 
 @router.post("/repository/index", summary="The repository")
@@ -220,7 +220,7 @@ async def inference(request: Request, service: Service, name: Name, version: Ver
 
 async def infer(request: Request, which: Which, service: State) -> Response:
     """The answer to an inference request."""
-    model = service.repository.find(which.name, which.version)
+    model = find(service.repository, which.name, which.version)
     model.queue.check()
     data, json_bytes = await _received(request, service.settings)
     return await attended(request, _inferred(service, model, data, json_bytes))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.batcher import Batcher
+from service.batcher import Batcher, Watch
 from service.crew import Crew
 from service.errors import QueueFull
 from service.stages import begin
@@ -20,11 +20,12 @@ class Gate:
     """Doubles numbers, in batches that wait until the gate is open; refuses negative ones."""
 
     def __init__(self) -> None:
-        self.open = threading.Event()
+        self.open, self.reached = threading.Event(), threading.Event()
         self.batches: list[list[int]] = []
         self.made: list[int] = []
 
     def __call__(self, items: Sequence[int]) -> list[int]:
+        self.reached.set()
         self.open.wait(5)
         self.batches.append(list(items))
         if min(items) < 0:
@@ -279,15 +280,15 @@ def test_turns_go_round_the_queues_however_much_waits_in_one(crew: Callable[...,
 
 def test_what_each_waited_for_and_what_its_batch_took_is_noted(batcher: Callable[..., Batcher[int, int]]) -> None:
     async def asked(queue: Batcher[int, int], gate: Gate, item: int) -> dict[str, float]:
-        spent = begin()
+        account = begin()
         await doubled(queue, gate, item)
-        return spent
+        return account.spent
 
     async def go() -> list[dict[str, float]]:
         gate = Gate()
         queue = batcher(gate, 2)
         tasks = [asyncio.create_task(asked(queue, gate, k)) for k in range(3)]
-        await settled()
+        await until(gate.reached.is_set)
         await asyncio.sleep(0.05)
         gate.open.set()
         return await asyncio.gather(*tasks)
@@ -298,3 +299,43 @@ def test_what_each_waited_for_and_what_its_batch_took_is_noted(batcher: Callable
     assert second.keys() == third.keys() == {"queue", "infer"}
     assert second["infer"] == pytest.approx(third["infer"], abs=0.01)
     assert second["infer"] < first["infer"]
+
+
+def test_those_count_as_waiting_whom_no_thread_has_taken_and_somebody_waits_for(crew: Callable[..., Crew]) -> None:
+    async def go() -> None:
+        gate, one = Gate(), crew()
+        queue = Batcher(gate, 1, 7, one, one)
+        assert (queue.depth, queue.capacity) == (0, 7)
+        tasks = [asyncio.create_task(doubled(queue, gate, k)) for k in range(5)]
+        await until(lambda: gate.made == [0])
+        assert queue.depth == 4
+        tasks[3].cancel()
+        await settled()
+        assert queue.depth == 3
+        gate.open.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert queue.depth == 0
+
+    run(go())
+
+
+def test_every_wait_and_every_run_is_told(crew: Callable[..., Crew]) -> None:
+    """Those who gave up waited too; a batch that was poisoned is run again one by one."""
+    waits: list[float] = []
+    sizes: list[int] = []
+
+    async def go() -> None:
+        gate, one = Gate(), crew()
+        queue = Batcher(gate, 4, 100, one, one, Watch(waits.append, sizes.append))
+        tasks = [asyncio.create_task(doubled(queue, gate, item)) for item in (1, 2, -3, 4, 5)]
+        await until(lambda: gate.made == [1])
+        tasks[1].cancel()
+        await asyncio.sleep(0.05)
+        gate.open.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    run(go())
+    assert len(waits) == 5
+    assert 0 <= waits[0] < min(waits[1:])
+    assert min(waits[1:]) >= 0.05
+    assert sizes == [1, 3, 1, 1, 1]

@@ -7,8 +7,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FLOORS = {
-    1: {"errors", "settings", "cores", "cam", "stages", "buckets", "providers"},
-    2: {"metrics", "manifest", "crew", "session", "media", "problems", "masking"},
+    1: {"errors", "settings", "cores", "cam", "stages", "buckets", "providers", "identity", "gpu"},
+    2: {"metrics", "logs", "tracing", "manifest", "crew", "session", "media", "problems", "masking"},
     3: {"timing", "image", "batcher", "ports", "request", "archive", "asking", "filters", "tensors"},
     4: {"network"},
     5: {"tasks", "render", "repository", "regions", "components", "faithfulness", "gallery", "methods"},
@@ -18,7 +18,7 @@ FLOORS = {
     9: {"field", "catalogue"},
     10: {"pipeline", "drawing"},
     11: {"answers", "evaluate", "inference", "routes.query"},
-    12: {"parts", "routes.looking"},
+    12: {"parts", "routes.looking", "gauges"},
     13: {
         "routes.predict",
         "routes.features",

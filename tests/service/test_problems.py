@@ -34,5 +34,6 @@ def test_a_failure_is_a_problem(client: httpx.Client, method: str, path: str, st
     assert answer.headers["content-type"] == "application/problem+json"
     assert (answer.status_code, problem["status"], problem["code"]) == (status, status, code)
     assert problem["type"] == f"urn:percept:problem:{code}"
-    assert set(problem) == {"type", "title", "status", "detail", "code"}
+    assert problem["instance"] == f"urn:percept:request:{answer.headers['x-request-id']}"
+    assert set(problem) == {"type", "title", "status", "detail", "code", "instance"}
     assert problem["detail"]
