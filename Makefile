@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SHORT := --seconds 3 --rounds 3
+MANIFESTS := $(patsubst %,tests/deploy/test_%.py,manifests alerts dashboard compose)
 .DEFAULT_GOAL := help
 .PHONY: help install serve test check format bench bench-gpu prove clean
 
@@ -16,10 +17,11 @@ serve: .venv/serving ## serve the built-in bundles on PERCEPT_HOST:PERCEPT_PORT
 test: .venv/developing ## run all tests
 	$(BIN)/python -m pytest -q
 
-check: .venv/developing ## lint, format and types
+check: .venv/developing ## lint, format and types; what deploy/ has, against the schemas of Kubernetes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -rs $(MANIFESTS)
 
 format: .venv/developing ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
