@@ -3,8 +3,26 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHORT := --seconds 3 --rounds 3
 MANIFESTS := $(patsubst %,tests/deploy/test_%.py,manifests alerts dashboard compose)
+
+# Where no registry can be reached: `make base image` as root.
+CONTAINER ?= $(firstword $(foreach each,buildah podman docker,$(if $(shell command -v $(each)),$(each))))
+BASE ?= debian:bookworm-slim
+TARGET ?= cpu
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+REVISION = $(shell git describe --always --dirty --abbrev=40 --exclude='*' 2> /dev/null || echo unknown)
+IMAGE ?= percept:$(VERSION)-$(TARGET)
+BUILD_FLAGS ?=
+# OCI's own format knows no HEALTHCHECK; and this isolation needs no runtime, so that it works inside a container too.
+export BUILDAH_FORMAT ?= docker
+export BUILDAH_ISOLATION ?= chroot
+
+# Extras of pyproject.toml that each image has.
+CPU_EXTRAS := otel
+CUDA_EXTRAS := cuda otel
+LOCK = $(BIN)/uv pip compile --quiet --no-config --upgrade --python-version 3.11 --only-binary :all: --generate-hashes \
+	--no-emit-index-url --no-annotate --custom-compile-command 'make lock' --output-file
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check format bench bench-gpu prove clean
+.PHONY: help install serve test check format bench bench-gpu prove image base lock clean
 
 help: ## say what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -39,6 +57,21 @@ bench-gpu: .venv/developing ## the service on a CUDA device against bare session
 
 prove: .venv/developing ## the heavier proofs: full test splits and long bombardments
 	$(BIN)/python -m pytest -q -m prove
+
+image: ## build the container image: TARGET=cpu or cuda, on BASE
+	$(CONTAINER) build --target $(TARGET) --tag $(IMAGE) --build-arg BASE=$(BASE) --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION=$(REVISION) $(BUILD_FLAGS) .
+
+base: ## make the image's base by debootstrap, as root, where no registry can be reached
+	deploy/base.sh localhost/debian:bookworm-slim
+
+lock: .venv/developing ## choose anew the exact versions that images are made of
+	$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')" | \
+		$(LOCK) deploy/requirements/build.txt -
+	$(LOCK) deploy/requirements/cuda.txt pyproject.toml $(CUDA_EXTRAS:%=--extra %) \
+		--python-platform x86_64-manylinux_2_28
+	$(LOCK) deploy/requirements/cpu.txt pyproject.toml $(CPU_EXTRAS:%=--extra %) --universal \
+		--override deploy/requirements/cpu.in --constraint deploy/requirements/cuda.txt
 
 clean: ## remove what make has made
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build dist
