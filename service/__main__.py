@@ -4,15 +4,16 @@ A subcommand is a function that takes the arguments after its name and returns t
 """
 
 import argparse
+import contextlib
+import signal
 import sys
 import warnings
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 
-import uvicorn
 from pydantic import ValidationError
 
-from service import logs
+from service import logs, server
 from service.app import create_app
 from service.errors import PerceptError
 from service.settings import Settings
@@ -57,14 +58,19 @@ def serve(arguments: list[str]) -> int:
     settings = Settings(**given)
     logs.configure(settings)
     sys.setswitchinterval(SWITCH_S)
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_level=settings.log_level,
-        log_config=None,  # its lines go where ours go, as ours do
-        access_log=False,
-    )
+    if not settings.models.is_dir():
+        raise PerceptError(f"there is no folder {settings.models} (PERCEPT_MODELS)")
+    # To be told to stop is no failure, and the first process of a container heeds no signal that it has no handler for.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), server.bind(settings.host, settings.port) as listener:
+        server.run(
+            create_app(settings),
+            listener,
+            settings.deadline_s,
+            log_level=settings.log_level,
+            log_config=None,  # its lines go where ours go, as ours do
+            access_log=False,
+        )
     return 0
 
 

@@ -57,11 +57,14 @@ def create_app(settings: Settings | None = None, telemetry: Telemetry | None = N
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(asyncio.to_thread(repository.load))
-        yield
-        await loading
-        staff.close()
-        if traces:
-            await asyncio.to_thread(traces.close)
+        try:
+            yield
+        finally:
+            repository.stop()
+            await loading
+            staff.close()
+            if traces:
+                await asyncio.to_thread(traces.close)
 
     # The documentation must work where there is no way out to a content delivery network.
     app = FastAPIOffline(

@@ -6,10 +6,11 @@ A broken bundle is refused by name with its reason, and the others are served. W
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from time import perf_counter, time
 from typing import NamedTuple, TypeVar
 
@@ -181,6 +182,7 @@ class Repository:
         self._models: Models = {}
         self._complete = False
         self._changing = Lock()
+        self._stopped = Event()
 
     @property
     def models(self) -> Sequence[Model]:
@@ -196,7 +198,7 @@ class Repository:
 
     def load(self) -> None:
         """Load every bundle below the root; refuse the broken ones, each with its reason."""
-        with self._changing:
+        with self._changing, suppress(NotReady):
             self._serve(*self._open(_bundles(self.root)))
             if not self._models:
                 log.error("no bundle to serve in %s", self.root)
@@ -205,7 +207,7 @@ class Repository:
         """Serve a model as its bundles are now: new ones are loaded, altered ones loaded anew, those gone let go.
 
         Where an altered one cannot be loaded, what it was is served on. Raises `UnknownModel` where no bundle has that
-        name, or `BundleRefused` with the reasons.
+        name, `BundleRefused` with the reasons, or `NotReady` where the process is about to end.
         """
         with self._changing:
             folders = _bundles(self.root)
@@ -237,6 +239,10 @@ class Repository:
             found.append(State(name, version, known, reason))
         return found
 
+    def stop(self) -> None:
+        """Load no more bundles: the process is about to end. Any thread may do this."""
+        self._stopped.set()
+
     def check(self) -> None:
         """Raise `NotReady` with the reason while requests that name no model cannot be answered."""
         if not self._models:
@@ -264,10 +270,15 @@ class Repository:
         return versions[max(versions) if version is None else version]
 
     def _open(self, folders: Sequence[Path]) -> tuple[dict[str, Versions], dict[str, str]]:
-        """The models of some bundles, of which those that are served and unaltered stay; and the refused ones."""
+        """The models of some bundles, of which those that are served and unaltered stay; and the refused ones.
+
+        Raises `NotReady` once it is told to stop.
+        """
         models: dict[str, dict[int, Model]] = {}
         refused = {}
         for folder in folders:
+            if self._stopped.is_set():
+                raise NotReady("the service stops: it loads nothing more")
             name, version = folder.parent.name, int(folder.name)
             model = self._models.get(name, {}).get(version)
             try:

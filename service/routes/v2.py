@@ -163,7 +163,9 @@ async def index(request: Request, service: Service) -> list[IndexEntry]:
     ]
 
 
-CONTROL_ERRORS = documented(errors.ControlDisabled, errors.UnknownModel, errors.BadParameter, errors.BundleRefused)
+CONTROL_ERRORS = documented(
+    errors.ControlDisabled, errors.UnknownModel, errors.BadParameter, errors.BundleRefused, errors.NotReady
+)
 
 
 @router.post("/repository/models/{name}/load", summary="Load a model", responses=CONTROL_ERRORS)

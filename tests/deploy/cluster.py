@@ -21,8 +21,6 @@ from service.settings import Settings
 
 Object = dict[str, Any]
 
-DRAIN_S = 5  # after the deadline of the last request the service ends, whatever happens
-
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEPLOY = ROOT / "deploy"
 IMAGE = "percept:" + tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]  # and the target

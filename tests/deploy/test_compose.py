@@ -13,8 +13,9 @@ import jsonschema
 import pytest
 import yaml
 
+from service.server import SLACK_S
 from service.settings import Settings
-from tests.deploy.cluster import DRAIN_S, IMAGE, ROOT, accept
+from tests.deploy.cluster import IMAGE, ROOT, accept
 from tests.deploy.compose import COMPOSE, FOLDER, SERVICES, mounted, rule_file
 from tests.deploy.queries import MONITORING, RULES
 
@@ -42,7 +43,7 @@ def test_percept_is_the_image_of_this_version_and_has_time_to_finish() -> None:
     assert percept["image"] == f"{IMAGE}-cpu"
     assert (FOLDER / percept["build"]["context"]).resolve() == ROOT
     told = accept(percept.get("environment", {}))
-    assert int(percept["stop_grace_period"].removesuffix("s")) > told.deadline_s + DRAIN_S
+    assert int(percept["stop_grace_period"].removesuffix("s")) > told.deadline_s + SLACK_S
     assert (percept["read_only"], percept["cap_drop"]) == (True, ["ALL"])
 
 

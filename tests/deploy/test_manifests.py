@@ -13,11 +13,11 @@ import yaml
 from kubernetes_validate.utils import schema_contents
 from referencing import Registry, Resource
 
+from service.server import SLACK_S
 from service.settings import Settings
 from tests.deploy.cluster import (
     COMPONENTS,
     DEPLOY,
-    DRAIN_S,
     IMAGE,
     OVERLAYS,
     RENDERED,
@@ -119,13 +119,13 @@ def test_a_pod_has_time_to_finish_what_it_was_asked(name: str) -> None:
     (container,) = pod["containers"]
     before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert before >= 5  # until every proxy knows
-    assert pod["terminationGracePeriodSeconds"] > before + settings(objects).deadline_s + DRAIN_S
+    assert pod["terminationGracePeriodSeconds"] > before + settings(objects).deadline_s + SLACK_S
 
 
 def test_a_pod_of_kserve_does_so_in_the_grace_that_kubernetes_gives_by_itself() -> None:
     (container,) = one("ServingRuntime", rendered("kserve"))["spec"]["containers"]
     told = {each["name"]: each["value"] for each in container["env"]}
-    assert accept(told).deadline_s + DRAIN_S < 30
+    assert accept(told).deadline_s + SLACK_S < 30
     assert told["PERCEPT_THREADS"] == container["resources"]["requests"]["cpu"]
     assert container["image"] == f"{IMAGE}-cpu"
 

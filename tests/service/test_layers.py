@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FLOORS = {
     1: {"errors", "settings", "cores", "cam", "stages", "buckets", "providers", "identity", "gpu"},
     2: {"metrics", "logs", "tracing", "manifest", "crew", "session", "media", "problems", "masking"},
-    3: {"timing", "image", "batcher", "ports", "request", "archive", "asking", "filters", "tensors"},
+    3: {"timing", "server", "image", "batcher", "ports", "request", "archive", "asking", "filters", "tensors"},
     4: {"network"},
     5: {"tasks", "render", "repository", "regions", "components", "faithfulness", "gallery", "methods"},
     6: {"view", "sheet", "store", "judge", "evaluation"},

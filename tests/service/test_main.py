@@ -1,5 +1,7 @@
 """The command `percept`."""
 
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +40,20 @@ def test_cuda_that_does_not_work_is_one_line_and_status_1() -> None:
     found = run("serve", PERCEPT_DEVICE="cuda", CUDA_VISIBLE_DEVICES="-1")
     assert found.returncode == 1
     assert found.stderr.splitlines()[-1].startswith("percept serve: CUDA was asked for and does not work")
+
+
+def test_an_address_that_cannot_be_had_is_one_line_and_nothing_is_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        found = run("serve", PERCEPT_PORT=str(taken.getsockname()[1]))
+    assert found.returncode == 1
+    assert re.fullmatch(r"percept serve: cannot listen on 127\.0\.0\.1 port \d+: Address already .*\n", found.stderr)
+    assert "cannot listen on 192.0.2.1 port 8000" in run("serve", PERCEPT_HOST="192.0.2.1").stderr
+
+
+def test_a_folder_of_bundles_that_is_not_there_is_one_line_and_status_1(tmp_path: Path) -> None:
+    found = run("serve", PERCEPT_MODELS=str(tmp_path / "absent"), PERCEPT_PORT="0")
+    assert found.returncode == 1
+    assert found.stderr == f"percept serve: there is no folder {tmp_path / 'absent'} (PERCEPT_MODELS)\n"
 
 
 def test_a_command_whose_house_is_not_installed_says_what_to_install(monkeypatch, capsys) -> None:
