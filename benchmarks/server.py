@@ -21,7 +21,7 @@ from benchmarks.limit import Setting
 from benchmarks.process import cpu, free_port, started
 from benchmarks.report import Load, parse
 from service.cores import cores
-from service.repository import plan
+from service.plan import plan
 from service.settings import Settings
 
 READY_S, WARM_S, POLL_S = 60.0, 2.0, 0.01

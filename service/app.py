@@ -16,7 +16,8 @@ from service.cores import cores
 from service.gauges import Gauges
 from service.metrics import Metrics
 from service.pipeline import Pipeline
-from service.repository import Repository, crews, plan
+from service.plan import crews, plan
+from service.repository import Repository
 from service.routes import cam, features, filters, health, models, predict, v2
 from service.routes import metrics as numbers
 from service.routes.looking import CamQuery

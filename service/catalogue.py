@@ -5,7 +5,7 @@ from pydantic import BaseModel, Field
 from service.explain import fault
 from service.manifest import Layer, Manifest, Preprocessing, Provenance, ReceptiveField
 from service.methods import METHODS
-from service.repository import Model
+from service.model import Model
 
 
 class ModelName(BaseModel):

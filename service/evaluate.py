@@ -25,9 +25,10 @@ from service.gallery import Gallery, Truth
 from service.image import Map
 from service.judge import check, judged, scorer
 from service.methods import METHODS
+from service.model import Model, load
 from service.network import Look
+from service.plan import crews, plan
 from service.render import overlay
-from service.repository import Model, crews, load, plan
 from service.settings import Settings
 from service.sheet import Tile, sheet
 from service.view import View, see

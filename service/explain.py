@@ -17,8 +17,8 @@ from service.influence import image_layer, influence
 from service.judge import Work, check, judged, scorer
 from service.manifest import IMAGE, Layer
 from service.methods import METHODS
+from service.model import Model
 from service.probe import Probe
-from service.repository import Model
 from service.session import Arrays
 from service.tasks import TASKS, Cells, class_index
 from service.view import View

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from service.errors import NotReady
 from service.gpu import Gpus
-from service.repository import Model
+from service.model import Model
 from service.routes.query import VERSION, State
 from service.session import RUNTIME
 

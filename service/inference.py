@@ -18,8 +18,8 @@ from service.explain import Question
 from service.image import Map, Pixels
 from service.manifest import Manifest
 from service.methods import METHODS
+from service.model import Model
 from service.pipeline import Asked, Inferred
-from service.repository import Model
 from service.tasks import activate
 from service.tensors import ALL_BINARY, BINARY, InferRequest, Output, Parameters, RequestOutput, Tensor
 

@@ -9,7 +9,7 @@ import numpy as np
 from service.errors import GradientsUnavailable, MethodUnavailable
 from service.image import Box, Map
 from service.manifest import IMAGE, Layer
-from service.repository import Model
+from service.model import Model
 from service.session import Arrays
 from service.view import View
 

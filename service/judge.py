@@ -15,7 +15,7 @@ from service.errors import BadParameter
 from service.faithfulness import Faithfulness, measured, trials
 from service.image import Map, Pixels
 from service.manifest import Manifest
-from service.repository import Model
+from service.model import Model
 from service.tasks import TASKS, activate
 
 Score = Callable[[Map], float]

@@ -2,7 +2,7 @@
 
 A bundle is a folder `<root>/<name>/<version>/` with `manifest.json`, `trunk.onnx`, one `tail.<layer>.onnx` for
 each layer with gradients, their shared `weights.bin`, and `golden.npz`. `models/` writes it, `service/` reads it,
-and both through this module. It opens no ONNX file: what the graphs say is compared in `repository.py`.
+and both through this module. It opens no ONNX file: what the graphs say is compared in `ports.py`.
 
 Letters: N batch, K classes, H and W input pixels, C channels, h and w cells of a feature map.
 """

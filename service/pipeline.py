@@ -21,8 +21,8 @@ from service.field import field_under
 from service.image import Map, Pixels
 from service.influence import image_layer, influence
 from service.manifest import Layer
+from service.model import Model
 from service.network import Look
-from service.repository import Model
 from service.session import Arrays
 from service.settings import Settings
 from service.stages import stage

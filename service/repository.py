@@ -1,162 +1,30 @@
-"""Which networks are served: a folder of bundles scanned, loaded, and looked up by name and version.
+"""Which models are served: a folder of bundles scanned, loaded, and looked up by name and version.
 
 A broken bundle is refused by name with its reason, and the others are served. What is served may change while it is.
 """
 
-import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from threading import Event, Lock
-from time import perf_counter, time
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-import numpy as np
-
-from service import buckets, filters
 from service import manifest as contract
-from service.batcher import UNWATCHED, Batcher, Watch
-from service.crew import Crew
 from service.errors import BundleError, BundleRefused, DeviceError, NotReady, UnknownModel
-from service.image import Map, Pixels
-from service.manifest import Manifest
 from service.metrics import Metrics
-from service.network import Look, Network
-from service.providers import PLAIN, Device, Tuning
-from service.session import Arrays, resolve
-from service.settings import Settings
+from service.model import Model, load
+from service.plan import Crews, Plan
 
 log = logging.getLogger(__name__)
 
-LOGITS = frozenset({"logits"})
 UNLOADED = "not loaded"
-INNER = 4  # threads of one run at most: more gain little, and are in each other's way under load
 
-
-@dataclass(frozen=True)
-class Plan:
-    """How networks are run: on what, how many runs at once, each by how many threads, in batches of what size, with how
-    many waiting. On a GPU batches are padded to the `buckets`, and `tuning` bounds what it may use.
-    """
-
-    device: Device
-    workers: int
-    threads: int
-    max_batch: int
-    max_queue: int
-    buckets: tuple[int, ...] = ()
-    tuning: Tuning = PLAIN
-
-
-def plan(settings: Settings, threads: int) -> Plan:
-    """How to run networks by settings, on so many cores.
-
-    Raises `DeviceError` where a device was asked for by name and does not work.
-    """
-    device = resolve(settings.device)
-    # A CPU gains nothing from batches: one image per core is already near its limit.
-    workers, batch = (threads, 1) if device == "cpu" else (1, 16)
-    # Alone a run has all cores; with others beside it each gets along with its own.
-    inner = min(threads, INNER) if device == "cpu" else 1
-    most = settings.max_batch or batch
-    tuning = Tuning(memory_bytes=settings.gpu_memory_bytes, engines=settings.engine_cache)
-    sizes = () if device == "cpu" else buckets.sizes(most)
-    return Plan(device, workers, inner, most, settings.max_queue, sizes, tuning)
-
-
-L = TypeVar("L", bound=Look)
-Versions = Mapping[int, "Model"]
+Versions = Mapping[int, Model]
 Models = Mapping[str, Versions]
 
 
-@dataclass(frozen=True, eq=False)
-class Model:
-    """A network in service: one queue in front of it, and the PNGs of its filters by file.
-
-    `loaded_s` is how long loading took, `loaded_at` when it was done, in seconds since 1970.
-    """
-
-    network: Network
-    queue: Batcher[Look, Arrays]
-    drawn: Mapping[str, bytes]
-    loaded_s: float
-    loaded_at: float
-
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest of its bundle."""
-        return self.network.manifest
-
-    @property
-    def known(self) -> frozenset[str]:
-        """All that the trunk gives of an image."""
-        return LOGITS.union(*(self.network.cut(layer) for layer in self.manifest.layers))
-
-    async def run(self, make: Callable[[], L]) -> tuple[L, Arrays]:
-        """What `make` gives, called on a thread when its turn has come, and the trunk's outputs that it wants.
-
-        Raises what `make` raises, or `InferenceError`.
-        """
-        return await self.queue.submit(make)  # type: ignore[return-value]  # what is made comes back
-
-    async def logits(self, pixels: Pixels) -> Map:
-        """The logits of images [n,H,W,3], queued with everybody else's, never more than one batch of them at a time."""
-        found: list[Map] = []
-        for start in range(0, len(pixels), self.queue.width):
-            batch = [Look(one, LOGITS) for one in pixels[start : start + self.queue.width]]
-            rows = await asyncio.gather(*(self.queue.submit(partial(_ready, look)) for look in batch))
-            found += [row["logits"] for _, row in rows]
-        return np.stack(found)
-
-
-@dataclass(frozen=True, eq=False)
-class Crews:
-    """Who works for all models: `host` decodes and draws, `device` runs networks. On a CPU they are the same threads,
-    each taking an image from its bytes to its outputs.
-    """
-
-    host: Crew
-    device: Crew
-
-    def close(self) -> None:
-        """Stop the threads once they are done with what they hold."""
-        self.device.close()
-        self.host.close()
-
-
-def crews(plan: Plan, threads: int) -> Crews:
-    """The threads that a plan needs, so many of them for the host."""
-    host = Crew(threads, "host")
-    return Crews(host, host if plan.device == "cpu" else Crew(plan.workers, "device"))
-
-
-def load(folder: Path, plan: Plan, crews: Crews, metrics: Metrics | None = None) -> Model:
-    """The bundle in a folder, ready to answer; blocks, and raises `BundleError` or `DeviceError`."""
-    start = perf_counter()
-    network = Network(folder, plan.device, plan.threads, plan.buckets, plan.tuning)
-    drawn = {one.file: filters.load(folder, one) for one in network.manifest.filters}
-
-    def run(looks: Sequence[Look]) -> list[Arrays]:
-        return network.forward(looks, alone=crews.device.busy <= 1)
-
-    watch = _watch(network.manifest, metrics) if metrics else UNWATCHED
-    queue = Batcher(run, plan.max_batch, plan.max_queue, crews.host, crews.device, watch)
-    return Model(network, queue, drawn, perf_counter() - start, time())
-
-
-def _watch(manifest: Manifest, metrics: Metrics) -> Watch:
-    labels = manifest.name, str(manifest.version)
-    return Watch(metrics.waits.labels(*labels).observe, metrics.batches.labels(*labels).observe)
-
-
-def _ready(look: Look) -> Look:
-    return look
-
-
-class State(NamedTuple):
+class Entry(NamedTuple):
     """A bundle below the root, or one that is served from there: whether it is, and what is wrong with its files."""
 
     name: str
@@ -228,7 +96,7 @@ class Repository:
             self._serve(_without(self._models, name), self._refused_but(name))
             log.info("model %s is unloaded", name)
 
-    def index(self) -> Sequence[State]:
+    def index(self) -> Sequence[Entry]:
         """Every bundle that is served or lies below the root, by name and version; blocks."""
         served = {(model.manifest.name, model.manifest.version) for model in self.all}
         lying = {(folder.parent.name, int(folder.name)) for folder in _bundles(self.root)}
@@ -236,7 +104,7 @@ class Repository:
         for name, version in sorted(served | lying):
             known = (name, version) in served
             reason = self.refused.get(f"{name}/{version}", "" if known else UNLOADED)
-            found.append(State(name, version, known, reason))
+            found.append(Entry(name, version, known, reason))
         return found
 
     def stop(self) -> None:

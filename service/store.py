@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from service.errors import UnknownImage
-from service.repository import Model
+from service.model import Model
 from service.session import Arrays
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from service.errors import BadParameter
 from service.image import Geometry, Pixels, decode, decode_for, prepare
-from service.repository import Model
+from service.model import Model
 from service.settings import Settings
 from service.stages import stage
 from service.tasks import TASKS, Task

@@ -18,10 +18,10 @@ from service.explain import PIXELS_SHOWN
 from service.field import cell_box, effective_field, field_under
 from service.image import spread
 from service.media import choose
+from service.model import Model
 from service.pipeline import POOLS, Features
 from service.problems import documented
 from service.render import COLORMAPS, GREY, HOTTEST, encode, grid, heatmap, mark, npy, overlay, pixels
-from service.repository import Model
 from service.request import REQUEST_BODY, attended, image
 from service.routes.query import (
     IMAGE_ERRORS,

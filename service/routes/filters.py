@@ -15,9 +15,9 @@ from service.explain import find_layer
 from service.filters import tiles
 from service.manifest import Drawing, DrawingKind
 from service.media import choose
+from service.model import Model
 from service.problems import documented
 from service.render import encode
-from service.repository import Model
 from service.routes.query import Service, documented_formats, find, picture, tag
 from service.sheet import BACKGROUND, Tile, sheet
 from service.stages import stage

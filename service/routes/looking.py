@@ -13,7 +13,7 @@ from service.faithfulness import TRIALS
 from service.image import Box
 from service.media import choose
 from service.methods import METHODS
-from service.repository import Model
+from service.model import Model
 from service.routes.query import ModelQuery, Rules, changed, heed
 
 PICTURES = ("jpeg", "png", "webp")

@@ -6,8 +6,9 @@ from fastapi import APIRouter, Path, Query
 
 from service import errors
 from service.catalogue import ModelAnswer, ModelsAnswer, ModelSummary, model_layers
+from service.model import Model
 from service.problems import documented
-from service.repository import Model, Repository
+from service.repository import Repository
 from service.routes.query import Service, find
 
 router = APIRouter(prefix="/models", tags=["models"])

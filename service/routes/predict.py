@@ -9,10 +9,10 @@ from pydantic import Field
 from service.answers import BatchAnswer, PredictAnswer, predict_answer
 from service.errors import BadParameter, PerceptError
 from service.media import choose
+from service.model import Model
 from service.pipeline import TOP_K, Pipeline, Predicted
 from service.problems import Problem, describe, documented
 from service.render import encode, mask_overlay, mask_picture
-from service.repository import Model
 from service.request import REQUEST_BODY, attended, images
 from service.routes.query import IMAGE_ERRORS, ModelQuery, Rules, Service, documented_formats, heed, picture, written
 from service.stages import stage

@@ -13,8 +13,9 @@ from service import errors
 from service.errors import BadParameter, UnknownImage
 from service.media import MEDIA_TYPES
 from service.metrics import Metrics
+from service.model import Model
 from service.pipeline import Pipeline
-from service.repository import Model, Repository
+from service.repository import Repository
 from service.settings import Settings
 from service.stages import concerns
 from service.store import Kept

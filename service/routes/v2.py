@@ -15,9 +15,9 @@ from service import errors
 from service.errors import BadParameter, BadRequest, ControlDisabled, ImageTooLarge, UnsupportedMediaType, faults
 from service.inference import Inference, ModelMetadata, metadata, outputs, understand
 from service.media import MEDIA_TYPES
+from service.model import Model
 from service.pipeline import Inferred
 from service.problems import documented
-from service.repository import Model
 from service.request import ENVELOPE_BYTES, attended, body
 from service.routes.query import IMAGE_ERRORS, VERSION, Service, State, find
 from service.settings import Settings

@@ -18,7 +18,8 @@ from service.errors import BadParameter
 from service.faithfulness import BLUR, STEPS, TRIALS, Faithfulness, measured, trials
 from service.judge import check, judged, scorer
 from service.manifest import Preprocessing
-from service.repository import Model, Plan, crews, load
+from service.model import Model, load
+from service.plan import Plan, crews
 from service.tasks import TASKS, activate
 from tests.bundles import COLOUR, bundle, read_manifest, write_manifest
 from tests.conftest import Server

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from service.manifest import read
-from service.repository import Plan, Repository, crews
+from service.plan import Plan, crews
+from service.repository import Repository
 from service.settings import BUILT_IN
 from tests.bundles import bundle, read_manifest, write_manifest
 

@@ -9,10 +9,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FLOORS = {
     1: {"errors", "settings", "cores", "cam", "stages", "buckets", "providers", "identity", "gpu"},
     2: {"metrics", "logs", "tracing", "manifest", "crew", "session", "media", "problems", "masking"},
-    3: {"timing", "server", "image", "batcher", "ports", "request", "archive", "asking", "filters", "tensors"},
+    3: {"timing", "server", "image", "batcher", "plan", "ports", "request", "archive", "asking", "filters", "tensors"},
     4: {"network"},
-    5: {"tasks", "render", "repository", "regions", "components", "faithfulness", "gallery", "methods"},
-    6: {"view", "sheet", "store", "judge", "evaluation"},
+    5: {"tasks", "render", "model", "regions", "components", "faithfulness", "gallery", "methods"},
+    6: {"repository", "view", "sheet", "store", "judge", "evaluation"},
     7: {"probe", "influence"},
     8: {"explain"},
     9: {"field", "catalogue"},

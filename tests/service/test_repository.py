@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from service import repository
 from service.errors import BundleRefused, NotReady, UnknownModel
-from service.providers import PLAIN, Tuning
-from service.repository import Plan, Repository, crews, load, plan
-from service.settings import Settings
+from service.plan import Plan, crews
+from service.repository import Repository
 from tests.bundles import bundle
 
 PLAN = Plan("cpu", workers=1, threads=1, max_batch=1, max_queue=8)
@@ -78,36 +76,6 @@ def test_what_is_no_bundle_is_passed_over(tmp_path: Path) -> None:
     repository = loaded(tmp_path)
     assert repository.versions("marker") == [1]
     assert not repository.refused
-
-
-@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
-def test_a_gpu_gets_batches_of_fixed_sizes_and_what_bounds_it(device: str, monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(repository, "resolve", lambda wish: wish)
-    found = plan(Settings(device=device, gpu_memory_bytes=2**30, engine_cache=tmp_path), 4)
-    assert (found.device, found.workers, found.threads, found.max_batch) == (device, 1, 1, 16)
-    assert found.buckets == (1, 2, 4, 8, 16)
-    assert found.tuning == Tuning(memory_bytes=2**30, engines=tmp_path)
-    assert plan(Settings(device=device, max_batch=6), 4).buckets == (1, 2, 4, 6)
-
-
-def test_a_cpu_has_no_fixed_sizes() -> None:
-    found = plan(Settings(device="cpu", max_batch=8), 4)
-    assert (found.max_batch, found.buckets, found.tuning) == (8, (), PLAIN)
-
-
-def test_what_is_planned_reaches_the_network(monkeypatch, tmp_path: Path) -> None:
-    seen = []
-
-    class Watched(repository.Network):
-        def __init__(self, folder, device, threads, sizes, tuning) -> None:
-            seen.append((sizes, tuning))
-            super().__init__(folder, device, threads, sizes, tuning)
-
-    monkeypatch.setattr(repository, "Network", Watched)
-    tuning = Tuning(memory_bytes=7)
-    how = Plan("cpu", 1, 1, 2, 8, (1, 2), tuning)
-    load(bundle(tmp_path), how, crews(how, 1))
-    assert seen == [((1, 2), tuning)]
 
 
 def test_a_model_is_loaded_as_its_bundles_are_now(tmp_path: Path) -> None:
