@@ -18,7 +18,7 @@ from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.plan import crews, plan
 from service.repository import Repository
-from service.routes import cam, features, filters, health, models, predict, v2
+from service.routes import cam, control, features, filters, health, models, predict, v2
 from service.routes import metrics as numbers
 from service.routes.looking import CamQuery
 from service.routes.query import State
@@ -74,7 +74,7 @@ def create_app(settings: Settings | None = None, telemetry: Telemetry | None = N
     state = app.state.percept = State(settings, repository, pipeline, metrics)
     metrics.registry.register(Gauges(state))
     problems.install(app)
-    for route in (predict, features, cam, models, filters, v2, health, numbers):
+    for route in (predict, features, cam, models, filters, v2, control, health, numbers):
         app.include_router(route.router)
 
     @app.get("/", include_in_schema=False)

@@ -1,8 +1,7 @@
-"""A model in the words of the Open Inference Protocol: the tensors that it takes and gives, and what a request means.
+"""What a request of the Open Inference Protocol means for a model, and what was found for it as tensors.
 
-It takes either `pixels`, as its network does, or `image`, encoded files, which are decoded and prepared as everywhere.
-It gives scores, logits, every tapped layer, and a class-activation map of each image where a parameter or the name of
-the output asks for one. N images, K classes; h and w cells, of the logits or of a layer.
+A class-activation map of each image comes where a parameter or the name of the output asks for one. What a model takes
+and gives at all is its `signature`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,33 +19,14 @@ from service.manifest import Manifest
 from service.methods import METHODS
 from service.model import Model
 from service.pipeline import Asked, Inferred
+from service.signature import CAM, LOGITS, SCORES, TARGET
 from service.tasks import activate
 from service.tensors import ALL_BINARY, BINARY, InferRequest, Output, Parameters, RequestOutput, Tensor
 
-PLATFORM = "onnxruntime_onnx"
-SCORES, LOGITS, CAM, TARGET = "scores", "logits", "cam", "cam_target"
 TOP = "classification"  # parameter of an output: the best classes of it, as text (Triton's classification extension)
 SCALES = {"raw": "raw", "unit": "heat"}  # what of an explanation each is
 # Parameters of a request that clients send unasked, and that mean nothing here.
 HINTS = {"timeout", "priority", "sequence_id", "sequence_start", "sequence_end"}
-
-
-class TensorInfo(BaseModel):
-    """A tensor that a model takes or gives; -1 is any number."""
-
-    name: str = Field(examples=["pixels"])
-    datatype: str = Field(examples=["UINT8"])
-    shape: list[int] = Field(examples=[[-1, 32, 32, 3]])
-
-
-class ModelMetadata(BaseModel):
-    """What a model takes and gives. Of the inputs one is sent, never both."""
-
-    name: str = Field(examples=["cifar10"])
-    versions: list[str] = Field(examples=[["1"]])
-    platform: str = Field(examples=[PLATFORM])
-    inputs: list[TensorInfo]
-    outputs: list[TensorInfo]
 
 
 class CamParameters(BaseModel):
@@ -99,22 +79,6 @@ class Inference:
         return None if cam is None else lambda _: cam.question()
 
 
-def metadata(manifest: Manifest, versions: Sequence[int]) -> ModelMetadata:
-    """What a model takes and gives, as its clients ask for it first."""
-    rule, classes = manifest.preprocessing, list(manifest.logits)
-    inputs = {"pixels": ("UINT8", [rule.height, rule.width, 3]), "image": ("BYTES", [])}
-    given = {SCORES: ("FP32", classes), LOGITS: ("FP32", classes)}
-    given |= {layer.name: ("FP32", list(layer.shape)) for layer in manifest.layers}
-    given |= {CAM: ("FP32", [-1, -1]), TARGET: ("INT64", [])}
-    return ModelMetadata(
-        name=manifest.name,
-        versions=[str(version) for version in versions],
-        platform=PLATFORM,
-        inputs=[TensorInfo(name=name, datatype=kind, shape=[-1, *shape]) for name, (kind, shape) in inputs.items()],
-        outputs=[TensorInfo(name=name, datatype=kind, shape=[-1, *shape]) for name, (kind, shape) in given.items()],
-    )
-
-
 def understand(model: Model, request: InferRequest, tensors: Mapping[str, Tensor], max_images: int) -> Inference:
     """What a request means for a model; raises `BadParameter` or `UnknownLayer` with what would be right."""
     images = _images(tensors)
@@ -145,7 +109,7 @@ def _images(tensors: Mapping[str, Tensor]) -> Sequence[bytes | Pixels]:
         case {"pixels": np.ndarray() as pixels, **others} if not others and pixels.ndim == 4:
             return list(pixels)
     given = ", ".join(sorted(tensors))
-    raise BadParameter(f"the input is either image, BYTES [N], or pixels, UINT8 [N, H, W, 3]; there is {given}")
+    raise BadParameter(f"the input is either image, BYTES [N, 1], or pixels, UINT8 [N, H, W, 3]; there is {given}")
 
 
 def _wanted(one: RequestOutput, binary: bool, manifest: Manifest) -> Wanted:

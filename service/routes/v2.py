@@ -1,19 +1,18 @@
-"""`/v2`: the Open Inference Protocol, for KServe and the clients of Triton and others.
+"""`/v2`: the Open Inference Protocol, for KServe and the clients of Triton and others. `control` has its repository.
 
 Failures are the same problems as everywhere, with the protocol's `error` beside the `detail`.
 """
 
-import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from service import errors
-from service.errors import BadParameter, BadRequest, ControlDisabled, ImageTooLarge, UnsupportedMediaType, faults
-from service.inference import Inference, ModelMetadata, metadata, outputs, understand
+from service.errors import BadRequest, ImageTooLarge, UnsupportedMediaType
+from service.inference import Inference, outputs, understand
 from service.media import MEDIA_TYPES
 from service.model import Model
 from service.pipeline import Inferred
@@ -21,17 +20,17 @@ from service.problems import documented
 from service.request import ENVELOPE_BYTES, attended, body
 from service.routes.query import IMAGE_ERRORS, VERSION, Service, State, find
 from service.settings import Settings
+from service.signature import ModelConfig, ModelMetadata, configuration, metadata
 from service.stages import stage
 from service.tensors import InferRequest, InferResponse, read, write
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
-EXTENSIONS = ["binary_tensor_data", "classification", "model_repository"]
+EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository"]
 JSON_BYTES = "Inference-Header-Content-Length"  # header: how many bytes of a body are JSON, where binary data follow
 MAX_DIGITS = 20
 BRIEF_BYTES = 2**16  # are read and written at once; more of them on a thread
 
-Wish = TypeVar("Wish", bound=BaseModel)
 Name = Annotated[str, Path(examples=["cifar10"])]
 Version = Annotated[int, Path(examples=[1])]
 
@@ -77,37 +76,6 @@ class ModelNames(BaseModel):
     models: list[str] = Field(examples=[["cifar10", "clothing"]])
 
 
-class IndexRequest(BaseModel):
-    """What of the repository is listed."""
-
-    ready: bool = Field(False, description="only what is served")
-
-
-class IndexEntry(BaseModel):
-    """A bundle of the repository. A reason beside READY: its files have changed since, and cannot be served."""
-
-    name: str = Field(examples=["cifar10"])
-    version: str = Field(examples=["1"])
-    state: str = Field(examples=["READY", "UNAVAILABLE"])
-    reason: str = Field(examples=[""])
-
-
-class ControlParameters(BaseModel):
-    """The parameters of a wish to load or unload."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    unload_dependents: bool = Field(False, description="no model depends on another")
-
-
-class ControlRequest(BaseModel):
-    """A wish to load or unload. Of Triton's parameters only the one that changes nothing here is known."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    parameters: ControlParameters = ControlParameters()
-
-
 @router.get("", summary="What answers")
 async def server() -> ServerMetadata:
     """The server, and the extensions of the protocol that it has."""
@@ -140,56 +108,18 @@ async def model(service: Service, name: Name, version: Version | None = None) ->
     return metadata(find(service.repository, name, version).manifest, service.repository.versions(name))
 
 
+@router.get("/models/{name}/versions/{version}/config", responses=documented(errors.UnknownModel, errors.NotReady))
+@router.get("/models/{name}/config", responses=documented(errors.UnknownModel, errors.NotReady))
+async def model_config(service: Service, name: Name, version: Version | None = None) -> ModelConfig:
+    """The tensors of a model, and how many images go into one request, as Triton's clients ask for it."""
+    return configuration(find(service.repository, name, version).manifest, service.settings.max_images)
+
+
 @router.get("/models/{name}/versions/{version}/ready", responses=documented(errors.UnknownModel, errors.NotReady))
 @router.get("/models/{name}/ready", responses=documented(errors.UnknownModel, errors.NotReady))
 async def model_ready(service: Service, name: Name, version: Version | None = None) -> ModelReady:
     """200 where the model is served, 404 or 503 where not."""
     return ModelReady(name=find(service.repository, name, version).manifest.name)
-
-
-@router.post("/repository/index", summary="The repository")
-async def index(request: Request, service: Service) -> list[IndexEntry]:
-    """Every bundle that is served or lies in the repository."""
-    wish = await _wish(request, IndexRequest)
-    return [
-        IndexEntry(
-            name=one.name,
-            version=str(one.version),
-            state="READY" if one.served else "UNAVAILABLE",
-            reason=one.reason,
-        )
-        for one in await asyncio.to_thread(service.repository.index)
-        if one.served or not wish.ready
-    ]
-
-
-CONTROL_ERRORS = documented(
-    errors.ControlDisabled, errors.UnknownModel, errors.BadParameter, errors.BundleRefused, errors.NotReady
-)
-
-
-@router.post("/repository/models/{name}/load", summary="Load a model", responses=CONTROL_ERRORS)
-async def load(request: Request, service: Service, name: Name) -> dict[str, str]:
-    """Serve a model as its bundles are now: new versions, altered ones, and without those that are gone.
-
-    Requests go on meanwhile, with what was served before. An altered bundle that breaks the contract is refused, and
-    the one before it is served on.
-    """
-    await _check_control(request, service.settings)
-    try:
-        await asyncio.to_thread(service.repository.load_model, name)
-    finally:
-        service.pipeline.store.retain(service.repository.all)
-    return {}
-
-
-@router.post("/repository/models/{name}/unload", summary="Unload a model", responses=CONTROL_ERRORS)
-async def unload(request: Request, service: Service, name: Name) -> dict[str, str]:
-    """Serve no version of a model any longer. Requests that it has begun to answer are answered."""
-    await _check_control(request, service.settings)
-    await asyncio.to_thread(service.repository.unload_model, name)
-    service.pipeline.store.retain(service.repository.all)
-    return {}
 
 
 DESCRIPTION = f"A JSON object; where `{JSON_BYTES}` says how long it is, binary tensor data follow it."
@@ -212,8 +142,8 @@ INFERENCE: dict[str, Any] = {
 async def inference(request: Request, service: Service, name: Name, version: Version | None = None) -> Response:
     """What a model gives for a batch of images: all of it or an error.
 
-    The input is either `image`, BYTES [N], encoded files, or `pixels`, UINT8 [N,H,W,3], as the network takes them.
-    Outputs are `scores` (which is what comes where none is named), `logits`, every layer, `cam` [N,h,w] and
+    The input is either `image`, BYTES [N,1] or [N], encoded files, or `pixels`, UINT8 [N,H,W,3], as the network takes
+    them. Outputs are `scores` (which is what comes where none is named), `logits`, every layer, `cam` [N,h,w] and
     `cam_target` [N]. A map comes also with the parameter `cam`, true or the name of a method; `method`, `target`,
     `against` and `layer` are those of `/cam`, `scale` is `raw` or `unit`, of the request or of the output `cam`.
     """
@@ -262,20 +192,3 @@ def _written(model: Model, asked: Inference, id: str | None, found: Sequence[Inf
     if json_bytes is None:
         return Response(data, media_type=MEDIA_TYPES["json"])
     return Response(data, media_type="application/octet-stream", headers={JSON_BYTES: str(json_bytes)})
-
-
-async def _check_control(request: Request, settings: Settings) -> None:
-    if settings.model_control != "explicit":
-        raise ControlDisabled(
-            "models are loaded at the start; to load and unload them, set PERCEPT_MODEL_CONTROL=explicit"
-        )
-    await _wish(request, ControlRequest)
-
-
-async def _wish(request: Request, kind: type[Wish]) -> Wish:
-    """A small JSON body, of whatever media type: clients name none. Nothing stands for an empty object."""
-    data = await body(request, ENVELOPE_BYTES)
-    try:
-        return kind.model_validate_json(data or b"{}")
-    except ValidationError as error:
-        raise BadParameter(faults(error)) from error

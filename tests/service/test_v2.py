@@ -35,11 +35,11 @@ def triton(client: httpx.Client) -> Iterator[InferenceServerClient]:
         yield found
 
 
-def files(*images: bytes, binary: bool = True) -> list[InferInput]:
+def files(*images: bytes, binary: bool = True, shape: Sequence[int] = ()) -> list[InferInput]:
     """The input `image`; in JSON its strings are base64."""
-    one = InferInput("image", [len(images)], "BYTES")
     values = images if binary else [base64.b64encode(image) for image in images]
-    return [one.set_data_from_numpy(np.array(values, dtype=object), binary_data=binary)]
+    shaped = np.array(values, dtype=object).reshape(shape or (len(images), 1))
+    return [InferInput("image", list(shaped.shape), "BYTES").set_data_from_numpy(shaped, binary_data=binary)]
 
 
 def pixels(array: np.ndarray, binary: bool = True) -> list[InferInput]:
@@ -62,7 +62,9 @@ def test_the_server_and_its_models_say_what_they_are(triton: InferenceServerClie
     assert triton.is_server_ready()
     about = triton.get_server_metadata()
     assert about["name"] == "percept"
-    assert {"binary_tensor_data", "classification", "model_repository"} == set(about["extensions"])
+    assert {"binary_tensor_data", "classification", "model_configuration", "model_repository"} == set(
+        about["extensions"]
+    )
     assert triton.is_model_ready(CLASSIFIER)
     assert triton.is_model_ready(CLASSIFIER, "1")
     assert not triton.is_model_ready(CLASSIFIER, "2")
@@ -71,7 +73,7 @@ def test_the_server_and_its_models_say_what_they_are(triton: InferenceServerClie
     assert (found["name"], found["versions"]) == (SEGMENTER, ["1"])
     assert found["inputs"] == [
         {"name": "pixels", "datatype": "UINT8", "shape": [-1, 64, 48, 3]},
-        {"name": "image", "datatype": "BYTES", "shape": [-1]},
+        {"name": "image", "datatype": "BYTES", "shape": [-1, 1]},
     ]
     shapes = {one["name"]: (one["datatype"], one["shape"]) for one in found["outputs"]}
     assert shapes == {
@@ -80,6 +82,18 @@ def test_the_server_and_its_models_say_what_they_are(triton: InferenceServerClie
         "colour": ("FP32", [-1, 3, 16, 12]),
         "cam": ("FP32", [-1, -1, -1]),
         "cam_target": ("INT64", [-1]),
+    }
+
+
+def test_the_configuration_says_the_same_in_words_of_triton(triton: InferenceServerClient) -> None:
+    found, about = triton.get_model_config(CLASSIFIER, "1"), triton.get_model_metadata(CLASSIFIER)
+    assert (found["name"], found["platform"], found["max_batch_size"]) == (CLASSIFIER, about["platform"], 4)
+    for said, told in ((about["inputs"], found["input"]), (about["outputs"], found["output"])):
+        assert [one["name"] for one in said] == [one["name"] for one in told]
+        assert [one["shape"] for one in said] == [[-1, *one["dims"]] for one in told]
+    assert {one["name"]: (one["data_type"], one["optional"]) for one in found["input"]} == {
+        "pixels": ("TYPE_UINT8", True),
+        "image": ("TYPE_STRING", True),
     }
 
 
@@ -103,6 +117,11 @@ def test_encoded_images_give_the_scores_of_predict(
     expected = [scores(client, image) for image in (RED, BLUE)]
     np.testing.assert_allclose(found.as_numpy("scores"), expected, rtol=1e-6)
     assert [LABELS[k] for k in found.as_numpy("scores").argmax(1)] == ["red", "blue"]
+
+
+def test_a_row_of_images_needs_no_second_dimension(triton: InferenceServerClient) -> None:
+    row, column = (triton.infer(CLASSIFIER, files(RED, BLUE, shape=shape)) for shape in ((2,), (2, 1)))
+    np.testing.assert_array_equal(row.as_numpy("scores"), column.as_numpy("scores"))
 
 
 @pytest.mark.parametrize("binary", [True, False])
