@@ -101,6 +101,21 @@ def documented(*kinds: type[errors.PerceptError]) -> dict[int | str, dict[str, A
     }
 
 
+def inlined(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a model without references, which OpenAPI would look for in the whole document."""
+    schema = model.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, dict):
+            name = value.get("$ref", "").removeprefix("#/$defs/")
+            return whole(parts[name]) if name else {key: whole(one) for key, one in value.items()}
+        return [whole(one) for one in value] if isinstance(value, list) else value
+
+    found: dict[str, Any] = whole(schema)
+    return found
+
+
 def install(app: FastAPI) -> None:
     """Let every failure of `app` leave as a problem."""
     for kind in EXPECTED:

@@ -6,7 +6,7 @@ Failures are the same problems as everywhere, with the protocol's `error` beside
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,7 +16,7 @@ from service.inference import Inference, outputs, understand
 from service.media import MEDIA_TYPES
 from service.model import Model
 from service.pipeline import Inferred
-from service.problems import documented
+from service.problems import documented, inlined
 from service.request import ENVELOPE_BYTES, attended, body
 from service.routes.query import IMAGE_ERRORS, VERSION, Service, State, find
 from service.settings import Settings
@@ -42,6 +42,21 @@ class Which(BaseModel):
 
     name: str
     version: int | None = None
+
+
+async def newest(service: Service, name: Name) -> Model:
+    """The newest version of the model that a path names."""
+    return find(service.repository, name, None)
+
+
+async def numbered(service: Service, name: Name, version: Version) -> Model:
+    """The version that a path names."""
+    return find(service.repository, name, version)
+
+
+Newest = Annotated[Model, Depends(newest)]
+Numbered = Annotated[Model, Depends(numbered)]
+MODEL_ERRORS = documented(errors.UnknownModel, errors.BadParameter, errors.NotReady)
 
 
 class ServerMetadata(BaseModel):
@@ -101,45 +116,58 @@ async def models(service: Service) -> ModelNames:
     return ModelNames(models=[model.manifest.name for model in service.repository.models])
 
 
-@router.get("/models/{name}/versions/{version}", responses=documented(errors.UnknownModel, errors.NotReady))
-@router.get("/models/{name}", summary="One model", responses=documented(errors.UnknownModel, errors.NotReady))
-async def model(service: Service, name: Name, version: Version | None = None) -> ModelMetadata:
+@router.get("/models/{name}", summary="One model", responses=MODEL_ERRORS)
+async def model(model: Newest, service: Service) -> ModelMetadata:
     """The tensors that a model takes and gives."""
-    return metadata(find(service.repository, name, version).manifest, service.repository.versions(name))
+    return metadata(model.manifest, service.repository.versions(model.manifest.name))
 
 
-@router.get("/models/{name}/versions/{version}/config", responses=documented(errors.UnknownModel, errors.NotReady))
-@router.get("/models/{name}/config", responses=documented(errors.UnknownModel, errors.NotReady))
-async def model_config(service: Service, name: Name, version: Version | None = None) -> ModelConfig:
-    """The tensors of a model, and how many images go into one request, as Triton's clients ask for it."""
-    return configuration(find(service.repository, name, version).manifest, service.settings.max_images)
+@router.get("/models/{name}/versions/{version}", summary="One version of a model", responses=MODEL_ERRORS)
+async def model_version(model: Numbered, service: Service) -> ModelMetadata:
+    """The tensors that a version of a model takes and gives."""
+    return metadata(model.manifest, service.repository.versions(model.manifest.name))
 
 
-@router.get("/models/{name}/versions/{version}/ready", responses=documented(errors.UnknownModel, errors.NotReady))
-@router.get("/models/{name}/ready", responses=documented(errors.UnknownModel, errors.NotReady))
-async def model_ready(service: Service, name: Name, version: Version | None = None) -> ModelReady:
+@router.get("/models/{name}/config", summary="One model, in Triton's words", responses=MODEL_ERRORS)
+async def config(model: Newest, service: Service) -> ModelConfig:
+    """The tensors of a model, and how many images go into one request."""
+    return configuration(model.manifest, service.settings.max_images)
+
+
+@router.get("/models/{name}/versions/{version}/config", summary="The same of a version", responses=MODEL_ERRORS)
+async def config_version(model: Numbered, service: Service) -> ModelConfig:
+    """The tensors of a version of a model, and how many images go into one request."""
+    return configuration(model.manifest, service.settings.max_images)
+
+
+@router.get("/models/{name}/ready", summary="Whether a model can answer", responses=MODEL_ERRORS)
+async def model_ready(model: Newest) -> ModelReady:
     """200 where the model is served, 404 or 503 where not."""
-    return ModelReady(name=find(service.repository, name, version).manifest.name)
+    return ModelReady(name=model.manifest.name)
+
+
+@router.get("/models/{name}/versions/{version}/ready", summary="The same of a version", responses=MODEL_ERRORS)
+async def model_version_ready(model: Numbered) -> ModelReady:
+    """200 where the version is served, 404 or 503 where not."""
+    return ModelReady(name=model.manifest.name)
 
 
 DESCRIPTION = f"A JSON object; where `{JSON_BYTES}` says how long it is, binary tensor data follow it."
 INFERENCE: dict[str, Any] = {
-    "summary": "Scores, layers and heatmaps as tensors",
     "response_model": InferResponse,
     "responses": documented(*IMAGE_ERRORS, errors.UnknownLayer, errors.UnknownClass, errors.TargetAbsent),
     "openapi_extra": {
         "requestBody": {
             "required": True,
             "description": DESCRIPTION,
-            "content": {"application/json": {"schema": InferRequest.model_json_schema()}},
+            "content": {"application/json": {"schema": inlined(InferRequest)}},
         }
     },
 }
 
 
-@router.post("/models/{name}/versions/{version}/infer", **INFERENCE)
-@router.post("/models/{name}/infer", **INFERENCE)
-async def inference(request: Request, service: Service, name: Name, version: Version | None = None) -> Response:
+@router.post("/models/{name}/infer", summary="Scores, layers and heatmaps as tensors", **INFERENCE)
+async def inference(request: Request, service: Service, name: Name) -> Response:
     """What a model gives for a batch of images: all of it or an error.
 
     The input is either `image`, BYTES [N,1] or [N], encoded files, or `pixels`, UINT8 [N,H,W,3], as the network takes
@@ -147,6 +175,12 @@ async def inference(request: Request, service: Service, name: Name, version: Ver
     `cam_target` [N]. A map comes also with the parameter `cam`, true or the name of a method; `method`, `target`,
     `against` and `layer` are those of `/cam`, `scale` is `raw` or `unit`, of the request or of the output `cam`.
     """
+    return await infer(request, Which(name=name), service)
+
+
+@router.post("/models/{name}/versions/{version}/infer", summary="The same of a version", **INFERENCE)
+async def inference_version(request: Request, service: Service, name: Name, version: Version) -> Response:
+    """As that of a model without a version, which is its newest."""
     return await infer(request, Which(name=name, version=version), service)
 
 
