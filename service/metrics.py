@@ -4,7 +4,7 @@ Names and units follow Prometheus's conventions: seconds, bytes, totals. What is
 the depth of a queue, is not counted here but read then: see `gauges`.
 """
 
-from functools import cache
+from functools import cache, partial
 
 from prometheus_client import (
     CollectorRegistry,
@@ -36,61 +36,47 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        GCCollector(registry=registry)
-        requests = Counter(
-            "percept_requests_total",
-            "Requests that were answered.",
-            ["endpoint", "model", "version", "code"],
-            registry=registry,
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+        counter = partial(Counter, registry=registry)
+        histogram = partial(Histogram, registry=registry, buckets=BUCKETS)
+        requests = counter(
+            "percept_requests_total", "Requests that were answered.", ["endpoint", "model", "version", "code"]
         )
-        durations = Histogram(
+        durations = histogram(
             "percept_request_duration_seconds",
             "Time from a request's first byte to the end of its answer.",
             ["endpoint", "model", "code"],
-            buckets=BUCKETS,
-            registry=registry,
         )
-        stages = Histogram(
+        stages = histogram(
             "percept_stage_duration_seconds",
             "Time of a request in one stage: " + "; ".join(f"{name}: {what}" for name, what in STAGES.items()) + ".",
             ["endpoint", "model", "stage"],
-            buckets=BUCKETS,
-            registry=registry,
         )
-        self._refusals = Counter(
+        self._refusals = counter(
             "percept_refusals_total",
             "What was asked for and not done: for lack of room, time or a model, or because the client went away.",
             ["model", "reason"],
-            registry=registry,
         )
         self.in_flight = Gauge(
             "percept_requests_in_flight",
             "Requests that are being answered now, without those for health and metrics.",
             registry=registry,
         )
-        self.lookups = Counter(
+        self.lookups = counter(
             "percept_store_lookups_total",
             "Questions about an image that was sent earlier, by whether it is still kept.",
             ["result"],
-            registry=registry,
         )
         for result in ("hit", "miss"):
             self.lookups.labels(result)
-        self.waits = Histogram(
+        self.waits = histogram(
             "percept_queue_wait_seconds",
             "Time from when an image is queued until a thread takes it.",
             ["model", "version"],
-            buckets=BUCKETS,
-            registry=registry,
         )
-        self.batches = Histogram(
-            "percept_batch_size",
-            "Images in one run of a network.",
-            ["model", "version"],
-            buckets=SIZES,
-            registry=registry,
+        self.batches = histogram(
+            "percept_batch_size", "Images in one run of a network.", ["model", "version"], buckets=SIZES
         )
         # A lookup of prometheus_client's own costs more than counting.
         self._request = cache(lambda *labels: requests.labels(*labels))
