@@ -4,7 +4,7 @@ A broken bundle is refused by name with its reason, and the others are served. W
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Lock
@@ -67,7 +67,9 @@ class Repository:
     def load(self) -> None:
         """Load every bundle below the root; refuse the broken ones, each with its reason."""
         with self._changing, suppress(NotReady):
-            self._serve(*self._open(_bundles(self.root)))
+            models, refused = self._open(_bundles(self.root))
+            self._serve(models, refused)
+            self._double(models, refused)
             if not self._models:
                 log.error("no bundle to serve in %s", self.root)
 
@@ -85,6 +87,7 @@ class Repository:
                 raise UnknownModel(f"the repository has no bundle of {name!r}; it has those of {there or 'no model'}")
             models, refused = self._open(own)
             self._serve(_without(self._models, name) | models, self._refused_but(name) | refused)
+            self._double(models, refused)
             if refused:
                 raise BundleRefused("; ".join(f"{bundle}: {reason}" for bundle, reason in refused.items()))
 
@@ -163,8 +166,12 @@ class Repository:
     def _serve(self, models: Models, refused: dict[str, str]) -> None:
         self._models, self.refused, self._complete = models, refused, True
         self.default = self._wish or (self._first() if models else "")
-        for model in self.models:
-            model.network.double()
+
+    def _double(self, models: Models, refused: Collection[str]) -> None:
+        """Load the newest of these models once more, of which the files were just found to be what is served."""
+        for name, versions in models.items():
+            if f"{name}/{max(versions)}" not in refused:
+                versions[max(versions)].network.double()
 
     def _refused_but(self, name: str) -> dict[str, str]:
         return {bundle: reason for bundle, reason in self.refused.items() if not bundle.startswith(f"{name}/")}

@@ -98,6 +98,7 @@ def test_large_uploads_in_pieces_and_all_paths_pass(trio: Fleet) -> None:
         assert absent.status_code == 404
         assert absent.headers["content-type"] != "text/html"
         assert client.get("/metrics").status_code == 404
+        assert client.post("/v2/repository/models/marker/load").status_code == 404  # a replica itself would say 403
 
 
 def test_with_no_replica_left_the_answer_is_a_problem(trio: Fleet) -> None:

@@ -5,9 +5,12 @@ import shutil
 import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from service.errors import BundleRefused, NotReady, UnknownModel
+from service.model import LOGITS
+from service.network import Look
 from service.plan import Plan, crews
 from service.repository import Repository
 from tests.bundles import bundle
@@ -112,6 +115,23 @@ def test_what_cannot_be_loaded_leaves_what_was_served(tmp_path: Path) -> None:
     bundle(tmp_path)
     repository.load_model("marker")
     assert not repository.refused
+
+
+def test_files_that_were_altered_are_not_loaded_a_second_time_either(tmp_path: Path) -> None:
+    """A small network is loaded twice, once it is the newest: that must not be what was refused a moment ago."""
+    how = Plan("cpu", workers=2, threads=2, max_batch=1, max_queue=8)
+    folder = bundle(tmp_path, version=1)
+    newest = bundle(tmp_path, version=2)
+    repository = Repository(tmp_path, how, crews(how, 2))
+    repository.load()
+    served = repository.find("marker", 1)
+    shutil.rmtree(newest)
+    (folder / "trunk.onnx").write_bytes(b"half of it")
+    with pytest.raises(BundleRefused, match=r"marker/1: trunk\.onnx is not the file"):
+        repository.load_model("marker")
+    assert repository.find("marker") is served
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    assert served.network.forward([Look(pixels, LOGITS)], alone=False)[0]["logits"].shape == (3,)
 
 
 def test_an_unloaded_model_is_gone_with_its_memory_and_another_is_the_default(tmp_path: Path) -> None:
