@@ -8,6 +8,7 @@ Letters: N batch, K classes, H and W input pixels, C channels, h and w cells of 
 """
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 
@@ -271,10 +272,15 @@ def read(folder: Path) -> Manifest:
         raise BundleError(f"{MANIFEST} does not keep the contract: {'; '.join(faults)}") from error
     if (folder.parent.name, folder.name) != (manifest.name, str(manifest.version)):
         raise BundleError(f"it says that it is {manifest.name}/{manifest.version}, which is another folder")
-    for name, expected in manifest.files.items():
-        if digest(folder / name) != expected:
-            raise BundleError(f"{name} is not the file that the manifest describes (SHA-256 differs)")
+    check(folder, manifest, manifest.files)
     return manifest
+
+
+def check(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
+    """Raise `BundleError` where a file is missing, or is not the one that the manifest describes."""
+    for name in names:
+        if digest(folder / name) != manifest.files[name]:
+            raise BundleError(f"{name} is not the file that the manifest describes (SHA-256 differs)")
 
 
 def digest(file: Path) -> str:

@@ -28,6 +28,7 @@ from service.stages import stage
 # A network is loaded for passes that are alone, on all cores, and again for passes on one core each: to share cores in
 # the middle of a pass costs 7 or 8 % of them under load. One with more weights than this makes do with the first.
 SMALL_BYTES = 2**27
+WEIGHTS = "weights.bin"  # that all graphs of a bundle share
 NO_SEED = np.zeros((1, 1, 1, 1), np.float32)  # broadcasts to any layer
 
 
@@ -71,7 +72,7 @@ class Network:
         cam_layer = self.manifest.layer(self.manifest.cam_layer)
         if cam_layer is not None and cam_layer.tail is not None:
             try:
-                self._tail(cam_layer)
+                self._tail(cam_layer, checked=True)
             except InferenceError as error:
                 raise BundleError(f"the tail of {cam_layer.name!r} cannot be run: {error}") from error
 
@@ -144,10 +145,12 @@ class Network:
             self._slopes[layer.name] = bool(same), bool(even)
         return self._slopes[layer.name]
 
-    def _tail(self, layer: Layer) -> Session:
+    def _tail(self, layer: Layer, checked: bool = False) -> Session:
         assert layer.tail is not None
         with self._loading:
             if layer.name not in self._tails:
+                if not checked:  # hours after the trunk: the files may be others by now
+                    contract.check(self._folder, self.manifest, {layer.tail.file, WEIGHTS} & self.manifest.files.keys())
                 # TensorRT knows few of the operators of a gradient, and rounds float32 to TF32 unasked.
                 device: Device = "cuda" if self._device == "tensorrt" else self._device
                 session = Session(self._folder / layer.tail.file, device, self._threads, tuning=self._tuning)
@@ -194,7 +197,7 @@ class Network:
 
 def _weight(folder: Path) -> int:
     """Bytes of the trunk and of the weights that it shares with the tails."""
-    return sum(file.stat().st_size for file in (folder / "trunk.onnx", folder / "weights.bin") if file.exists())
+    return sum(file.stat().st_size for file in (folder / "trunk.onnx", folder / WEIGHTS) if file.exists())
 
 
 def _feeds(

@@ -1,5 +1,6 @@
 """A loaded bundle: its graphs are checked against the manifest, and its answers are known by hand."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,21 @@ def test_a_tail_of_another_layer_is_refused(tmp_path: Path) -> None:
     write_manifest(folder, read_manifest(folder), rehash=True)
     with pytest.raises(BundleError, match="output of tail 'colour' 'gradients' is missing"):
         open_bundle(folder)
+
+
+@pytest.mark.parametrize("name", ["tail.stage1.onnx", "weights.bin"])
+def test_a_tail_that_is_asked_for_later_is_still_the_one_of_its_bundle(name: str, tmp_path: Path) -> None:
+    """Other weights would give other gradients, and no error."""
+    folder = Path(shutil.copytree(REPOSITORY / "cifar10" / "1", tmp_path / "cifar10" / "1"))
+    network = open_bundle(folder)
+    layer = network.manifest.layer("stage1")
+    assert layer
+    row = network.forward([Look(np.zeros((32, 32, 3), np.uint8), network.cut(layer))])[0]
+    with (folder / name).open("r+b") as file:
+        file.seek(-8, 2)
+        file.write(b"altered!")
+    with pytest.raises(BundleError, match=f"{name} is not the file that the manifest describes"):
+        network.gradients(layer, row, np.ones(10, np.float32))
 
 
 def test_what_follows_a_layer_is_measured() -> None:
