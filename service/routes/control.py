@@ -50,7 +50,7 @@ class ControlRequest(BaseModel):
     parameters: ControlParameters = ControlParameters()
 
 
-@router.post("/index", summary="The repository")
+@router.post("/index", summary="The repository", responses=documented(errors.BadParameter, errors.ImageTooLarge))
 async def index(request: Request, service: Service) -> list[IndexEntry]:
     """Every bundle that is served or lies in the repository."""
     wish = await _wish(request, IndexRequest)
@@ -67,7 +67,12 @@ async def index(request: Request, service: Service) -> list[IndexEntry]:
 
 
 CONTROL_ERRORS = documented(
-    errors.ControlDisabled, errors.UnknownModel, errors.BadParameter, errors.BundleRefused, errors.NotReady
+    errors.ControlDisabled,
+    errors.UnknownModel,
+    errors.ImageTooLarge,
+    errors.BadParameter,
+    errors.BundleRefused,
+    errors.NotReady,
 )
 
 
