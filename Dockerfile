@@ -42,7 +42,7 @@ RUN /pip/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel /source
     && python3 -m compileall -q --invalidation-mode unchecked-hash -s /tree -p / /tree
 # /models shows the built-in bundles until a folder of yours is mounted over it.
 RUN mkdir /tree/models \
-    && for bundle in /tree/opt/percept/lib/python3*/site-packages/models/repository/*; do \
+    && for bundle in /tree/opt/percept/lib/python3*/site-packages/percept/repository/*; do \
         ln -s "${bundle#/tree}" /tree/models/; \
     done
 

@@ -25,11 +25,11 @@ import numpy as np
 
 from benchmarks.process import cpu, memory, tree
 from benchmarks.report import percentile
-from service import manifest as contract
-from service.cores import cores
-from service.image import Pixels, decode_for, prepare
-from service.manifest import Preprocessing
-from service.session import Device, Session, resolve
+from percept.bundle import manifest as contract
+from percept.bundle.manifest import Preprocessing
+from percept.imaging.decode import Pixels, decode_for, prepare
+from percept.runtime.cpu_count import cores
+from percept.runtime.session import Device, Session, resolve
 
 WARM_S = 0.5
 

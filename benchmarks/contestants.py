@@ -23,7 +23,7 @@ LIMIT = "limit"
 ONNX = ("onnxruntime==1.31.1", "pillow==13.0.0", "numpy==2.4.6")
 WEB = ("fastapi==0.165.0", "uvicorn==0.54.0", "uvloop==0.23.0", "httptools==0.9.0")
 TORCH = ("torch==2.13.0", "torchvision==0.28.0", "grad-cam==1.5.7", "pillow==13.0.0", "numpy==2.4.6")
-PERCEPT = (sys.executable, "-m", "service", "serve")
+PERCEPT = (sys.executable, "-m", "percept", "serve")
 UVICORN = ("{bin}/uvicorn", "--port", "{port}")
 WORKERS = ("--workers", "{workers}")
 

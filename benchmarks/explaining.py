@@ -22,8 +22,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from models.conversion import convert
-from models.draft import Wish
+from percept_models.export.convert import convert
+from percept_models.export.draft import Wish
 
 NETWORKS = {"mobilenet": "torchvision:mobilenet_v2", "resnet": "torchvision:resnet50"}
 TEN = "&".join(f"target={k}" for k in range(10))
@@ -40,7 +40,7 @@ ROWS = (
 def served(bundles: Path) -> Iterator[httpx.Client]:
     """A client of a running service."""
     own = {"PERCEPT_MODELS": str(bundles), "PERCEPT_PORT": "0", "PERCEPT_DEVICE": "cpu"}
-    command = [sys.executable, "-m", "service", "serve"]
+    command = [sys.executable, "-m", "percept", "serve"]
     with subprocess.Popen(
         command, env={**os.environ, **own}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:

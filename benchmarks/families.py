@@ -18,13 +18,13 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' networks, and to be a source itself
 
-from models.conversion import convert
-from models.draft import Wish
-from models.sources import load
-from models.verify import GRADIENT_LIMIT, LIMIT, verify
-from service.manifest import Layer
-from service.network import Look, Network
-from tests.models import networks
+from percept.bundle.manifest import Layer
+from percept.runtime.network import Look, Network
+from percept_models.export.convert import convert
+from percept_models.export.draft import Wish
+from percept_models.sources.libraries import load
+from percept_models.verify.checks import GRADIENT_LIMIT, LIMIT, verify
+from tests.percept_models import networks
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from benchmarks.ground import Place, bundle, pictures, repository
 from benchmarks.process import cpu, memory, tree
 from benchmarks.report import markdown, spread
 from benchmarks.server import WARM_S, asked, running, settle, spoken
-from service.cores import cores
+from percept.runtime.cpu_count import cores
 
 BATCHES, CLIENTS = (1, 2, 4, 8, 16, 32), (1, 8, 32, 64)
 HEADINGS = (
@@ -54,7 +54,7 @@ def fault(device: str) -> str:
     return (
         ""
         if found.returncode == 0
-        else found.stderr.strip().splitlines()[-1].removeprefix("service.errors.DeviceError: ")
+        else found.stderr.strip().splitlines()[-1].removeprefix("percept.errors.DeviceError: ")
     )
 
 

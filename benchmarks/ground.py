@@ -16,10 +16,10 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.contestants import ROOT
 from benchmarks.explaining import photo
-from models.conversion import convert
-from models.draft import Wish
-from service.cores import cores
-from service.settings import BUILT_IN
+from percept.runtime.cpu_count import cores
+from percept.settings import BUILT_IN
+from percept_models.export.convert import convert
+from percept_models.export.draft import Wish
 
 NETWORKS = {
     "squeezenet": "torchvision:squeezenet1_1",

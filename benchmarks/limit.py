@@ -18,8 +18,8 @@ from typing import Any
 
 from benchmarks.process import memory
 from benchmarks.report import percentile
-from service.image import decode_for, prepare
-from service.network import Look, Network
+from percept.imaging.decode import decode_for, prepare
+from percept.runtime.network import Look, Network
 
 LOGITS = frozenset({"logits"})
 

@@ -24,7 +24,7 @@ from benchmarks.limit import Setting
 from benchmarks.process import cpu, free_port
 from benchmarks.report import markdown, spread
 from benchmarks.server import Server, answering, asked, bare, inner, running, settle
-from service.cores import cores
+from percept.runtime.cpu_count import cores
 
 BYTES, BAR_MS, WARM_S = 50_000, 1.0, 1.0
 FLOOR = (sys.executable, "-m", "uvicorn", "benchmarks.floor:app", "--port")

@@ -19,8 +19,8 @@ from benchmarks import ground
 from benchmarks.ground import Place, pictures, repository
 from benchmarks.report import markdown, spread
 from benchmarks.server import WARM_S, Server, asked, running, settle, spoken
-from service.cores import cores
-from service.settings import Settings
+from percept.runtime.cpu_count import cores
+from percept.settings import Settings
 
 FACTORS, HELD, TESTED = (0.5, 1.0, 2.0), 0.95, 2.0
 HEADINGS = (

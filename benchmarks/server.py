@@ -20,9 +20,9 @@ from benchmarks.ground import Place, pictures
 from benchmarks.limit import Setting
 from benchmarks.process import cpu, free_port, started
 from benchmarks.report import Load, parse
-from service.cores import cores
-from service.plan import plan
-from service.settings import Settings
+from percept.runtime.cpu_count import cores
+from percept.runtime.execution_plan import plan
+from percept.settings import Settings
 
 READY_S, WARM_S, POLL_S = 60.0, 2.0, 0.01
 SETTLE_S, LULL_S, IDLE = 20.0, 0.25, 0.2  # at most so long, until no more of a core than that is used

@@ -25,8 +25,8 @@ from benchmarks.limit import Setting, settings
 from benchmarks.process import cpu, free_port, memory, started, tree
 from benchmarks.report import Load, Sample, table
 from benchmarks.server import READY_S, WARM_S, Failed, bare, faultless, fire, settle, tail
-from service.cores import cores
-from service.errors import BundleError
+from percept.errors import BundleError
+from percept.runtime.cpu_count import cores
 
 CACHE = Path.home() / ".cache" / "percept-benchmarks"
 JPEG = b"\xff\xd8"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from service.session import Session
+from percept.runtime.session import Session
 
 
 def run(sessions: Sequence[Session], images: int, workers: int) -> None:

@@ -25,8 +25,8 @@ from benchmarks.ground import NETWORKS, Place, pictures, repository
 from benchmarks.process import memory
 from benchmarks.report import markdown, spread
 from benchmarks.server import inner, running
-from service.cores import cores
-from service.settings import BUILT_IN
+from percept.runtime.cpu_count import cores
+from percept.settings import BUILT_IN
 
 BUILT = "built-in"
 PREDICTIONS, IDLE_S = 200, 1.0

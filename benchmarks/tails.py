@@ -19,15 +19,15 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' outside truth
 
-from models.autodiff import ACTIVATIONS, GRADIENTS, SEED, tail
-from models.export import golden
-from models.graph import Array, Graph
-from models.trunk import LOGITS, PIXELS, trace
-from service.cam import GRADIENT_METHODS, unit
-from service.image import geometry, spread
-from service.manifest import Preprocessing
-from service.session import Arrays, Session
-from tests.models.reference import grad_cam, scaled
+from percept.bundle.manifest import Preprocessing
+from percept.explain.maps import GRADIENT_METHODS, unit
+from percept.imaging.decode import geometry, spread
+from percept.runtime.session import Arrays, Session
+from percept_models.autodiff.reverse import ACTIVATIONS, GRADIENTS, SEED, tail
+from percept_models.export.bundle_writer import golden
+from percept_models.graph.reader import Array, Graph
+from percept_models.sources.trunk import LOGITS, PIXELS, trace
+from tests.percept_models.torch_gradients import grad_cam, scaled
 
 SIDE, ROUNDS = 224, 24
 # Where the system happens to put a session's weights makes one faster than its twin by up to 8 %, all its life: big

@@ -20,10 +20,10 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from service.cores import cores
-from service.image import decode_for, prepare
-from service.network import Look, Network
-from service.settings import BUILT_IN
+from percept.imaging.decode import decode_for, prepare
+from percept.runtime.cpu_count import cores
+from percept.runtime.network import Look, Network
+from percept.settings import BUILT_IN
 
 SECONDS, ROUNDS, CLIENTS = 3.0, 5, 8
 PATHS = {
@@ -84,7 +84,7 @@ def client(address: tuple[str, int], path: str, data: bytes, end: float) -> int:
 def served() -> Iterator[tuple[str, int]]:
     """A running service of the built-in bundles; its address."""
     environment = {**os.environ, "PERCEPT_PORT": "0", "PERCEPT_LOG_LEVEL": "info", "PERCEPT_DEVICE": "cpu"}
-    command = [sys.executable, "-m", "service", "serve"]
+    command = [sys.executable, "-m", "percept", "serve"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -73,7 +73,7 @@ def start() -> Iterator[Callable[..., Server]]:
         own = {"PERCEPT_PORT": "0", "PERCEPT_DEVICE": "cpu", **environment}
         own |= {"PERCEPT_MODELS": str(models)} if models else {}
         process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "service", "serve"],
+            [sys.executable, "-W", "error", "-m", "percept", "serve"],
             cwd=ROOT,
             env={**os.environ, **own},
             stderr=subprocess.PIPE,

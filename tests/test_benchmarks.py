@@ -19,11 +19,11 @@ from benchmarks.contestants import HERE, PEERS
 from benchmarks.limit import settings
 from benchmarks.load import load
 from benchmarks.report import Load, Sample, parse, percentile, ratios, spread, table
-from service.errors import BundleError
-from service.image import decode, geometry, prepare
-from service.network import Look, Network
-from service.settings import BUILT_IN
-from service.tasks import TASKS
+from percept.errors import BundleError
+from percept.imaging.decode import decode, geometry, prepare
+from percept.runtime.network import Look, Network
+from percept.settings import BUILT_IN
+from percept.tasks.table import TASKS
 from tests.photos import encoded, marked
 
 WRK = """Running 2s test @ http://127.0.0.1:8000/predict

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from models.conversion import convert
-from models.draft import Wish
+from percept_models.export.convert import convert
+from percept_models.export.draft import Wish
 from tests.conftest import Server
 
 CENTRED = {"mean": (127.5,) * 3, "std": (127.5,) * 3, "resize": "crop"}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.manifest import Manifest, read
-from service.settings import BUILT_IN
+from percept.bundle.manifest import Manifest, read
+from percept.settings import BUILT_IN
 from tests.photos import encoded, marked
 
 LIMIT_MB = {"cifar10": 12, "clothing": 24}
@@ -120,7 +120,7 @@ def test_a_heatmap_lies_on_what_is_explained(client: httpx.Client, shared: Path)
 
 @pytest.mark.prove
 def test_the_metrics_of_the_manifest_are_those_of_the_bundle(manifest: Manifest, shared: Path) -> None:
-    from models.teach import RECIPES, served
+    from percept_models.training.recipes import RECIPES, served
 
     found = RECIPES[manifest.name].measure(served(BUILT_IN / manifest.name / "1"), shared / "data" / manifest.name)
     assert found == pytest.approx(manifest.provenance.metrics, abs=2e-3)

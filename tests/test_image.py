@@ -17,7 +17,7 @@ import httpx
 import pytest
 from packaging.utils import canonicalize_name
 
-from service.settings import Settings
+from percept.settings import Settings
 from tests.bundles import bundle
 from tests.containers import Container, Image, mounted, running
 from tests.photos import encoded, marked

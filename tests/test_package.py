@@ -1,18 +1,26 @@
-"""What is installed is what is here: every module and every file that a module reads."""
+"""The wheel holds every module, every data file and the built-in bundles."""
 
-import tomllib
+import subprocess
+import sys
 from pathlib import Path
-
-import pytest
+from zipfile import ZipFile
 
 ROOT = Path(__file__).resolve().parent.parent
-SETUP = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 
 
-@pytest.mark.parametrize("house", ["service", "models"])
-def test_every_package_and_every_data_file_is_declared(house: str) -> None:
-    files = [f for f in (ROOT / house).rglob("*") if f.is_file() and "__pycache__" not in f.parts]
-    packages = {".".join(f.parent.relative_to(ROOT).parts) for f in files if f.suffix == ".py"}
-    assert packages == {name for name in SETUP["packages"] if name.split(".")[0] == house}
-    declared = {f for pattern in SETUP["package-data"][house] for f in (ROOT / house).glob(pattern)}
-    assert {f for f in files if f.suffix != ".py"} <= declared
+def test_wheel_holds_every_file(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    subprocess.run([*build, str(ROOT)], check=True)
+    wheel = next(tmp_path.glob("percept_serve-*.whl"))
+    found = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    expected = {
+        str(prefix / file.relative_to(folder))
+        for prefix, folder in (
+            (Path("percept"), ROOT / "service" / "percept"),
+            (Path("percept_models"), ROOT / "models" / "percept_models"),
+            (Path("percept/repository"), ROOT / "models" / "repository"),
+        )
+        for file in folder.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    assert found == expected

@@ -9,14 +9,14 @@ from zipfile import ZipFile
 import pytest
 from PIL import Image
 
-from service.manifest import read
-from service.methods import METHODS
-from service.problems import PROBLEMS
-from service.render import COLORMAPS
-from service.routes.features import FeaturesQuery
-from service.routes.looking import CamQuery
-from service.routes.predict import PredictQuery
-from service.settings import BUILT_IN, Settings, Telemetry
+from percept.api.cam_params import CamQuery
+from percept.api.problems import PROBLEMS
+from percept.api.routes.features import FeaturesQuery
+from percept.api.routes.predict import PredictQuery
+from percept.bundle.manifest import read
+from percept.explain.methods import METHODS
+from percept.imaging.overlay import COLORMAPS
+from percept.settings import BUILT_IN, Settings, Telemetry
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
 

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from service.image import decode_for, prepare
-from service.network import Look, Network
+from percept.imaging.decode import decode_for, prepare
+from percept.runtime.network import Look, Network
 
 NETWORK = Network(Path(os.environ["BENCH_BUNDLE"]), "cpu", 1)
 THREADS = ThreadPoolExecutor(int(os.environ["BENCH_WORKERS"]))

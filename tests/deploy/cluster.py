@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.settings import Settings
+from percept.settings import Settings
 
 Object = dict[str, Any]
 

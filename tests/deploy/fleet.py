@@ -54,7 +54,7 @@ class Replica:
         own = {"PERCEPT_MODELS": str(models), "PERCEPT_PORT": str(self.port), "PERCEPT_DEVICE": "cpu", **self._settings}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", "service", "serve"],
+                [sys.executable, "-W", "error", "-m", "percept", "serve"],
                 cwd=ROOT,
                 env={**os.environ, **own},
                 stdout=subprocess.DEVNULL,

@@ -13,8 +13,8 @@ import jsonschema
 import pytest
 import yaml
 
-from service.server import SLACK_S
-from service.settings import Settings
+from percept.server.uvicorn_server import SLACK_S
+from percept.settings import Settings
 from tests.deploy.cluster import IMAGE, ROOT, accept
 from tests.deploy.compose import COMPOSE, FOLDER, SERVICES, mounted, rule_file
 from tests.deploy.queries import MONITORING, RULES

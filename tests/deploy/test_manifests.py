@@ -13,8 +13,8 @@ import yaml
 from kubernetes_validate.utils import schema_contents
 from referencing import Registry, Resource
 
-from service.server import SLACK_S
-from service.settings import Settings
+from percept.server.uvicorn_server import SLACK_S
+from percept.settings import Settings
 from tests.deploy.cluster import (
     COMPONENTS,
     DEPLOY,

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.settings import BUILT_IN
+from percept.settings import BUILT_IN
 from tests.bundles import bundle
 from tests.deploy.fleet import NGINX, Fleet, fleet
 from tests.deploy.load import Load, Seen, load

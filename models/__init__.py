@@ -1,1 +1,0 @@
-"""The offline house: trained networks in, bundles out. torch and onnx live here and nowhere else."""

@@ -1,1 +1,0 @@
-"""The online house: bundles in, REST out. ONNX Runtime, Pillow and NumPy; never torch, onnx or `models`."""

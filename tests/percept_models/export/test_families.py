@@ -1,0 +1,77 @@
+"""Whole families of networks become bundles: exported, proven against PyTorch's autograd, loaded by the service.
+
+Weights are random and pictures small. Most run under `make prove` only: each takes seconds to trace.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.families import FAMILIES, exported, looked_at
+from percept.explain.maps import GRADIENT_METHODS, gradcam
+from percept.runtime.network import Look, Network
+from percept.tasks.table import TASKS
+from percept_models.export.convert import convert
+from percept_models.export.draft import Wish
+from percept_models.sources.libraries import load
+from percept_models.sources.trunk import Trunk
+from percept_models.verify.checks import difference, verify
+
+QUICK = {"SqueezeNet", "LR-ASPP"}
+ROWS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.prove) for name in FAMILIES]
+
+
+@pytest.mark.parametrize("family", ROWS)
+def test_a_family_becomes_a_bundle(family: str, tmp_path: Path) -> None:
+    """`exported` has proven logits within 1e-4 and gradients within 1e-5 of torch at every layer, or has raised."""
+    folder = exported(family, FAMILIES[family].small, tmp_path)
+    network, layers = looked_at(folder)
+    assert layers[0] != layers[1]
+    assert [layer.unavailable for layer in network.manifest.layers] == [None] * len(network.manifest.layers)
+    pixels = np.random.default_rng(0).integers(0, 256, (FAMILIES[family].small, FAMILIES[family].small, 3), np.uint8)
+    for layer in layers:
+        (row,) = network.forward([Look(pixels, network.cut(layer))])
+        g = network.gradients(layer, row, np.ones(network.manifest.logits, np.float32))
+        assert g.any()
+        assert GRADIENT_METHODS["gradcam"](row[layer.name], g).shape == layer.shape[1:]
+
+
+def test_the_proof_of_a_family_can_fail(tmp_path: Path) -> None:
+    """Against other random weights nothing agrees."""
+    from benchmarks.families import settled
+
+    folder = exported("SqueezeNet", 65, tmp_path)
+    other = settled("SqueezeNet", 65)
+    other.features[0].weight.data *= 1.01
+    assert [check for check in verify(folder, other) if not check.passed]
+
+
+def test_every_level_of_a_pyramid_gives_the_grad_cam_of_torch(tmp_path: Path) -> None:
+    """Before its ReLU. Of smp's FPN all that is named has gradients: the encoder, the pyramid, and what is merged."""
+    source = "smp:FPN?encoder_name=resnet18&classes=4"
+    encoder = tuple(f"encoder.layer{i}" for i in (1, 2, 3, 4))
+    levels = (*encoder, *(f"decoder.p{i}" for i in (5, 4, 3, 2)), *(f"decoder.seg_blocks.{i}" for i in range(4)))
+    how = {"height": 64, "width": 64, "resize": "squeeze"}
+    folder = convert(Wish(source, "fpn", out=tmp_path, weights="none", layers=levels, preprocessing=how), print)
+    network = Network(folder, "cpu", 1)
+    manifest, task = network.manifest, TASKS["segmentation"]
+    assert [layer.name for layer in manifest.layers if layer.tail] == ["image", *levels]
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    outputs = frozenset().union(*map(network.cut, manifest.layers))
+    (row,) = network.forward([Look(pixels, outputs)])
+    seed = task.seed(manifest, row["logits"], task.targets(manifest, row["logits"], None)[0], None)
+    trunk = Trunk(load(source, "none").network, manifest.preprocessing, levels)
+    logits, *taps = trunk(torch.from_numpy(pixels[None]))
+    gradients = torch.autograd.grad((logits * torch.from_numpy(seed)).sum(), taps)
+    for layer, A, g in zip(manifest.layers[1:], taps, gradients, strict=True):
+        expected = (g.mean((2, 3), keepdim=True) * A).sum(1)[0].detach().numpy()
+        assert difference(gradcam(row[layer.name], network.gradients(layer, row, seed)), expected) < 1e-4, layer.name
+
+
+def test_every_family_has_a_row_in_the_documentation() -> None:
+    """With the source by which it is exported."""
+    text = (Path(__file__).parents[3] / "models" / "README.md").read_text()
+    for name, family in FAMILIES.items():
+        assert f"| {name} | `{family.source}` | {family.size} |" in text

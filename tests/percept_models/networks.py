@@ -1,0 +1,125 @@
+"""Small networks with random weights, and how they are described, for the tests of the offline house."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from percept.bundle.manifest import Preprocessing, Provenance
+from percept_models.export.bundle_writer import export
+from percept_models.sources.trunk import trace
+
+HOW = Preprocessing(height=32, width=24, mean=(120.0, 115.0, 100.0), std=(60.0, 61.0, 62.0))
+
+
+class Block(nn.Module):
+    """relu(x + f(x))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the output."""
+        return self.act(x + self.body(x))
+
+
+class Classifier(nn.Module):
+    """A residual network with pooling and a linear head."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(inplace=True), nn.MaxPool2d(2, ceil_mode=True))
+        self.stage1 = Block(8)
+        self.stage2 = nn.Sequential(nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), Block(16))
+        self.head = nn.Linear(16, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the output."""
+        return self.head(self.stage2(self.stage1(self.stem(x))).mean((2, 3)))
+
+
+class Pyramid(nn.Module):
+    """A feature pyramid network that segments."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.stage1 = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU())
+        self.stage2 = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU())
+        self.stage3 = nn.Sequential(nn.Conv2d(12, 16, 3, 2, 1), nn.ReLU())
+        self.laterals = nn.ModuleList(nn.Conv2d(w, 8, 1) for w in (8, 12, 16))
+        self.merge = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())
+        self.head = nn.Conv2d(8, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the output."""
+        c1 = self.stage1(x)
+        c2 = self.stage2(c1)
+        p = self.laterals[2](self.stage3(c2))
+        for lateral, c in ((self.laterals[1], c2), (self.laterals[0], c1)):
+            up = F.interpolate(p, scale_factor=2.0, mode="bilinear", align_corners=False)
+            p = lateral(c) + up
+        return self.head(self.merge(p))
+
+
+class Strange(nn.Module):
+    """A classifier with an operator that has no rule, behind its first stage only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage1 = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU())
+        self.stage2 = nn.Sequential(nn.Conv2d(4, 4, 3, 2), nn.ReLU())
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the output."""
+        return self.head(self.stage2(torch.sin(self.stage1(x))).mean((2, 3)))
+
+
+def settled(network: nn.Module, size: int) -> nn.Module:
+    """Give every normalization the statistics of noise: untrained, the signal would fade or burst on its way."""
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    with torch.no_grad():
+        network.train()(torch.randn(4, 3, size, size))
+    for norm in norms:
+        assert norm.running_var is not None
+        norm.running_var.clamp_(min=0.05)
+    return network.eval()
+
+
+def bundle(out: Path, network: nn.Module | None = None, **other: Any) -> Path:
+    """Export the classifier, or another network, with all that must be said about it."""
+    said: dict[str, Any] = {
+        "name": "tiny",
+        "version": 1,
+        "task": "classification",
+        "labels": ("a", "b", "c", "d", "e"),
+        "activation": "softmax",
+        "preprocessing": HOW,
+        "layers": ("stem", "stage1", "stage2"),
+        "cam_layer": "stage2",
+        "provenance": Provenance(source="a test", weights="random", license="none"),
+    }
+    said |= other
+    trunk = trace(network or Classifier(), said["preprocessing"], said["layers"])
+    return export(trunk, **said, out=out)
+
+
+PYRAMID: dict[str, Any] = {
+    "task": "segmentation",
+    "labels": ("sky", "sea", "land"),
+    "layers": ("stage1", "stage2", "stage3", "merge"),
+    "cam_layer": "merge",
+}
