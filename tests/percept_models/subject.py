@@ -15,8 +15,8 @@ from torch import nn
 from percept.bundle.manifest import Preprocessing
 from percept.explain.maps import unit
 from percept.explain.methods import METHODS
-from percept.explain.protocol import Answer, Scene, Tail, Whole, drive
-from percept.imaging.decode import geometry, spread
+from percept.explain.protocol import MethodInput, NetworkRequest, PassResult, TailRequest, run_method
+from percept.imaging.geometry import compute_geometry, project_to_photo
 from percept.runtime.session import Session
 from percept_models.autodiff.reverse import LOGITS, tail
 from percept_models.graph.reader import Array, Graph
@@ -129,36 +129,36 @@ class Subject:
 
     def gradients(self, layer: str) -> Array:
         """Percept's g, [1,C,h,w]."""
-        return self.by_tail(layer, self.seed, Tail(self.seen[layer], gradients=True)).g
+        return self.by_tail(layer, self.seed, TailRequest(self.seen[layer], gradients=True)).g
 
     def raw(self, method: str, layer: str, seed: Array | None = None) -> Array:
         """Percept's map before ReLU; `asked` keeps the pictures that it was made of."""
         seed = self.seed if seed is None else seed
         y = float((seed * self.seen[LOGITS]).sum())
-        scene = Scene(self.seen[layer][0], self.pixels, y, np.random.default_rng(0), MEAN)
+        scene = MethodInput(self.seen[layer][0], self.pixels, y, np.random.default_rng(0), MEAN)
         self.asked = []
-        return drive(
+        return run_method(
             METHODS[method].run(scene),
             lambda ask: self.by_tail(layer, seed, ask),
             lambda ask: self.by_trunk(seed, ask),
         )
 
-    def by_tail(self, layer: str, seed: Array, ask: Tail) -> Answer:
+    def by_tail(self, layer: str, seed: Array, ask: TailRequest) -> PassResult:
         """What the tail answers."""
         session, crossing = self.tails[layer]
         other = {"seed": seed} | {name: self.seen[name] for name in crossing}
         feeds = {name: np.repeat(one, len(ask.activations), 0) for name, one in other.items()}
         found = session.run({"activations": ask.activations, **feeds}, ["logits", "gradients"])
-        return Answer(_sums(seed * found["logits"]), found["gradients"] if ask.gradients else None)
+        return PassResult(_sums(seed * found["logits"]), found["gradients"] if ask.gradients else None)
 
-    def by_trunk(self, seed: Array, ask: Whole) -> Answer:
+    def by_trunk(self, seed: Array, ask: NetworkRequest) -> PassResult:
         """What the trunk answers."""
         self.asked.append(ask.pixels)
-        return Answer(_sums(seed * self.trunk.run({PIXELS: ask.pixels}, [LOGITS])[LOGITS]))
+        return PassResult(_sums(seed * self.trunk.run({PIXELS: ask.pixels}, [LOGITS])[LOGITS]))
 
     def laid(self, cells: Array) -> Array:
         """A map over the picture."""
-        return spread(cells, geometry((self.row.size, self.row.size), self.how))
+        return project_to_photo(cells, compute_geometry((self.row.size, self.row.size), self.how))
 
     def shown(self, raw: Array) -> Array:
         """Percept's final map, as large as the picture."""

@@ -23,17 +23,17 @@ from percept.explain import perturbations
 from percept.explain.maps import Array, resized, weigh
 from percept.explain.perturbations import faded, only, without
 from percept.explain.protocol import (
-    Answer,
-    Ask,
-    Look,
-    Scene,
-    Tail,
-    Whole,
-    batches,
+    MethodInput,
+    MethodRun,
+    NetworkRequest,
+    PassRequest,
+    PassResult,
+    TailRequest,
+    compute_y,
+    gradient_pass,
     gradients_of,
-    mean_gradient,
-    slope,
-    values,
+    mean_over_gradients,
+    stack_batches,
 )
 
 CELLS = 1024  # asked by reciprocam
@@ -58,7 +58,7 @@ class Method:
     nothing where the tail is linear; `pixels` whether it means something at the image, whose channels are no features.
     """
 
-    run: Callable[[Scene], Look]
+    run: Callable[[MethodInput], MethodRun]
     needs: Needs
     paper: str
     classes: bool = True
@@ -70,23 +70,23 @@ class Method:
 # From activations, with or without one gradient
 
 
-def _from_activations(act: Callable[[Array], Array]) -> Callable[[Scene], Look]:
+def _from_activations(act: Callable[[Array], Array]) -> Callable[[MethodInput], MethodRun]:
     """The run that asks for nothing."""
 
     @wraps(act)
-    def run(scene: Scene) -> Look:
+    def run(scene: MethodInput) -> MethodRun:
         yield from ()
         return act(scene.A)
 
     return run
 
 
-def _from_gradients(act: Callable[[Array, Array], Array]) -> Callable[[Scene], Look]:
+def _from_gradients(act: Callable[[Array, Array], Array]) -> Callable[[MethodInput], MethodRun]:
     """The run that asks for the gradients of the image as it is and nothing else."""
 
     @wraps(act)
-    def run(scene: Scene) -> Look:
-        return act(scene.A, (yield from slope(scene)).g)
+    def run(scene: MethodInput) -> MethodRun:
+        return act(scene.A, (yield from gradient_pass(scene)).g)
 
     return run
 
@@ -102,18 +102,18 @@ class Node(NamedTuple):
     map: Array
 
 
-def _along(A: Array, t: NDArray[np.float64]) -> Generator[Ask, Answer, list[Node]]:
+def _along(A: Array, t: NDArray[np.float64]) -> Generator[PassRequest, PassResult, list[Node]]:
     """The nodes at `t` [n]."""
     found: list[Node] = []
-    for batch in batches(A * np.float32(one) for one in t):
-        answer = yield Tail(batch, gradients=True)
+    for batch in stack_batches(A * np.float32(one) for one in t):
+        answer = yield TailRequest(batch, gradients=True)
         places = t[len(found) :].tolist()
         maps = (gradients_of(answer) * A).sum(1)
         found += [Node(*one) for one in zip(places, answer.y.tolist(), maps, strict=False)]
     return found
 
 
-def integrated_gradients(scene: Scene) -> Look:
+def integrated_gradients(scene: MethodInput) -> MethodRun:
     """Integrated gradients at a layer: sum_k A_k * integral over t from 0 to 1 of g_k(t A).
 
     Sundararajan et al. 2017, arXiv:1703.01365, from activations of 0 by the trapezoidal rule. The cells of the map
@@ -122,7 +122,7 @@ def integrated_gradients(scene: Scene) -> Look:
     magnitudes less than 5 %, or there are 129 nodes. Where the tail is linear one is enough.
     """
     if scene.linear:
-        return maps.hirescam(scene.A, (yield from slope(scene)).g)
+        return maps.hirescam(scene.A, (yield from gradient_pass(scene)).g)
     nodes: list[Node] = []
     new = np.linspace(0, 1, EVEN)
     while True:
@@ -138,7 +138,7 @@ def integrated_gradients(scene: Scene) -> Look:
     return weigh((width[:-1] + width[1:]) / 2, np.stack([node.map for node in nodes]))
 
 
-def smoothgrad(scene: Scene) -> Look:
+def smoothgrad(scene: MethodInput) -> MethodRun:
     """SmoothGrad at a layer: mean over e of max_k |g_k(A + e)|, e normal noise of 0.15 (max A - min A), 32 times.
 
     Smilkov et al. 2017, arXiv:1706.03825, of the saliency of Simonyan et al.
@@ -146,14 +146,14 @@ def smoothgrad(scene: Scene) -> Look:
     A = scene.A
     sigma = np.float32(NOISE * (A.max() - A.min()))
     noisy = (A + sigma * scene.rng.standard_normal(A.shape, np.float32) for _ in range(SAMPLES))
-    found = yield from mean_gradient(noisy, lambda g: np.abs(g).max(1))
+    found = yield from mean_over_gradients(noisy, lambda g: np.abs(g).max(1))
     return np.asarray(found, np.float32)
 
 
 # From forward passes of the tail
 
 
-def reciprocam(scene: Scene) -> Look:
+def reciprocam(scene: MethodInput) -> MethodRun:
     """Recipro-CAM: M_ij = y(A only at cell ij, 0 elsewhere) - y(0).
 
     Byun and Lee 2022, arXiv:2209.14074. Their y is after a softmax, and their map is stretched from its minimum, which
@@ -163,18 +163,18 @@ def reciprocam(scene: Scene) -> Look:
     """
     A = scene.A
     if scene.linear:
-        return maps.hirescam(A, (yield from slope(scene)).g)
+        return maps.hirescam(A, (yield from gradient_pass(scene)).g)
     h, w = A.shape[1:]
     side = next(b for b in count(1) if -(-h // b) * -(-w // b) <= CELLS)
     blocks = [np.s_[:, i : i + side, j : j + side] for i in range(0, h, side) for j in range(0, w, side)]
-    y = yield from values(Tail, (only(A, block) for block in (NOTHING, *blocks)))
+    y = yield from compute_y(TailRequest, (only(A, block) for block in (NOTHING, *blocks)))
     found = np.zeros((1, h, w), np.float32)
     for block, value in zip(blocks, y[1:] - y[0], strict=True):
         found[block] = value / found[block].size
     return found.reshape(h, w)
 
 
-def ablationcam(scene: Scene) -> Look:
+def ablationcam(scene: MethodInput) -> MethodRun:
     """Ablation-CAM: sum_k w_k A_k, w_k = (y - y(A without channel k)) / |y|.
 
     Desai and Ramaswamy 2020, doi:10.1109/WACV45572.2020.9093360, who divide by y: of the same sign where y is positive,
@@ -184,10 +184,10 @@ def ablationcam(scene: Scene) -> Look:
     """
     A = scene.A
     if scene.linear:
-        now = yield from slope(scene)
+        now = yield from gradient_pass(scene)
         return weigh((now.g * A).sum((1, 2)) / max(abs(now.y), 1e-12), A)
     alive = np.flatnonzero(A.any((1, 2)))
-    y = yield from values(Tail, (without(A, k) for k in (NOTHING, *alive)))
+    y = yield from compute_y(TailRequest, (without(A, k) for k in (NOTHING, *alive)))
     w = np.zeros(len(A), np.float32)
     w[alive] = (y[0] - y[1:]) / max(abs(y[0]), 1e-12)
     return weigh(w, A)
@@ -196,7 +196,7 @@ def ablationcam(scene: Scene) -> Look:
 # From forward passes of the whole network
 
 
-def scorecam(scene: Scene) -> Look:
+def scorecam(scene: MethodInput) -> MethodRun:
     """Score-CAM: sum_k w_k A_k, w = softmax over k of y(image masked by A_k) / n, A_k enlarged and scaled to [0,1].
 
     Wang et al. 2020, arXiv:1910.01279. A mask fades the image to the blank colour. Only the 128 channels of the
@@ -208,14 +208,14 @@ def scorecam(scene: Scene) -> Look:
     strong = np.argsort(-strength, kind="stable")[:CHANNELS]
     strong = strong[strength[strong] > 0]
     size = scene.pixels.shape[:2]
-    y = yield from values(
-        Whole, (faded(scene.pixels, perturbations.stretched(A[k], size), scene.blank) for k in strong)
+    y = yield from compute_y(
+        NetworkRequest, (faded(scene.pixels, perturbations.stretched(A[k], size), scene.blank) for k in strong)
     )
     power = np.exp((y - y.max(initial=-np.inf)) / scene.terms)
     return weigh(power / power.sum(), A[strong])
 
 
-def occlusion(scene: Scene) -> Look:
+def occlusion(scene: MethodInput) -> MethodRun:
     """Occlusion: M_ij = y - y(image with a blank patch on position ij).
 
     Zeiler and Fergus 2014, arXiv:1311.2901. The positions are the cells of the layer, or of a grid of 16 where there
@@ -226,11 +226,11 @@ def occlusion(scene: Scene) -> Look:
     rows, columns = min(h, SIDE), min(w, SIDE)
     size, grid = scene.pixels.shape[:2], (rows, columns)
     masks = (perturbations.hole(size, i, j, grid) for i in range(rows) for j in range(columns))
-    y = yield from values(Whole, (faded(scene.pixels, mask, scene.blank) for mask in masks))
+    y = yield from compute_y(NetworkRequest, (faded(scene.pixels, mask, scene.blank) for mask in masks))
     return resized(np.asarray(scene.y - y, np.float32).reshape(rows, columns), (h, w))
 
 
-def rise(scene: Scene) -> Look:
+def rise(scene: MethodInput) -> MethodRun:
     """RISE: M = mean over i of (y_i - mean y) m_i / 0.5, y_i = y(image masked by m_i), of 256 random masks m_i.
 
     Petsiuk et al. 2018, arXiv:1806.07421: a mask is a grid of 7 x 7 zeros and ones, enlarged and shifted at random; it
@@ -245,7 +245,7 @@ def rise(scene: Scene) -> Look:
             cells.append(resized(mask, shape, Image.Resampling.BOX))
             yield faded(scene.pixels, mask, scene.blank)
 
-    y = yield from values(Whole, images())
+    y = yield from compute_y(NetworkRequest, images())
     return weigh((y - y.mean()) / (MASKS * SHOWN), np.stack(cells))
 
 

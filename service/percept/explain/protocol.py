@@ -1,7 +1,9 @@
-"""What a method knows of an image and asks of the network around it: the words between `methods` and who drives them.
+"""What an explanation method receives, and the passes of the network that it may request.
 
-Letters: A [C,h,w] activations, y of the image as it is, g = dy/dA. What an ask answers is y, the sum of seed * logits,
-one for each row.
+A method is a generator: it yields requests, receives one result for each, and returns its map. The runner executes
+the requests; a method knows neither the model nor the seed nor the thread that its passes run on.
+
+Letters: A [C,h,w] activations of the layer, y = sum(seed * logits), g = dy/dA [C,h,w].
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -15,20 +17,20 @@ from numpy.typing import NDArray
 from percept.explain.maps import Array
 from percept.explain.perturbations import Colour
 
-BATCH = 16  # rows of an ask, at most
-ASK_BYTES = 2**26  # of activations in one ask, but one row there is always
+MAX_BATCH = 16  # activations or images in one request
+MAX_BATCH_BYTES = 2**26  # of activations in one request; a request always holds at least one
 GREY = (127.5, 127.5, 127.5)
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
-    """What a method knows at the beginning.
+class MethodInput:
+    """What a method knows when it starts.
 
-    `A` [C,h,w] the activations of the layer; `pixels` uint8 [H,W,3] what the network saw; `y` of the image as it is;
-    `rng` gives the same numbers for the same request. `blank` is the RGB colour, 0 to 255, that stands for nothing:
-    best the mean that the network subtracts, which makes its input 0 there. `linear` says that g is the same whatever
-    A is, so that one pass of the tail tells what any other would: y(B) = y(0) + sum(g B). `terms` is how many logits
-    of a class y adds up: the pixels of a segmenter.
+    `A` [C,h,w] are the activations of the layer, `pixels` uint8 [H,W,3] the network's input, and `y` is computed by
+    the trunk on that input. `rng` is seeded alike for every request. `blank` is the RGB colour, 0 to 255, that stands
+    for "no information": best the mean that the network subtracts, because the network's input is then 0. `linear`
+    says that g does not depend on A, so that y(B) = y(0) + sum(g B) and one pass of the tail replaces all others.
+    `terms` is the number of logits that y adds up: the pixels of a segmenter.
     """
 
     A: Array
@@ -41,83 +43,101 @@ class Scene:
 
 
 @dataclass(frozen=True, eq=False)
-class Tail:
-    """Asks for the rest of the network on activations [n,C,h,w], n at most `BATCH`, and for g where `gradients`."""
+class TailRequest:
+    """Run the tail on activations [n,C,h,w], n at most `MAX_BATCH`; return g too if `gradients`."""
 
     activations: Array
     gradients: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Whole:
-    """Asks for the whole network on images, uint8 [n,H,W,3], n at most `BATCH`."""
+class NetworkRequest:
+    """Run the whole network on images, uint8 [n,H,W,3], n at most `MAX_BATCH`."""
 
     pixels: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
-    """y float32 [n], and g = dy/dA [n,C,h,w] of each row where it was asked for."""
+class LogitsRequest:
+    """Run the whole network on images, uint8 [n,H,W,3], n at most `MAX_BATCH`; return the logits instead of y.
+
+    No method yields it, only the measurement of faithfulness, which needs all classes.
+    """
+
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class PassResult:
+    """y float32 [n], and g = dy/dA [n,C,h,w] if the request had `gradients`."""
 
     y: Array
     g: Array | None = None
 
 
-Rows = NDArray[Any]
-Ask = Tail | Whole
-Look = Generator[Ask, Answer, Array]
+Batch = NDArray[Any]
+PassRequest = TailRequest | NetworkRequest
+MethodRun = Generator[PassRequest, PassResult, Array]
 
 
-def drive(look: Look, tail: Callable[[Tail], Answer], whole: Callable[[Whole], Answer]) -> Array:
-    """The map at the end of a run, its asks answered by two functions as they come."""
+def run_method(
+    run: MethodRun,
+    run_tail: Callable[[TailRequest], PassResult],
+    run_network: Callable[[NetworkRequest], PassResult],
+) -> Array:
+    """Run a method to its end, each request executed by one of two functions; returns the map."""
     try:
-        ask = next(look)
+        request = next(run)
         while True:
-            ask = look.send(tail(ask) if isinstance(ask, Tail) else whole(ask))
+            request = run.send(run_tail(request) if isinstance(request, TailRequest) else run_network(request))
     except StopIteration as end:
-        found: Array = end.value
-        return found
+        result: Array = end.value
+        return result
 
 
-def batches(rows: Iterable[Rows]) -> Iterator[Rows]:
-    """Rows stacked to no more than an ask may hold, made as they are needed."""
-    waiting = iter(rows)
-    for row in waiting:
-        most = min(BATCH, ASK_BYTES // row.nbytes)
-        yield np.stack([row, *islice(waiting, max(0, most - 1))])
+def stack_batches(arrays: Iterable[Batch]) -> Iterator[Batch]:
+    """Stack arrays of one shape into batches, each as large as one request may be; the arrays are consumed lazily."""
+    remaining = iter(arrays)
+    for first in remaining:
+        size = min(MAX_BATCH, MAX_BATCH_BYTES // first.nbytes)
+        yield np.stack([first, *islice(remaining, max(0, size - 1))])
 
 
-def values(ask: Callable[[Rows], Ask], rows: Iterable[Rows]) -> Generator[Ask, Answer, Array]:
-    """y of every row, float32 [n]."""
-    found = [np.zeros(0, np.float32)]
-    for batch in batches(rows):
-        found.append((yield ask(batch)).y)
-    return np.concatenate(found)
+def compute_y(
+    request: Callable[[Batch], PassRequest], arrays: Iterable[Batch]
+) -> Generator[PassRequest, PassResult, Array]:
+    """Compute y of every array by requests of one type: float32 [n]."""
+    y = [np.zeros(0, np.float32)]
+    for batch in stack_batches(arrays):
+        y.append((yield request(batch)).y)
+    return np.concatenate(y)
 
 
-def mean_gradient(rows: Iterable[Array], of: Callable[[Array], Array]) -> Generator[Ask, Answer, Array]:
-    """The mean over rows of activations of something `of` their gradients [n,C,h,w]."""
+def mean_over_gradients(
+    activations: Iterable[Array], of: Callable[[Array], Array]
+) -> Generator[PassRequest, PassResult, Array]:
+    """The mean over all activations of a function `of` their gradients; `of` takes [n,C,h,w] and returns [n,...]."""
     sums, n = [], 0
-    for batch in batches(rows):
-        sums.append(of(gradients_of((yield Tail(batch, gradients=True)))).sum(0))
+    for batch in stack_batches(activations):
+        sums.append(of(gradients_of((yield TailRequest(batch, gradients=True)))).sum(0))
         n += len(batch)
     return np.asarray(np.sum(sums, 0) / n, np.float32)
 
 
-class Slope(NamedTuple):
-    """y of the image as it is, by the tail, and g [C,h,w]."""
+class GradientPass(NamedTuple):
+    """y and g [C,h,w] at the layer's own activations, both computed by the tail."""
 
     y: float
     g: Array
 
 
-def slope(scene: Scene) -> Generator[Ask, Answer, Slope]:
-    """One pass of the tail on the activations as they are."""
-    answer = yield Tail(scene.A[None], gradients=True)
-    return Slope(float(answer.y[0]), gradients_of(answer)[0])
+def gradient_pass(inputs: MethodInput) -> Generator[PassRequest, PassResult, GradientPass]:
+    """Run the tail once, with gradients, on the layer's own activations."""
+    result = yield TailRequest(inputs.A[None], gradients=True)
+    return GradientPass(float(result.y[0]), gradients_of(result)[0])
 
 
-def gradients_of(answer: Answer) -> Array:
-    """g of an answer to an ask for gradients."""
-    assert answer.g is not None
-    return answer.g
+def gradients_of(result: PassResult) -> Array:
+    """The gradients g [n,C,h,w] of a result whose request had `gradients`."""
+    assert result.g is not None
+    return result.g

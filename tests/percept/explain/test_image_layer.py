@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from percept.bundle.manifest import read
+from percept.bundle.integrity import read_manifest
 from percept.explain.methods import METHODS
-from percept.explain.protocol import Answer, Scene, Tail, drive
+from percept.explain.protocol import MethodInput, PassResult, TailRequest, run_method
 from percept.runtime.network import Look, Network
 from percept_models.export.arguments import REPOSITORY
 from tests.photos import encoded, marked
@@ -61,17 +61,17 @@ class Seen:
         return np.float64(self.network.tail(self.layer, self.row, A, seeds, ["logits"])["logits"]) @ self.seed
 
     def map(self, method: str) -> np.ndarray:
-        def tail(ask: Tail) -> Answer:
+        def tail(ask: TailRequest) -> PassResult:
             seeds = np.repeat(self.seed[None], len(ask.activations), 0)
             found = self.network.tail(self.layer, self.row, ask.activations, seeds)
-            return Answer(found["logits"] @ self.seed, found["gradients"])
+            return PassResult(found["logits"] @ self.seed, found["gradients"])
 
-        scene = Scene(self.row["image"], self.pixels, 0.0, np.random.default_rng(0))
-        return drive(METHODS[method].run(scene), tail, lambda ask: pytest.fail("no need for the whole network"))
+        scene = MethodInput(self.row["image"], self.pixels, 0.0, np.random.default_rng(0))
+        return run_method(METHODS[method].run(scene), tail, lambda ask: pytest.fail("no need for the whole network"))
 
 
 def test_the_image_is_what_the_network_takes() -> None:
-    seen, how = Seen(), read(REPOSITORY / "cifar10" / "1").preprocessing
+    seen, how = Seen(), read_manifest(REPOSITORY / "cifar10" / "1").preprocessing
     expected = ((seen.pixels - np.array(how.mean)) / np.array(how.std)).transpose(2, 0, 1)
     np.testing.assert_allclose(seen.row["image"], expected, atol=1e-5)
     np.testing.assert_allclose(seen.y(seen.row["image"][None]), seen.row["logits"] @ seen.seed, rtol=1e-5)

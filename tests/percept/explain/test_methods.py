@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from percept.explain import maps, methods, protocol
 from percept.explain.maps import unit
 from percept.explain.methods import CELLS, CHANNELS, METHODS, Method
-from percept.explain.protocol import BATCH, GREY, Answer, Ask, Scene, Tail, Whole, drive
+from percept.explain.protocol import (
+    GREY,
+    MAX_BATCH,
+    MethodInput,
+    NetworkRequest,
+    PassRequest,
+    PassResult,
+    TailRequest,
+    run_method,
+)
 
 LAST = [name for name, row in METHODS.items() if row.needs == "image"]
 WHITE = (255.0, 255.0, 255.0)
@@ -32,7 +41,7 @@ class Network:
         self.w, self.b = rng.standard_normal(C), 0.3
         self.W1, self.b1 = rng.standard_normal((n, 8)) / n**0.5, 0.1 * rng.standard_normal(8)
         self.W2 = rng.standard_normal(8)
-        self.asks: list[Ask] = []
+        self.asks: list[PassRequest] = []
 
     def layer(self, pixels: np.ndarray) -> np.ndarray:
         n, (_, h, w) = len(pixels), self.shape
@@ -50,29 +59,29 @@ class Network:
         on = A.reshape(len(A), -1) @ self.W1 + self.b1 > 0
         return ((on * self.W2) @ self.W1.T).reshape(A.shape)
 
-    def tail(self, ask: Tail) -> Answer:
+    def tail(self, ask: TailRequest) -> PassResult:
         assert ask.activations.shape[1:] == self.shape
         assert ask.activations.dtype == np.float32
         self.asks.append(ask)
         A = ask.activations.astype(np.float64)
         g = np.asarray(self.g(A), np.float32) if ask.gradients else None
-        return Answer(np.asarray(self.y(A), np.float32), g)
+        return PassResult(np.asarray(self.y(A), np.float32), g)
 
-    def whole(self, ask: Whole) -> Answer:
+    def whole(self, ask: NetworkRequest) -> PassResult:
         assert ask.pixels.dtype == np.uint8
         self.asks.append(ask)
-        return Answer(np.asarray(self.y(self.layer(ask.pixels)), np.float32))
+        return PassResult(np.asarray(self.y(self.layer(ask.pixels)), np.float32))
 
-    def scene(self, pixels: np.ndarray, **more: object) -> Scene:
+    def scene(self, pixels: np.ndarray, **more: object) -> MethodInput:
         A = np.asarray(self.layer(pixels[None]), np.float32)
-        return Scene(A[0], pixels, float(self.y(A)[0]), np.random.default_rng(0), **more)
+        return MethodInput(A[0], pixels, float(self.y(A)[0]), np.random.default_rng(0), **more)
 
     def noise(self, seed: int = 0) -> np.ndarray:
         h, w = (n * self.scale for n in self.shape[1:])
         return np.random.default_rng(seed).integers(0, 256, (h, w, 3), np.uint8)
 
-    def map(self, name: str, scene: Scene) -> np.ndarray:
-        found = drive(METHODS[name].run(scene), self.tail, self.whole)
+    def map(self, name: str, scene: MethodInput) -> np.ndarray:
+        found = run_method(METHODS[name].run(scene), self.tail, self.whole)
         assert found.shape == scene.A.shape[1:]
         assert found.dtype == np.float32
         assert np.isfinite(found).all()
@@ -96,22 +105,27 @@ def test_every_method_states_its_equation_and_its_paper(row: Method) -> None:
 def test_a_method_asks_for_what_it_says_and_never_for_more_than_a_batch(name: str, shape) -> None:
     network = Network(shape=shape, scale=1 if shape[1] > 9 else 4)
     network.map(name, network.scene(network.noise()))
-    expected = {"activations": set(), "gradients": {(Tail, True)}, "tail": {(Tail, False)}, "image": {(Whole, None)}}
+    expected = {
+        "activations": set(),
+        "gradients": {(TailRequest, True)},
+        "tail": {(TailRequest, False)},
+        "image": {(NetworkRequest, None)},
+    }
     assert {(type(a), getattr(a, "gradients", None)) for a in network.asks} == expected[METHODS[name].needs]
-    sizes = [len(a.activations if isinstance(a, Tail) else a.pixels) for a in network.asks]
-    assert all(0 < n <= BATCH for n in sizes)
+    sizes = [len(a.activations if isinstance(a, TailRequest) else a.pixels) for a in network.asks]
+    assert all(0 < n <= MAX_BATCH for n in sizes)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_can_be_closed_wherever_it_waits(name: str) -> None:
     network = Network()
     scene = network.scene(network.noise())
-    drive(METHODS[name].run(scene), network.tail, network.whole)
+    run_method(METHODS[name].run(scene), network.tail, network.whole)
     for waits in range(len(network.asks) + 1):
         look = METHODS[name].run(scene)
         ask = next(look) if waits else None
         for _ in range(waits - 1):
-            ask = look.send(network.tail(ask) if isinstance(ask, Tail) else network.whole(ask))
+            ask = look.send(network.tail(ask) if isinstance(ask, TailRequest) else network.whole(ask))
         look.close()
         with pytest.raises(StopIteration):
             next(look)
@@ -127,7 +141,7 @@ def test_a_picture_of_nothing_gives_a_finite_map(name: str, kind: str) -> None:
     network.map(name, scene)
     for flat in (1, 1e-9, -3):
         A = np.full_like(scene.A, flat)
-        network.map(name, Scene(A, grey, 0, np.random.default_rng(0)))
+        network.map(name, MethodInput(A, grey, 0, np.random.default_rng(0)))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -151,12 +165,14 @@ def test_a_map_is_about_the_target_or_says_that_it_is_not(name: str) -> None:
 
 
 def test_the_ends_of_a_run_are_its_asks_and_its_map() -> None:
-    def look() -> Iterator[Ask]:
-        first = yield Tail(np.zeros((1, 1, 1, 1), np.float32), gradients=True)
-        second = yield Whole(np.zeros((2, 1, 1, 3), np.uint8))
+    def look() -> Iterator[PassRequest]:
+        first = yield TailRequest(np.zeros((1, 1, 1, 1), np.float32), gradients=True)
+        second = yield NetworkRequest(np.zeros((2, 1, 1, 3), np.uint8))
         return np.append(first.y, second.y)
 
-    found = drive(look(), lambda ask: Answer(np.array([1.0])), lambda ask: Answer(np.array([2.0, len(ask.pixels)])))
+    found = run_method(
+        look(), lambda ask: PassResult(np.array([1.0])), lambda ask: PassResult(np.array([2.0, len(ask.pixels)]))
+    )
     np.testing.assert_array_equal(found, [1, 2, 2])
 
 
@@ -244,14 +260,14 @@ def test_channels_that_are_not_there_are_not_asked_about(name: str, asked: int) 
     scene = network.scene(network.noise())
     scene.A[5:] = 0
     network.map(name, scene)
-    assert sum(len(a.activations if isinstance(a, Tail) else a.pixels) for a in network.asks) == asked
+    assert sum(len(a.activations if isinstance(a, TailRequest) else a.pixels) for a in network.asks) == asked
 
 
 def test_ablationcam_compares_the_tail_with_itself() -> None:
     """The trunk may compute in fewer bits: what it says of y is no part of any difference."""
     network = Network()
     scene = network.scene(network.noise())
-    other = Scene(scene.A, scene.pixels, scene.y + 1, scene.rng)
+    other = MethodInput(scene.A, scene.pixels, scene.y + 1, scene.rng)
     np.testing.assert_array_equal(network.map("ablationcam", scene), network.map("ablationcam", other))
 
 
@@ -285,7 +301,7 @@ def test_asks_of_great_activations_hold_fewer_rows(name: str, monkeypatch: pytes
     scene = network.scene(network.noise())
     expected = network.map(name, scene)
     for most, rows in ((3 * scene.A.nbytes, 3), (1, 1)):
-        monkeypatch.setattr(protocol, "ASK_BYTES", most)
+        monkeypatch.setattr(protocol, "MAX_BATCH_BYTES", most)
         network.asks.clear()
         scene = network.scene(network.noise())
         np.testing.assert_allclose(network.map(name, scene), expected, rtol=1e-5, atol=1e-6)
