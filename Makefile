@@ -47,8 +47,8 @@ format: .venv/developing ## mend what ruff can mend
 
 # A bar that is missed must not keep the rest from being measured; the last line says whether one was.
 bench: .venv/developing ## the service against bare ONNX Runtime and other servers, Grad-CAM against pytorch-grad-cam
-	@missed=; for each in throughput.py tails.py explaining.py 'overload.py $(SHORT)' 'overhead.py $(SHORT)' \
-		'start.py --rounds 3' 'serving.py --networks squeezenet --concurrency 8 $(SHORT)'; do \
+	@missed=; for each in throughput.py gradients.py heatmap_latency.py 'overload.py $(SHORT)' 'http_overhead.py $(SHORT)' \
+		'startup.py --rounds 3' 'server_comparison.py --networks squeezenet --concurrency 8 $(SHORT)'; do \
 		echo; echo "benchmarks/$$each"; $(BIN)/python benchmarks/$$each || missed="$$missed $${each%% *}"; \
 	done; echo; [ -z "$$missed" ] || { echo "missed or failed:$$missed"; exit 1; }
 

@@ -15,13 +15,13 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the modules beside this one
 
-from benchmarks import ground
-from benchmarks.batches import Measured, gpu_mb
-from benchmarks.contestants import ROOT
-from benchmarks.ground import Place, bundle, pictures, repository
-from benchmarks.process import cpu, memory, tree
-from benchmarks.report import markdown, spread
-from benchmarks.server import WARM_S, asked, running, settle, spoken
+from benchmarks.harness import workspace
+from benchmarks.harness.bare_batches import Measured, gpu_mb
+from benchmarks.harness.peer_servers import ROOT
+from benchmarks.harness.process_tree import cpu, memory, tree
+from benchmarks.harness.report import markdown, spread
+from benchmarks.harness.server import WARM_S, asked, running, settle, spoken
+from benchmarks.harness.workspace import Place, bundle, pictures, repository
 from percept.runtime.cpu_count import cores
 
 BATCHES, CLIENTS = (1, 2, 4, 8, 16, 32), (1, 8, 32, 64)
@@ -63,7 +63,7 @@ def alone(
 ) -> list[Sample]:
     """The bare sessions."""
     sizes = ",".join(map(str, batches))
-    found = spoken("batches", bundle(network, "float32", where), device, seconds, sizes, *pictures(where))
+    found = spoken("bare_batches", bundle(network, "float32", where), device, seconds, sizes, *pictures(where))
     samples = []
     for one in found:
         batch, by = one.pop("batch"), one.pop("decoding")
@@ -127,24 +127,24 @@ def table(samples: Sequence[Sample]) -> str:
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the file."""
-    words = ground.parser(__doc__, ["squeezenet", "resnet50", "clothing"], rounds=3, seconds=3)
+    words = workspace.parser(__doc__, ["squeezenet", "resnet50", "clothing"], rounds=3, seconds=3)
     words.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     words.add_argument("--batches", nargs="+", type=int, default=BATCHES)
     words.add_argument("--clients", nargs="+", type=int, default=CLIENTS)
     said = words.parse_args(given)
     if reason := fault(said.device):
         sys.exit(f"gpu.py: {reason}")
-    begun = ground.machine()
+    begun = workspace.machine()
     samples: list[Sample] = []
     empty = gpu_mb()
-    with ground.place(said.photos) as where:
+    with workspace.place(said.photos) as where:
         for network in said.networks:
             for turn in range(said.rounds):
                 samples += alone(network, turn, said.device, said.seconds, said.batches, empty, where)
                 samples += serving(network, turn, said.device, said.seconds, said.clients, empty, where)
                 print(f"{network}, round {turn + 1} of {said.rounds}", file=sys.stderr, flush=True)
     print(table(samples))
-    ground.keep(said.json, begun, device=said.device, samples=[asdict(s) for s in samples])
+    workspace.keep(said.json, begun, device=said.device, samples=[asdict(s) for s in samples])
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the modules beside this one
 
-from benchmarks import ground
-from benchmarks.ground import Place, pictures, repository
-from benchmarks.report import markdown, spread
-from benchmarks.server import WARM_S, Server, asked, running, settle, spoken
+from benchmarks.harness import workspace
+from benchmarks.harness.report import markdown, spread
+from benchmarks.harness.server import WARM_S, Server, asked, running, settle, spoken
+from benchmarks.harness.workspace import Place, pictures, repository
 from percept.runtime.cpu_count import cores
 from percept.settings import Settings
 
@@ -72,7 +72,7 @@ def opened(
 ) -> Sample:
     """Requests at `rate`, counted after `lead` seconds."""
     url = f"{server.address}/predict"
-    found = spoken("flood", url, rate, lead, seconds, "image/jpeg", *pictures(where))
+    found = spoken("open_loop", url, rate, lead, seconds, "image/jpeg", *pictures(where))
     return Sample(network, factor, turn, **found)
 
 
@@ -133,23 +133,23 @@ def row(samples: Sequence[Sample], own: Sequence[Sample], clients: int) -> list[
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the file."""
-    words = ground.parser(__doc__, ["squeezenet"], rounds=5, seconds=5)
+    words = workspace.parser(__doc__, ["squeezenet"], rounds=5, seconds=5)
     words.add_argument("--clients", type=int, default=32, help="that wait, to find the saturation rate")
     words.add_argument("--factors", nargs="+", type=float, default=FACTORS, help="of the saturation rate")
     words.add_argument(
         "--lead", type=float, help="seconds before anything is counted; without it until the queue is full"
     )
     said = words.parse_args(given)
-    begun = ground.machine()
+    begun = workspace.machine()
     samples: list[Sample] = []
-    with ground.place(said.photos) as where:
+    with workspace.place(said.photos) as where:
         for network in said.networks:
             samples += measure(network, said.clients, said.factors, said.seconds, said.rounds, said.lead, where)
     keys = dict.fromkeys((s.network, s.factor) for s in samples)
     groups = [[s for s in samples if (s.network, s.factor) == key] for key in keys]
     print(markdown(HEADINGS, [row(samples, own, said.clients) for own in groups]))
     print(f"\nIn each window of about {said.seconds:g} s the server had the cores without the generator's CPU seconds.")
-    ground.keep(said.json, begun, samples=[asdict(s) for s in samples])
+    workspace.keep(said.json, begun, samples=[asdict(s) for s in samples])
     sys.exit(not all(met(samples, own) for own in groups if own[0].factor == TESTED))
 
 

@@ -20,10 +20,11 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from percept.imaging.decode import decode_for, prepare
+from percept.imaging.decode import decode_reduced
+from percept.imaging.preprocess import prepare
 from percept.runtime.cpu_count import cores
 from percept.runtime.network import Look, Network
-from percept.settings import BUILT_IN
+from percept.settings import BUILT_IN_BUNDLES
 
 SECONDS, ROUNDS, CLIENTS = 3.0, 5, 8
 PATHS = {
@@ -49,7 +50,7 @@ def bare(network: Network, data: bytes) -> float:
     def work(end: float) -> int:
         done = 0
         while time.monotonic() < end:
-            image = decode_for(rule, data, 10**8, 10**8)
+            image = decode_reduced(rule, data, 10**8, 10**8)
             network.forward([Look(prepare(*image, rule), frozenset({"logits"}))])
             done += 1
         return done
@@ -114,7 +115,7 @@ def main() -> None:
     print("| model | what | images/s (median) | of the bare loop (median, range) |\n|---|---|---|---|")
     with served() as address, ProcessPoolExecutor(1) as pool:
         for name in ("cifar10", "clothing"):
-            network = Network(BUILT_IN / name / "1", "cpu", 1)
+            network = Network(BUILT_IN_BUNDLES / name / "1", "cpu", 1)
             layer = network.manifest.cam_layer
             acts: dict[str, Callable[[], float]] = {"bare loop": partial(bare, network, data)}
             for what, path in PATHS.items():

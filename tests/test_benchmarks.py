@@ -13,16 +13,19 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartParser
 
-from benchmarks import contestants, flood, gpu, ground, overhead, overload, process, serving
-from benchmarks import start as start_
-from benchmarks.contestants import HERE, PEERS
-from benchmarks.limit import settings
-from benchmarks.load import load
-from benchmarks.report import Load, Sample, parse, percentile, ratios, spread, table
+from benchmarks import gpu, http_overhead, overload, server_comparison
+from benchmarks import startup as start_
+from benchmarks.harness import open_loop, peer_servers, process_tree, workspace
+from benchmarks.harness.bare_loop import settings
+from benchmarks.harness.closed_loop import load
+from benchmarks.harness.peer_servers import HERE, PEERS
+from benchmarks.harness.report import Load, Sample, parse, percentile, ratios, spread, table
 from percept.errors import BundleError
-from percept.imaging.decode import decode, geometry, prepare
+from percept.imaging.decode import decode
+from percept.imaging.geometry import compute_geometry
+from percept.imaging.preprocess import prepare
 from percept.runtime.network import Look, Network
-from percept.settings import BUILT_IN
+from percept.settings import BUILT_IN_BUNDLES
 from percept.tasks.table import TASKS
 from tests.photos import encoded, marked
 
@@ -53,7 +56,7 @@ def test_a_generator_that_says_nothing_is_an_error_with_its_words() -> None:
 
 
 def test_the_script_of_wrk_prints_every_field_of_a_load() -> None:
-    script = (HERE.parent / "load.lua").read_text()
+    script = (HERE.parent / "harness" / "closed_loop.lua").read_text()
     assert re.findall(r'"(\w+)": %', script) == list(Load.__dataclass_fields__)
 
 
@@ -104,26 +107,26 @@ def test_a_tuned_server_is_the_plain_one_with_a_worker_per_core(tmp_path: Path) 
         plain = name.removesuffix(", tuned")
         assert (peer.tuned, PEERS[plain].tuned) == (True, False)
         assert (peer.path, peer.post, peer.networks) == (PEERS[plain].path, PEERS[plain].post, PEERS[plain].networks)
-        folder = contestants.environment(name, tmp_path)
-        assert folder == contestants.environment(plain, tmp_path)
-        assert folder.name.startswith(f"{contestants.slug(plain)}-")
+        folder = peer_servers.environment(name, tmp_path)
+        assert folder == peer_servers.environment(plain, tmp_path)
+        assert folder.name.startswith(f"{peer_servers.slug(plain)}-")
 
 
 def test_servers_have_no_environment_in_common(tmp_path: Path) -> None:
     plain = [name for name, peer in PEERS.items() if peer.requirements and not name.endswith(", tuned")]
-    assert len({contestants.environment(name, tmp_path) for name in plain}) == len(plain) == 6
+    assert len({peer_servers.environment(name, tmp_path) for name in plain}) == len(plain) == 6
 
 
 def test_every_peer_is_in_the_readme_and_compared_with_one_that_is_measured() -> None:
     text = (HERE.parent / "README.md").read_text()
     for name, peer in PEERS.items():
         assert f"| {name} |" in text
-        assert peer.against in (*PEERS, contestants.LIMIT)
+        assert peer.against in (*PEERS, peer_servers.LIMIT)
 
 
 def test_a_multipart_body_holds_the_photo() -> None:
     async def read() -> tuple[str, bytes]:
-        kind, body = contestants.form("image")(b"\xff\xd8 photo")
+        kind, body = peer_servers.form("image")(b"\xff\xd8 photo")
 
         async def stream():
             yield body
@@ -138,7 +141,7 @@ def test_a_multipart_body_holds_the_photo() -> None:
 
 
 def test_an_inference_request_holds_the_photo() -> None:
-    kind, body = contestants.inference(b"\xff\xd8 photo")
+    kind, body = peer_servers.inference(b"\xff\xd8 photo")
     (given,) = json.loads(body)["inputs"]
     assert kind == "application/json"
     assert [base64.b64decode(data) for data in given["data"]] == [b"\xff\xd8 photo"]
@@ -155,7 +158,7 @@ def test_peers_answer_as_the_service_does(bundles: Path, name: str, size, monkey
     found = Model().answer(data)
     network = Network(bundles / name / "1", "cpu", 1)
     photo = decode(data, 10**8, 10**8)
-    view = geometry(photo.size, network.manifest.preprocessing)
+    view = compute_geometry(photo.size, network.manifest.preprocessing)
     (row,) = network.forward([Look(prepare(photo, view, network.manifest.preprocessing), frozenset({"logits"}))])
     answer = TASKS[network.manifest.task].answer(network.manifest, row["logits"], view, 5).model_dump()
     ((kind, expected),) = answer.items()
@@ -184,20 +187,20 @@ def test_a_tree_of_processes_is_measured_and_ended_whole(tmp_path: Path) -> None
     child = f"import time; {work}; print('done', flush=True); time.sleep(60)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     log = tmp_path / "log"
-    with process.started([sys.executable, "-c", parent], {}, tmp_path, log) as started:
+    with process_tree.started([sys.executable, "-c", parent], {}, tmp_path, log) as started:
         for _ in range(200):
             if "done" in log.read_text():
                 break
             sleep(0.05)
-        tree = process.tree(started.pid)
+        tree = process_tree.tree(started.pid)
         assert len(tree) == 2
-        assert process.cpu(started.pid) > 0.05
-        assert process.memory(tree) > process.memory(tree[:1]) > 1
-    assert not any(process.running(path) for path in tree)
+        assert process_tree.cpu(started.pid) > 0.05
+        assert process_tree.memory(tree) > process_tree.memory(tree[:1]) > 1
+    assert not any(process_tree.running(path) for path in tree)
 
 
 FAULTS = {
-    "no answer after 60 s; it said why": serving.Failed("no answer after 60 s; it said why"),
+    "no answer after 60 s; it said why": server_comparison.Failed("no answer after 60 s; it said why"),
     "collecting / no such version": subprocess.CalledProcessError(1, ["pip"], output="collecting\nno such version"),
     "not enough photos": BundleError("not enough photos"),
 }
@@ -211,24 +214,24 @@ def test_a_server_that_cannot_be_had_is_named_with_the_reason_and_not_tried_agai
         tried.append(arguments)
         raise fault
 
-    monkeypatch.setattr(serving, "measure", fail)
+    monkeypatch.setattr(server_comparison, "measure", fail)
     reasons: dict[str, str] = {}
-    assert [serving.attempt("FastAPI", "small", turn, None, reasons) for turn in (0, 1)] == [[], []]
+    assert [server_comparison.attempt("FastAPI", "small", turn, None, reasons) for turn in (0, 1)] == [[], []]
     assert list(reasons) == ["FastAPI, small"]
     assert reasons["FastAPI, small"].endswith(reason)
     assert len(tried) == 1
 
 
 def test_a_segmenter_is_not_asked_of_those_that_cannot_explain_it(monkeypatch) -> None:
-    monkeypatch.setattr(serving, "measure", lambda *arguments: [arguments[0]])
-    found = {name: serving.attempt(name, "clothing", 0, None, {}) for name in PEERS}
+    monkeypatch.setattr(server_comparison, "measure", lambda *arguments: [arguments[0]])
+    found = {name: server_comparison.attempt(name, "clothing", 0, None, {}) for name in PEERS}
     assert {name for name, samples in found.items() if not samples} == {
         *("uvicorn alone", "Percept /cam", "grad-cam"),
     }
 
 
 def test_the_built_in_segmenter_is_one_of_the_networks() -> None:
-    assert Path(ground.NETWORKS["clothing"]) == BUILT_IN / "clothing" / "1"
+    assert Path(workspace.NETWORKS["clothing"]) == BUILT_IN_BUNDLES / "clothing" / "1"
 
 
 TINY = "classification-squeeze"
@@ -244,9 +247,9 @@ def cells(text: str) -> list[list[str]]:
 @pytest.fixture
 def tiny(bundles: Path, tmp_path: Path, monkeypatch) -> list[str]:
     """Words for a run that is over at once: a network that takes no time, one photo, clients without wrk."""
-    monkeypatch.setitem(ground.NETWORKS, TINY, str(bundles / TINY / "1"))
-    monkeypatch.setattr("benchmarks.server.shutil.which", lambda name: None)
-    for module in (overload, overhead, gpu):
+    monkeypatch.setitem(workspace.NETWORKS, TINY, str(bundles / TINY / "1"))
+    monkeypatch.setattr("benchmarks.harness.server.shutil.which", lambda name: None)
+    for module in (overload, http_overhead, gpu):
         monkeypatch.setattr(module, "WARM_S", 0.2)
     return ["--networks", TINY, "--rounds", "1", "--photos", str(tmp_path / "none"), "--json", str(tmp_path / "json")]
 
@@ -281,7 +284,7 @@ def test_a_flood_counts_who_is_refused_and_told_when_to_come_again(start, bundle
     file = tmp_path / "photo.png"
     file.write_bytes(encoded(marked((1200, 800), (300, 300), 90), "PNG"))
     url = f"{server.client.base_url}/predict?model=classification-squeeze"
-    found = asyncio.run(flood.flood(url, 300, 0, 0.5, "image/png", [str(file)]))
+    found = asyncio.run(open_loop.flood(url, 300, 0, 0.5, "image/png", [str(file)]))
     assert found.refused == found.told > 0
     assert found.good > 0
     assert found.other == found.lost == 0
@@ -290,8 +293,8 @@ def test_a_flood_counts_who_is_refused_and_told_when_to_come_again(start, bundle
 
 
 def test_a_flood_that_nobody_answers_is_lost() -> None:
-    url = f"http://127.0.0.1:{process.free_port()}/predict"
-    found = asyncio.run(flood.flood(url, 100, 0, 0.2, "image/jpeg", [__file__]))
+    url = f"http://127.0.0.1:{process_tree.free_port()}/predict"
+    found = asyncio.run(open_loop.flood(url, 100, 0, 0.2, "image/jpeg", [__file__]))
     assert found.lost == found.offered > 0
     assert found.good == 0
 
@@ -308,10 +311,10 @@ def test_overload_is_measured(tiny: list[str], tmp_path: Path, capsys) -> None:
 
 def test_overhead_is_measured(tiny: list[str], tmp_path: Path, capsys) -> None:
     with pytest.raises(SystemExit):
-        overhead.main([*tiny, "--seconds", "0.4", "--clients", "1", "2"])
+        http_overhead.main([*tiny, "--seconds", "0.4", "--clients", "1", "2"])
     assert [row[:2] for row in cells(capsys.readouterr().out)] == [[TINY, "1"], [TINY, "2"]]
     found = json.loads((tmp_path / "json").read_text())
-    assert abs(found["bytes"] - overhead.BYTES) < overhead.BYTES / 5
+    assert abs(found["bytes"] - http_overhead.BYTES) < http_overhead.BYTES / 5
     assert all(s["served_ms"] > s["floor_ms"] > 0 and s["bare_ms"] > 0 for s in found["samples"])
 
 

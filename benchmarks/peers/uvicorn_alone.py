@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from percept.imaging.decode import decode_for, prepare
+from percept.imaging.decode import decode_reduced
+from percept.imaging.preprocess import prepare
 from percept.runtime.network import Look, Network
 
 NETWORK = Network(Path(os.environ["BENCH_BUNDLE"]), "cpu", 1)
@@ -20,7 +21,7 @@ THREADS = ThreadPoolExecutor(int(os.environ["BENCH_WORKERS"]))
 def answer(photo: bytes) -> bytes:
     """The best class."""
     rule = NETWORK.manifest.preprocessing
-    (row,) = NETWORK.forward([Look(prepare(*decode_for(rule, photo, 10**8, 10**8), rule), frozenset({"logits"}))])
+    (row,) = NETWORK.forward([Look(prepare(*decode_reduced(rule, photo, 10**8, 10**8), rule), frozenset({"logits"}))])
     return json.dumps({"index": int(row["logits"].argmax())}).encode()
 
 

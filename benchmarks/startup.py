@@ -1,4 +1,4 @@
-"""`python benchmarks/start.py`: how long `percept serve` takes to be ready, and how much memory it holds.
+"""`python benchmarks/startup.py`: how long `percept serve` takes to be ready, and how much memory it holds.
 
 Both are compared with a bare process that loads the same graphs with the same options and nothing else. Ready must be
 within 1.5 times the bare load and half a second more, the memory within 150 MB of the bare sessions, idle and after 200
@@ -19,14 +19,14 @@ from time import monotonic, sleep
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the modules beside this one
 
-from benchmarks import ground
-from benchmarks.contestants import ROOT
-from benchmarks.ground import NETWORKS, Place, pictures, repository
-from benchmarks.process import memory
-from benchmarks.report import markdown, spread
-from benchmarks.server import inner, running
+from benchmarks.harness import workspace
+from benchmarks.harness.peer_servers import ROOT
+from benchmarks.harness.process_tree import memory
+from benchmarks.harness.report import markdown, spread
+from benchmarks.harness.server import inner, running
+from benchmarks.harness.workspace import NETWORKS, Place, pictures, repository
 from percept.runtime.cpu_count import cores
-from percept.settings import BUILT_IN
+from percept.settings import BUILT_IN_BUNDLES
 
 BUILT = "built-in"
 PREDICTIONS, IDLE_S = 200, 1.0
@@ -63,7 +63,7 @@ class Sample:
 
 def folder(name: str, where: Place) -> Path:
     """The folder of bundles of that name."""
-    return BUILT_IN if name == BUILT else repository(name, "float32", where)
+    return BUILT_IN_BUNDLES if name == BUILT else repository(name, "float32", where)
 
 
 def graphs(models: Path) -> list[Path]:
@@ -96,7 +96,14 @@ def served(models: Path, where: Place) -> Side:
 
 def bare(models: Path) -> Side:
     """The same graphs in a process of their own."""
-    command = [sys.executable, "-m", "benchmarks.sessions", str(inner()), str(cores()), *map(str, graphs(models))]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.harness.bare_sessions",
+        str(inner()),
+        str(cores()),
+        *map(str, graphs(models)),
+    ]
     start = monotonic()
     with _talking(command) as (process, lines):
         next(lines)
@@ -151,13 +158,13 @@ def rows(own: Sequence[Sample]) -> Iterator[list[str]]:
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the file."""
-    words = ground.parser(__doc__, [BUILT, "squeezenet", "resnet50"], rounds=5, choices=[BUILT, *NETWORKS])
+    words = workspace.parser(__doc__, [BUILT, "squeezenet", "resnet50"], rounds=5, choices=[BUILT, *NETWORKS])
     said = words.parse_args(given)
-    begun = ground.machine()
-    with ground.place(said.photos) as where:
+    begun = workspace.machine()
+    with workspace.place(said.photos) as where:
         groups = [measure(name, said.rounds, where) for name in said.networks]
     print(markdown(HEADINGS, [line for own in groups for line in rows(own)]))
-    ground.keep(said.json, begun, samples=[asdict(s) for own in groups for s in own])
+    workspace.keep(said.json, begun, samples=[asdict(s) for own in groups for s in own])
     sys.exit(not all(all(met(own)) for own in groups))
 
 

@@ -1,6 +1,6 @@
 """The limit: Percept's own decoding and graph in bare loops, no HTTP and no answer, under several settings.
 
-`python -m benchmarks.limit BUNDLE SECONDS PROCESSES THREADS INTRA BATCH PHOTO...` prints one line of JSON.
+`python -m benchmarks.harness.bare_loop BUNDLE SECONDS PROCESSES THREADS INTRA BATCH PHOTO...` prints one line of JSON.
 """
 
 import json
@@ -16,9 +16,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from benchmarks.process import memory
-from benchmarks.report import percentile
-from percept.imaging.decode import decode_for, prepare
+from benchmarks.harness.process_tree import memory
+from benchmarks.harness.report import percentile
+from percept.imaging.decode import decode_reduced
+from percept.imaging.preprocess import prepare
 from percept.runtime.network import Look, Network
 
 LOGITS = frozenset({"logits"})
@@ -54,7 +55,7 @@ def loop(network: Network, photos: Iterator[bytes], batch: int, seconds: float) 
     spent = []
     end = monotonic() + seconds
     while (start := monotonic()) < end:
-        images = [decode_for(rule, next(photos), 10**8, 10**8) for _ in range(batch)]
+        images = [decode_reduced(rule, next(photos), 10**8, 10**8) for _ in range(batch)]
         network.forward([Look(prepare(*image, rule), LOGITS) for image in images])
         spent.append(1e3 * (monotonic() - start))
     return spent

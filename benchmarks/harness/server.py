@@ -15,11 +15,11 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from benchmarks.contestants import PERCEPT, ROOT
-from benchmarks.ground import Place, pictures
-from benchmarks.limit import Setting
-from benchmarks.process import cpu, free_port, started
-from benchmarks.report import Load, parse
+from benchmarks.harness.bare_loop import Setting
+from benchmarks.harness.peer_servers import PERCEPT, ROOT
+from benchmarks.harness.process_tree import cpu, free_port, started
+from benchmarks.harness.report import Load, parse
+from benchmarks.harness.workspace import Place, pictures
 from percept.runtime.cpu_count import cores
 from percept.runtime.execution_plan import plan
 from percept.settings import Settings
@@ -80,9 +80,27 @@ def fire(address: str, clients: int, seconds: float, kind: str, files: Sequence[
     """What clients in a process of their own get, each asking again when it has its answer."""
     if wrk := shutil.which("wrk"):
         many = ["-t", "1", "-c", str(clients), "-d", f"{max(round(seconds), 1)}s", "--timeout", "60s"]
-        command = [wrk, *many, "-s", str(ROOT / "benchmarks" / "load.lua"), address, "--", kind, *files]
+        command = [
+            wrk,
+            *many,
+            "-s",
+            str(ROOT / "benchmarks" / "harness" / "closed_loop.lua"),
+            address,
+            "--",
+            kind,
+            *files,
+        ]
     else:
-        command = [sys.executable, "-m", "benchmarks.load", address, str(clients), str(seconds), kind, *files]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.harness.closed_loop",
+            address,
+            str(clients),
+            str(seconds),
+            kind,
+            *files,
+        ]
     return parse(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
 
 
@@ -113,7 +131,7 @@ def settle(process: int) -> None:
 
 def spoken(module: str, *arguments: object) -> Any:
     """What a module of this folder, run in a process of its own, prints as JSON."""
-    command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
+    command = [sys.executable, "-m", f"benchmarks.harness.{module}", *map(str, arguments)]
     # The last line: the libraries of a device may have something to say before.
     found = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(found.splitlines()[-1])
@@ -122,7 +140,7 @@ def spoken(module: str, *arguments: object) -> Any:
 def bare(folder: Path, how: Setting, seconds: float, where: Place) -> dict[str, float]:
     """The loop of `limit.py` on a bundle."""
     found: dict[str, float] = spoken(
-        "limit", folder, seconds, how.processes, how.threads, how.intra, how.batch, *pictures(where)
+        "bare_loop", folder, seconds, how.processes, how.threads, how.intra, how.batch, *pictures(where)
     )
     return found
 

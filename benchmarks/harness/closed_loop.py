@@ -1,6 +1,6 @@
 """The load generator where there is no wrk: posts files in turn over kept connections, and prints what `load.lua` does.
 
-`python -m benchmarks.load URL CONNECTIONS SECONDS CONTENT_TYPE FILE...`
+`python -m benchmarks.harness.closed_loop URL CONNECTIONS SECONDS CONTENT_TYPE FILE...`
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from pathlib import Path
 from time import monotonic
 from urllib.parse import urlsplit
 
-from benchmarks.report import percentile
+from benchmarks.harness.report import percentile
 
 
 async def answer(reader: asyncio.StreamReader) -> int:

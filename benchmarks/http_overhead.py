@@ -1,4 +1,4 @@
-"""`python benchmarks/overhead.py`: what HTTP costs a prediction, in CPU time of the process.
+"""`python benchmarks/http_overhead.py`: what HTTP costs a prediction, in CPU time of the process.
 
 In each round the CPU time per image of `percept serve` under load is compared with that of a bare loop over the same
 photo of about 50 KB: decoding, resizing and inference on as many threads. The rest must be less than 1 ms. Beside it
@@ -17,17 +17,17 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the modules beside this one
 
-from benchmarks import ground
-from benchmarks.contestants import ROOT
-from benchmarks.ground import Place, bundle, pictures, repository
-from benchmarks.limit import Setting
-from benchmarks.process import cpu, free_port
-from benchmarks.report import markdown, spread
-from benchmarks.server import Server, answering, asked, bare, inner, running, settle
+from benchmarks.harness import workspace
+from benchmarks.harness.bare_loop import Setting
+from benchmarks.harness.peer_servers import ROOT
+from benchmarks.harness.process_tree import cpu, free_port
+from benchmarks.harness.report import markdown, spread
+from benchmarks.harness.server import Server, answering, asked, bare, inner, running, settle
+from benchmarks.harness.workspace import Place, bundle, pictures, repository
 from percept.runtime.cpu_count import cores
 
 BYTES, BAR_MS, WARM_S = 50_000, 1.0, 1.0
-FLOOR = (sys.executable, "-m", "uvicorn", "benchmarks.floor:app", "--port")
+FLOOR = (sys.executable, "-m", "uvicorn", "benchmarks.harness.minimal_app:app", "--port")
 HEADINGS = (
     *("network", "clients", "served ms", "bare ms", "difference ms: median (range)", "floor ms: median (range)"),
     *("bar", "met"),
@@ -117,12 +117,12 @@ def row(own: Sequence[Sample]) -> list[str]:
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the file."""
-    words = ground.parser(__doc__, ["squeezenet"], rounds=5, seconds=5)
+    words = workspace.parser(__doc__, ["squeezenet"], rounds=5, seconds=5)
     words.add_argument("--clients", nargs="+", type=int, default=[1, 8])
     said = words.parse_args(given)
-    begun = ground.machine()
+    begun = workspace.machine()
     samples: list[Sample] = []
-    with ground.place(said.photos) as anywhere:
+    with workspace.place(said.photos) as anywhere:
         where = alone(anywhere)
         size = len(pictures(where)[0].read_bytes())
         for network in said.networks:
@@ -132,7 +132,7 @@ def main(given: Sequence[str] | None = None) -> None:
     groups = [[s for s in samples if (s.network, s.clients) == key] for key in keys]
     print(markdown(HEADINGS, map(row, groups)))
     print(f"\nThe photo has {size} bytes.")
-    ground.keep(said.json, begun, bytes=size, samples=[asdict(s) for s in samples])
+    workspace.keep(said.json, begun, bytes=size, samples=[asdict(s) for s in samples])
     sys.exit(not all(map(met, groups)))
 
 

@@ -1,6 +1,6 @@
 """The bare sessions of `start.py`: graphs loaded as the service loads them, by a process that does nothing else.
 
-`python -m benchmarks.sessions THREADS WORKERS FILE...` prints a line when all are loaded. A number on its standard
+`python -m benchmarks.harness.bare_sessions THREADS WORKERS FILE...` prints a line when all are loaded. A number on its standard
 input then has that many images run through the trunks among them, in turn, `WORKERS` at once, and prints another line.
 """
 

@@ -1,4 +1,4 @@
-"""`python benchmarks/tails.py`: what a gradient costs, and a whole Grad-CAM against pytorch-grad-cam's, as one table.
+"""`python benchmarks/gradients.py`: what a gradient costs, and a whole Grad-CAM against pytorch-grad-cam's, as one table.
 
 The networks are torchvision's at full size with random weights; the batch is one picture, the device the CPU. Both
 sides of a ratio take turns in every round, on the same number of threads: only the ratios mean anything, the machine
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' outside tru
 
 from percept.bundle.manifest import Preprocessing
 from percept.explain.maps import GRADIENT_METHODS, unit
-from percept.imaging.decode import geometry, spread
+from percept.imaging.geometry import compute_geometry, project_to_photo
 from percept.runtime.session import Arrays, Session
 from percept_models.autodiff.reverse import ACTIVATIONS, GRADIENTS, SEED, tail
 from percept_models.export.bundle_writer import golden
@@ -140,7 +140,7 @@ class Percept:
         feeds = self.feeds(self.look())
         g = self.sessions["tail"].run(feeds, [GRADIENTS])[GRADIENTS]
         heat = unit(GRADIENT_METHODS["gradcam"](feeds[ACTIVATIONS][0], g[0]))
-        return spread(heat, geometry((SIDE, SIDE), RULE))
+        return project_to_photo(heat, compute_geometry((SIDE, SIDE), RULE))
 
 
 def reference(subject: Subject) -> Callable[[], Array]:

@@ -1,6 +1,6 @@
 """The floor of `overhead.py`: an ASGI application that reads a body and answers as many bytes as a prediction has.
 
-What it costs is uvicorn's own. `python -m uvicorn benchmarks.floor:app`
+What it costs is uvicorn's own. `python -m uvicorn benchmarks.harness.minimal_app:app`
 """
 
 from collections.abc import Awaitable, Callable

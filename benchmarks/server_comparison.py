@@ -1,4 +1,4 @@
-"""`python benchmarks/serving.py`: Percept beside other servers of the same networks, over HTTP, as one table.
+"""`python benchmarks/server_comparison.py`: Percept beside other servers of the same networks, over HTTP, as one table.
 
 Every server stands alone while it is measured, starts anew in each round, and gets the same JPEGs; the rounds go
 through all of them in turn, so that noise meets all alike. A server that cannot be had is named with the reason. What
@@ -18,13 +18,13 @@ from time import monotonic, sleep
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the modules beside this one
 
-from benchmarks import ground
-from benchmarks.contestants import HERE, LIMIT, PEERS, ROOT, installed, slug
-from benchmarks.ground import Place, bundle, pictures, repository
-from benchmarks.limit import Setting, settings
-from benchmarks.process import cpu, free_port, memory, started, tree
-from benchmarks.report import Load, Sample, table
-from benchmarks.server import READY_S, WARM_S, Failed, bare, faultless, fire, settle, tail
+from benchmarks.harness import workspace
+from benchmarks.harness.bare_loop import Setting, settings
+from benchmarks.harness.peer_servers import HERE, LIMIT, PEERS, ROOT, installed, slug
+from benchmarks.harness.process_tree import cpu, free_port, memory, started, tree
+from benchmarks.harness.report import Load, Sample, table
+from benchmarks.harness.server import READY_S, WARM_S, Failed, bare, faultless, fire, settle, tail
+from benchmarks.harness.workspace import Place, bundle, pictures, repository
 from percept.errors import BundleError
 from percept.runtime.cpu_count import cores
 
@@ -180,7 +180,7 @@ def compare(
 
 def arguments(given: Sequence[str] | None) -> Namespace:
     """What was said on the command line."""
-    words = ground.parser(__doc__, ["squeezenet", "resnet50", "clothing"], rounds=5, seconds=5)
+    words = workspace.parser(__doc__, ["squeezenet", "resnet50", "clothing"], rounds=5, seconds=5)
     words.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="NAME", help=", ".join(PEERS))
     words.add_argument("--concurrency", nargs="+", type=int, default=[1, 8, 32])
     words.add_argument("--venvs", type=Path, default=CACHE, help="where the peers are installed")
@@ -190,8 +190,8 @@ def arguments(given: Sequence[str] | None) -> Namespace:
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the file."""
     said = arguments(given)
-    begun = ground.machine()
-    with ground.place(said.photos) as where:
+    begun = workspace.machine()
+    with workspace.place(said.photos) as where:
         asked = Asked(where.photos, where.scratch, said.seconds, tuple(said.concurrency), said.venvs)
         samples, chosen, reasons = compare(said.networks, said.peers, said.rounds, asked)
     print(table(samples, {name: peer.against for name, peer in PEERS.items()} | {LIMIT: LIMIT}))
@@ -200,7 +200,7 @@ def main(given: Sequence[str] | None = None) -> None:
     for name, reason in reasons.items():
         print(f"\nNot measured: {name}: {reason}", end="")
     print()
-    ground.keep(said.json, begun, samples=samples, limit=chosen, missing=reasons)
+    workspace.keep(said.json, begun, samples=samples, limit=chosen, missing=reasons)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python benchmarks/explaining.py`: what a heatmap costs over HTTP, as ratios to a prediction by the same bundle.
+"""`python benchmarks/heatmap_latency.py`: what a heatmap costs over HTTP, as ratios to a prediction by the same bundle.
 
 One client sends the same photo of 640 x 480 in turn to every endpoint, so that noise meets all alike; the medians of
 all rounds are compared. The networks are torchvision's at full size with random weights. Exits with 1 where a bar is

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.contestants import ROOT
-from benchmarks.explaining import photo
+from benchmarks.harness.peer_servers import ROOT
+from benchmarks.heatmap_latency import photo
 from percept.runtime.cpu_count import cores
-from percept.settings import BUILT_IN
+from percept.settings import BUILT_IN_BUNDLES
 from percept_models.export.convert import convert
 from percept_models.export.draft import Wish
 
@@ -25,7 +25,7 @@ NETWORKS = {
     "squeezenet": "torchvision:squeezenet1_1",
     "mobilenet": "torchvision:mobilenet_v2",
     "resnet50": "torchvision:resnet50",
-    "clothing": str(BUILT_IN / "clothing" / "1"),
+    "clothing": str(BUILT_IN_BUNDLES / "clothing" / "1"),
 }
 PHOTOS = ROOT.parent / "shared" / "images" / "imagenet"
 

@@ -1,6 +1,6 @@
 """The open-loop generator of `overload.py`: a request leaves when it is due, whatever has come back by then.
 
-`python -m benchmarks.flood URL RATE LEAD SECONDS CONTENT_TYPE FILE...` prints one line of JSON. Requests are due at
+`python -m benchmarks.harness.open_loop URL RATE LEAD SECONDS CONTENT_TYPE FILE...` prints one line of JSON. Requests are due at
 random, `RATE` of them in a second. What happens in the first `LEAD` seconds is not counted. Kept connections carry one
 request each at a time; there are as many as it takes, up to `MOST`. A latency begins when its request was due, so that
 a server that is slow cannot hide it by keeping the generator waiting.
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from benchmarks.report import percentile
+from benchmarks.harness.report import percentile
 
 MOST, GRACE_S = 960, 30.0  # connections; seconds for the last answers
 STALE_S = 4.0  # uvicorn closes a connection that has rested for five seconds, perhaps while a request is on its way

@@ -1,6 +1,6 @@
 """The bare sessions of `gpu.py`: a graph alone on a device, no HTTP, in batches of several sizes; then with decoding.
 
-`python -m benchmarks.batches BUNDLE DEVICE SECONDS BATCHES PHOTO...`, batches as `1,2,4`, prints a list in JSON. Pixels
+`python -m benchmarks.harness.bare_batches BUNDLE DEVICE SECONDS BATCHES PHOTO...`, batches as `1,2,4`, prints a list in JSON. Pixels
 lie ready in the memory of the host, as they do in the service: bringing them to the device is part of a run. Decoding
 is done ahead of the runs, in batches of the size that was best, by threads and then by processes on all cores.
 """
@@ -23,11 +23,13 @@ from typing import Literal, cast
 
 import numpy as np
 
-from benchmarks.process import cpu, memory, tree
-from benchmarks.report import percentile
-from percept.bundle import manifest as contract
+from benchmarks.harness.process_tree import cpu, memory, tree
+from benchmarks.harness.report import percentile
+from percept.bundle.integrity import read_manifest
 from percept.bundle.manifest import Preprocessing
-from percept.imaging.decode import Pixels, decode_for, prepare
+from percept.imaging.decode import decode_reduced
+from percept.imaging.geometry import Pixels
+from percept.imaging.preprocess import prepare
 from percept.runtime.cpu_count import cores
 from percept.runtime.session import Device, Session, resolve
 
@@ -81,7 +83,7 @@ def timed(run: Callable[[], object], batch: int, decoding: Literal["", "threads"
 
 def pixels(rule: Preprocessing, photos: list[bytes]) -> Pixels:
     """The network's input for some photos."""
-    return np.stack([prepare(*decode_for(rule, data, 10**8, 10**8), rule) for data in photos])
+    return np.stack([prepare(*decode_reduced(rule, data, 10**8, 10**8), rule) for data in photos])
 
 
 def decoded(
@@ -104,7 +106,7 @@ def decoded(
 
 def measure(folder: Path, device: Device, seconds: float, batches: list[int], photos: list[bytes]) -> list[Bare]:
     """Every size of batch, then the best with decoding."""
-    manifest = contract.read(folder)
+    manifest = read_manifest(folder)
     rule = manifest.preprocessing
     session = Session(folder / manifest.trunk, device, cores() if device == "cpu" else 1)
     found = []
