@@ -1,6 +1,6 @@
 """One file of weights for all graphs of a bundle: ONNX external data in which no tensor stands twice.
 
-`Store` gives every big tensor a place in `weights.bin`, the same place to the same bytes, and writes models that
+`WeightsFile` gives every big tensor a place in `weights.bin`, the same place to the same bytes, and writes models that
 refer to it. Small tensors stay inside their graph.
 """
 
@@ -10,15 +10,22 @@ from types import TracebackType
 from typing import Self
 
 import onnx
+import torch
 from onnx import TensorProto, numpy_helper
 from onnx.external_data_helper import set_external_data
+from torch import Tensor
 
-WEIGHTS = "weights.bin"
+from percept.bundle.integrity import read_manifest
+from percept.bundle.manifest import (
+    WEIGHTS,
+)
+from percept_models.sources.trunk import PREFIX
+
 ALIGNMENT = 64  # bytes: a cache line, so that a mapped file can be used in place
 SMALL = 1024  # bytes
 
 
-class Store:
+class WeightsFile:
     """An open `weights.bin` in a folder, to which models are saved one after another."""
 
     def __init__(self, folder: Path) -> None:
@@ -59,3 +66,13 @@ class Store:
         tensor.raw_data = raw
         set_external_data(tensor, WEIGHTS, self._places[key], len(raw))
         tensor.ClearField("raw_data")
+
+
+def read_parameters(bundle: Path) -> dict[str, Tensor]:
+    """The parameters of the network in a bundle, by the names that they have in torch."""
+    trunk = onnx.load(bundle / read_manifest(bundle).trunk)
+    return {
+        tensor.name.removeprefix(PREFIX): torch.from_numpy(numpy_helper.to_array(tensor).copy())
+        for tensor in trunk.graph.initializer
+        if tensor.name.startswith(PREFIX)
+    }

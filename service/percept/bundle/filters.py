@@ -9,22 +9,22 @@ from pathlib import Path
 
 from PIL import Image
 
-from percept.bundle.manifest import Drawing
+from percept.bundle.manifest import FilterPicture
 from percept.errors import BundleError
 
 
-def load(folder: Path, drawing: Drawing) -> bytes:
+def load_picture(folder: Path, drawing: FilterPicture) -> bytes:
     """The PNG of a drawing; raises `BundleError` where it is none, or has no room for the tiles."""
     file = folder / drawing.file
     try:
         data = file.read_bytes()
-        tiles(data, drawing)
+        cut_tiles(data, drawing)
     except Exception as error:  # a broken PNG makes Pillow raise nearly anything
         raise BundleError(f"{file.name} is no picture of {drawing.kind}: {error}") from error
     return data
 
 
-def tiles(data: bytes, drawing: Drawing) -> list[Image.Image]:
+def cut_tiles(data: bytes, drawing: FilterPicture) -> list[Image.Image]:
     """The tiles of a drawing in the order of its channels, RGB; raises `ValueError` and what Pillow raises."""
     picture = Image.open(io.BytesIO(data), formats=("PNG",))
     (height, width), count = drawing.tile, max(1, len(drawing.channels))

@@ -7,9 +7,7 @@ and both through this module. It opens no ONNX file: what the graphs say is comp
 Letters: N batch, K classes, H and W input pixels, C channels, h and w cells of a feature map.
 """
 
-import hashlib
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -21,19 +19,17 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     StrictBool,
-    ValidationError,
     model_validator,
 )
 
-from percept.errors import BundleError
-
 MANIFEST = "manifest.json"
+WEIGHTS = "weights.bin"  # the weights that the trunk and the tails share
 IMAGE = "image"  # the layer that is no layer: what the network takes, normalised, [N,3,H,W]
 
 Task = Literal["classification", "segmentation"]
 Activation = Literal["softmax", "sigmoid", "none"]
 Precision = Literal["float32", "float16", "int8"]
-DrawingKind = Literal["kernels", "maxima", "inversion"]
+FilterKind = Literal["kernels", "maxima", "inversion"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Colour = tuple[
@@ -141,7 +137,7 @@ class Layer(_Part):
         return self
 
 
-class Drawing(_Part):
+class FilterPicture(_Part):
     """What filters look like, or look for: a PNG, RGB, of tiles of (height, width) `tile`, row by row without gaps.
 
     - `kernels`: the weights of the first convolution, 128 being zero; each kernel is scaled by its own greatest weight.
@@ -153,7 +149,7 @@ class Drawing(_Part):
     `channels` says which channel each tile shows; it is empty for an inversion.
     """
 
-    kind: DrawingKind
+    kind: FilterKind
     layer: Name | None = None
     file: FileName
     tile: tuple[Side, Side]
@@ -218,7 +214,7 @@ class Manifest(_Part):
     layers: Annotated[tuple[Layer, ...], Field(min_length=1)]
     cam_layer: str
     golden: Golden = Golden()
-    filters: tuple[Drawing, ...] = ()
+    filters: tuple[FilterPicture, ...] = ()
     files: dict[FileName, Sha256]
     provenance: Provenance
 
@@ -251,42 +247,7 @@ class Manifest(_Part):
         """The layer of that name, or None."""
         return next((layer for layer in self.layers if layer.name == name), None)
 
-    def _has(self, drawing: Drawing) -> bool:
+    def _has(self, drawing: FilterPicture) -> bool:
         """Whether there are the layer and the channels of a drawing."""
         layer = self.layer(drawing.layer) if drawing.layer else None
         return not drawing.layer or (layer is not None and max(drawing.channels, default=0) < layer.shape[0])
-
-
-def read(folder: Path) -> Manifest:
-    """Read and check the manifest of a bundle, and the hash of every file that it names.
-
-    Raises `BundleError` with the reason: unreadable, not keeping the contract, standing in the wrong folder,
-    or with a file that is missing or altered.
-    """
-    try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except OSError as error:
-        raise BundleError(f"{MANIFEST} cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        faults = (f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in error.errors())
-        raise BundleError(f"{MANIFEST} does not keep the contract: {'; '.join(faults)}") from error
-    if (folder.parent.name, folder.name) != (manifest.name, str(manifest.version)):
-        raise BundleError(f"it says that it is {manifest.name}/{manifest.version}, which is another folder")
-    check(folder, manifest, manifest.files)
-    return manifest
-
-
-def check(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
-    """Raise `BundleError` where a file is missing, or is not the one that the manifest describes."""
-    for name in names:
-        if digest(folder / name) != manifest.files[name]:
-            raise BundleError(f"{name} is not the file that the manifest describes (SHA-256 differs)")
-
-
-def digest(file: Path) -> str:
-    """The SHA-256 of a file in hexadecimal; raises `BundleError` where it cannot be read."""
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise BundleError(f"{file.name} cannot be read: {error.strerror}") from error

@@ -14,12 +14,12 @@ Array = NDArray[Any]
 Rows = Array | Sequence[Array]
 
 
-def sizes(most: int) -> tuple[int, ...]:
+def choose_batch_sizes(most: int) -> tuple[int, ...]:
     """The powers of two up to a size, and the size itself, ascending."""
     return tuple(sorted({2**k for k in range(most.bit_length())} | {most}))
 
 
-def parts(n: int, buckets: Sequence[int]) -> Iterator[tuple[slice, int]]:
+def split(n: int, buckets: Sequence[int]) -> Iterator[tuple[slice, int]]:
     """How n rows are run: slices of them, each with the size that it is padded to.
 
     All but the last fill the greatest bucket.
@@ -29,7 +29,7 @@ def parts(n: int, buckets: Sequence[int]) -> Iterator[tuple[slice, int]]:
         yield slice(start, stop), min(size for size in buckets if size >= stop - start)
 
 
-def padded(rows: Rows, size: int) -> Array:
+def pad(rows: Rows, size: int) -> Array:
     """The rows in one array [size,...] with zeros behind them; the rows themselves if they are that already."""
     if isinstance(rows, np.ndarray) and len(rows) == size:
         return np.ascontiguousarray(rows)
@@ -44,7 +44,7 @@ def padded(rows: Rows, size: int) -> Array:
     return batch
 
 
-def run(
+def run_batches(
     call: Callable[[Mapping[str, Array], Sequence[str]], Mapping[str, Array]],
     feeds: Mapping[str, Rows],
     outputs: Sequence[str],
@@ -56,10 +56,10 @@ def run(
     """
     n = max(map(len, feeds.values()))
     if not buckets:
-        return dict(call({name: padded(rows, len(rows)) for name, rows in feeds.items()}, outputs))
+        return dict(call({name: pad(rows, len(rows)) for name, rows in feeds.items()}, outputs))
     found = []
-    for part, size in parts(n, buckets):
-        batch = {name: padded(rows[part], size) if len(rows) == n else np.asarray(rows) for name, rows in feeds.items()}
+    for part, size in split(n, buckets):
+        batch = {name: pad(rows[part], size) if len(rows) == n else np.asarray(rows) for name, rows in feeds.items()}
         used = part.stop - part.start
         found.append({name: array[:used] for name, array in call(batch, outputs).items()})
     return found[0] if len(found) == 1 else {name: np.concatenate([one[name] for one in found]) for name in outputs}

@@ -7,7 +7,7 @@ from pathlib import Path
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def cores(cgroup: Path = CGROUP) -> int:
+def count_cpus(cgroup: Path = CGROUP) -> int:
     """Whole cores by affinity and by the CPU quota of the cgroup (v2, then v1), at least 1."""
     quota = _quota_v2(cgroup / "cpu.max") or _quota_v1(cgroup / "cpu")
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

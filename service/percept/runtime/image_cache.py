@@ -15,21 +15,21 @@ from percept.runtime.session import Arrays
 
 
 @dataclass(eq=False)
-class Kept:
+class CachedImage:
     """An encoded image, the model that answered about it, and the trunk's outputs where they are known."""
 
     data: bytes
     model: Model
     until: float
-    row: Arrays = field(default_factory=dict)
+    outputs: Arrays = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """Bytes that it takes."""
-        return len(self.data) + sum(array.nbytes for array in self.row.values())
+        return len(self.data) + sum(array.nbytes for array in self.outputs.values())
 
 
-class Store:
+class ImageCache:
     """Images by unguessable id. What the trunk gave leaves before any image does, the least recently used first.
 
     `capacity` 0 keeps nothing.
@@ -38,8 +38,8 @@ class Store:
     def __init__(self, capacity: int, keep_s: float) -> None:
         """`capacity` in bytes, `keep_s` in seconds since an image was last asked for."""
         self.capacity, self.keep_s = capacity, keep_s
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
-        self._looked_at: OrderedDict[str, Kept] = OrderedDict()  # those with rows
+        self._kept: OrderedDict[str, CachedImage] = OrderedDict()
+        self._looked_at: OrderedDict[str, CachedImage] = OrderedDict()  # those with rows
         self._size = 0
 
     def __len__(self) -> int:
@@ -50,11 +50,11 @@ class Store:
         """Bytes that all images take."""
         return self._size
 
-    def keep(self, id: str, data: bytes, model: Model) -> None:
+    def put(self, id: str, data: bytes, model: Model) -> None:
         """Keep an encoded image, if there is room for it at all."""
-        self._put(id, Kept(data, model, self._soon()))
+        self._put(id, CachedImage(data, model, self._soon()))
 
-    def find(self, id: str) -> Kept:
+    def get(self, id: str) -> CachedImage:
         """What is kept under an id, for another while; raises `UnknownImage` with what to do."""
         self._tidy()
         found = self._kept.get(id)
@@ -67,11 +67,11 @@ class Store:
             self._looked_at.move_to_end(id)
         return found
 
-    def enrich(self, id: str, row: Arrays) -> None:
+    def add_outputs(self, id: str, row: Arrays) -> None:
         """Keep what the trunk gave for an image too; each array by itself, not the batch that it is part of."""
         found = self._take(id)
         if found is not None:
-            found.row = {name: array if array.base is None else array.copy() for name, array in row.items()}
+            found.outputs = {name: array if array.base is None else array.copy() for name, array in row.items()}
             self._put(id, found)
 
     def retain(self, models: Collection[Model]) -> None:
@@ -79,17 +79,17 @@ class Store:
         for id in [id for id, kept in self._kept.items() if kept.model not in models]:
             self._take(id)
 
-    def _put(self, id: str, kept: Kept) -> None:
+    def _put(self, id: str, kept: CachedImage) -> None:
         self._take(id)
         if len(kept.data) > self.capacity:
             return
         self._kept[id] = kept
-        if kept.row:
+        if kept.outputs:
             self._looked_at[id] = kept
         self._size += kept.size
         self._tidy()
 
-    def _take(self, id: str) -> Kept | None:
+    def _take(self, id: str) -> CachedImage | None:
         found = self._kept.pop(id, None)
         self._looked_at.pop(id, None)
         self._size -= found.size if found else 0
@@ -103,7 +103,7 @@ class Store:
         while self._size > self.capacity and self._looked_at:
             _, kept = self._looked_at.popitem(last=False)
             self._size -= kept.size - len(kept.data)
-            kept.row = {}
+            kept.outputs = {}
         while self._size > self.capacity:
             self._take(next(iter(self._kept)))
 

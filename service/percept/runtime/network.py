@@ -16,11 +16,11 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from percept.bundle import manifest as contract
-from percept.bundle.manifest import Layer, Manifest, Tail, seed_name
+from percept.bundle.integrity import check_files, read_manifest
+from percept.bundle.manifest import WEIGHTS, Layer, Manifest, Tail, seed_name
 from percept.errors import BundleError, GradientsUnavailable, InferenceError
 from percept.runtime import batch_sizes
-from percept.runtime.providers import PLAIN, Device, Tuning, for_trunk
+from percept.runtime.providers import DEFAULT_GPU_OPTIONS, Device, GpuOptions, options_for_trunk
 from percept.runtime.session import Arrays, Session
 from percept.runtime.signature import check_tail, check_trunk
 from percept.telemetry.context import stage
@@ -28,12 +28,11 @@ from percept.telemetry.context import stage
 # A network is loaded for passes that are alone, on all cores, and again for passes on one core each: to share cores in
 # the middle of a pass costs 7 or 8 % of them under load. One with more weights than this makes do with the first.
 SMALL_BYTES = 2**27
-WEIGHTS = "weights.bin"  # that all graphs of a bundle share
 NO_SEED = np.zeros((1, 1, 1, 1), np.float32)  # broadcasts to any layer
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class TrunkInput:
     """One prepared image, uint8 [H,W,3] RGB, and which trunk outputs are wanted of it."""
 
     pixels: NDArray[np.uint8]
@@ -49,18 +48,18 @@ class Network:
         device: Device,
         threads: int,
         sizes: Sequence[int] = (),
-        tuning: Tuning = PLAIN,
+        tuning: GpuOptions = DEFAULT_GPU_OPTIONS,
     ) -> None:
         """Load and check the bundle in `folder`; raises `BundleError` with the reason for a refusal.
 
         `sizes` are the buckets of batches, each run once before it counts as loaded; `tuning` is completed by what
         the manifest says.
         """
-        self.manifest: Manifest = contract.read(folder)
+        self.manifest: Manifest = read_manifest(folder)
         self._folder, self._device, self._threads, self._sizes = folder, device, threads, tuple(sizes)
         self._tuning = replace(tuning, tf32=self.manifest.tf32)
         rule, half = self.manifest.preprocessing, self.manifest.precision == "float16"
-        own = for_trunk(self._tuning, half, (rule.height, rule.width, 3), self._sizes, self.manifest.files)
+        own = options_for_trunk(self._tuning, half, (rule.height, rule.width, 3), self._sizes, self.manifest.files)
         self._doubled = device == "cpu" and threads > 1 and _weight(folder) <= SMALL_BYTES
         self._trunk = Session(folder / self.manifest.trunk, device, threads, alone=self._doubled, tuning=own)
         self._narrow = self._trunk
@@ -76,27 +75,27 @@ class Network:
             except InferenceError as error:
                 raise BundleError(f"the tail of {cam_layer.name!r} cannot be run: {error}") from error
 
-    def double(self) -> None:
+    def load_parallel_trunk(self) -> None:
         """Load a small network once more, for passes that are not alone; until then they share what there is."""
         if self._doubled and self._narrow is self._trunk:
             self._narrow = Session(self._folder / self.manifest.trunk)
 
-    def cut(self, layer: Layer) -> frozenset[str]:
+    def outputs_for_gradients(self, layer: Layer) -> frozenset[str]:
         """The trunk outputs that gradients at `layer` need."""
         crossing = layer.tail.crossing if layer.tail else ()
         return frozenset({"logits", layer.name, *crossing})
 
-    def forward(self, looks: Sequence[Look], alone: bool = True) -> list[Arrays]:
+    def run_trunk(self, looks: Sequence[TrunkInput], alone: bool = True) -> list[Arrays]:
         """One trunk pass over a batch; each image's own outputs, without the batch dimension.
 
         `alone` says that no other thread is busy: the pass may have their cores.
         """
         outputs = sorted(frozenset().union(*(look.outputs for look in looks)))
         trunk = self._trunk if alone else self._narrow
-        batch = batch_sizes.run(trunk.run, {"pixels": [look.pixels for look in looks]}, outputs, self._sizes)
+        batch = batch_sizes.run_batches(trunk.run, {"pixels": [look.pixels for look in looks]}, outputs, self._sizes)
         return [{name: batch[name][row] for name in look.outputs} for row, look in enumerate(looks)]
 
-    def tail(
+    def run_tail(
         self,
         layer: Layer,
         row: Arrays,
@@ -115,18 +114,18 @@ class Network:
             raise GradientsUnavailable(f"layer {layer.name!r} has no gradients: {layer.unavailable}")
         feeds = _feeds(layer.tail, row, activations, seeds, inner)
         with stage("tail"):
-            return batch_sizes.run(self._tail(layer).run, feeds, outputs, self._sizes)
+            return batch_sizes.run_batches(self._tail(layer).run, feeds, outputs, self._sizes)
 
-    def gradients(self, layer: Layer, row: Arrays, seed: NDArray[np.float32]) -> NDArray[np.float32]:
+    def compute_gradients(self, layer: Layer, row: Arrays, seed: NDArray[np.float32]) -> NDArray[np.float32]:
         """d(sum of seed * logits)/dA at `layer`, float32 [C,h,w], for the trunk outputs of one image."""
-        found = self.tail(layer, row, row[layer.name][None], seed[None], ["gradients"])
+        found = self.run_tail(layer, row, row[layer.name][None], seed[None], ["gradients"])
         return np.asarray(found["gradients"][0])
 
-    def linear(self, layer: Layer) -> bool:
+    def is_linear(self, layer: Layer) -> bool:
         """Whether the logits are linear in the layer and a constant: the gradient is the same whatever is seen."""
         return self._slope(layer)[0]
 
-    def pooled(self, layer: Layer) -> bool:
+    def has_uniform_gradients(self, layer: Layer) -> bool:
         """Whether, besides, the gradient is the same in every cell: average pooling and one linear layer follow."""
         return all(self._slope(layer))
 
@@ -138,7 +137,7 @@ class Network:
             rng = np.random.default_rng(0)
             A = rng.standard_normal((2, *layer.shape)).astype(np.float32)
             seed = rng.standard_normal((1, *self.manifest.logits)).astype(np.float32)
-            g = self.tail(layer, {}, A, np.repeat(seed, 2, axis=0), ["gradients"])["gradients"]
+            g = self.run_tail(layer, {}, A, np.repeat(seed, 2, axis=0), ["gradients"])["gradients"]
             limit = 1e-4 * np.abs(g).max()
             same = np.abs(g[0] - g[1]).max() <= limit
             even = np.abs(g - g.mean((2, 3), keepdims=True)).max() <= limit
@@ -150,7 +149,7 @@ class Network:
         with self._loading:
             if layer.name not in self._tails:
                 if not checked:  # hours after the trunk: the files may be others by now
-                    contract.check(self._folder, self.manifest, {layer.tail.file, WEIGHTS} & self.manifest.files.keys())
+                    check_files(self._folder, self.manifest, {layer.tail.file, WEIGHTS} & self.manifest.files.keys())
                 # TensorRT knows few of the operators of a gradient, and rounds float32 to TF32 unasked.
                 device: Device = "cuda" if self._device == "tensorrt" else self._device
                 session = Session(self._folder / layer.tail.file, device, self._threads, tuning=self._tuning)
@@ -165,11 +164,13 @@ class Network:
         if not self._sizes:
             return
         how = self.manifest.preprocessing
-        row = self.forward([Look(np.zeros((how.height, how.width, 3), np.uint8), self.cut(layer))])[0]
+        row = self.run_trunk(
+            [TrunkInput(np.zeros((how.height, how.width, 3), np.uint8), self.outputs_for_gradients(layer))]
+        )[0]
         for size in reversed(self._sizes):  # what the greatest allocates, the others find free
             activations = np.repeat(row[layer.name][None], size, axis=0)
             feeds = _feeds(layer.tail, row, activations, np.ones((size, *self.manifest.logits), np.float32))
-            batch_sizes.run(tail.run, feeds, ["logits", "gradients"], self._sizes)
+            batch_sizes.run_batches(tail.run, feeds, ["logits", "gradients"], self._sizes)
 
     def _check_golden(self) -> None:
         """Compare the golden logits; in every bucket, which is its first run, and with all that may be asked for."""

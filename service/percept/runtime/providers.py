@@ -12,13 +12,13 @@ from typing import Literal
 
 Device = Literal["cpu", "cuda", "tensorrt"]
 Shape = tuple[int, ...]
-Options = dict[str, str]
+ProviderOptions = dict[str, str]
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 
 @dataclass(frozen=True)
-class Tuning:
+class GpuOptions:
     """How a GPU computes one graph; to the CPU none of it means anything.
 
     `tf32`: products of float32 may be rounded to TF32. `half`: the graph computes in float16. `memory_bytes` bounds the
@@ -33,10 +33,10 @@ class Tuning:
     shapes: Mapping[str, tuple[Shape, Shape]] = field(default_factory=dict)
 
 
-PLAIN = Tuning()
+DEFAULT_GPU_OPTIONS = GpuOptions()
 
 
-def providers(device: Device, tuning: Tuning = PLAIN) -> list[tuple[str, Options]]:
+def execution_providers(device: Device, tuning: GpuOptions = DEFAULT_GPU_OPTIONS) -> list[tuple[str, ProviderOptions]]:
     """The execution providers for a device, the preferred one first; every one of them is needed."""
     if device == "cpu":
         return [(CPU, {})]
@@ -44,7 +44,9 @@ def providers(device: Device, tuning: Tuning = PLAIN) -> list[tuple[str, Options
     return ([(TENSORRT, _tensorrt(tuning))] if device == "tensorrt" else []) + [(CUDA, _cuda(tuning))]
 
 
-def for_trunk(tuning: Tuning, half: bool, image: Shape, sizes: Sequence[int], files: Mapping[str, str]) -> Tuning:
+def options_for_trunk(
+    tuning: GpuOptions, half: bool, image: Shape, sizes: Sequence[int], files: Mapping[str, str]
+) -> GpuOptions:
     """The tuning of the graph that takes `pixels` [N,*image], in batches of these sizes.
 
     Its engines get a folder of their own below the given one, by the hashes of its `files`: TensorRT tells engines
@@ -59,7 +61,7 @@ def for_trunk(tuning: Tuning, half: bool, image: Shape, sizes: Sequence[int], fi
     )
 
 
-def _cuda(tuning: Tuning) -> Options:
+def _cuda(tuning: GpuOptions) -> ProviderOptions:
     options = {
         "cudnn_conv_algo_search": "HEURISTIC",  # plans a convolution quickly and well
         # TF32 costs three digits of every gradient. Without it ONNX Runtime shuns every plan with tensor cores, those
@@ -74,7 +76,7 @@ def _cuda(tuning: Tuning) -> Options:
     return options
 
 
-def _tensorrt(tuning: Tuning) -> Options:
+def _tensorrt(tuning: GpuOptions) -> ProviderOptions:
     options = {"trt_fp16_enable": str(tuning.half)}  # "True" or "False": it takes no 1 and 0
     if tuning.memory_bytes is not None:
         options["trt_max_workspace_size"] = str(tuning.memory_bytes)

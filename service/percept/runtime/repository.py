@@ -10,10 +10,10 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import NamedTuple
 
-from percept.bundle import manifest as contract
+from percept.bundle.integrity import read_manifest
 from percept.errors import BundleError, BundleRefused, DeviceError, NotReady, UnknownModel
-from percept.runtime.execution_plan import Crews, Plan
-from percept.runtime.model import Model, load
+from percept.runtime.execution_plan import ExecutionPlan, WorkerPools
+from percept.runtime.model import Model, load_model
 from percept.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ Versions = Mapping[int, Model]
 Models = Mapping[str, Versions]
 
 
-class Entry(NamedTuple):
+class IndexEntry(NamedTuple):
     """A bundle below the root, or one that is served from there: whether it is, and what is wrong with its files."""
 
     name: str
@@ -41,7 +41,12 @@ class Repository:
     """
 
     def __init__(
-        self, root: Path, plan: Plan, crews: Crews, default: str | None = None, metrics: Metrics | None = None
+        self,
+        root: Path,
+        plan: ExecutionPlan,
+        crews: WorkerPools,
+        default: str | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.root, self.plan, self._crews, self._metrics = root, plan, crews, metrics
         self.refused: dict[str, str] = {}
@@ -99,7 +104,7 @@ class Repository:
             self._serve(_without(self._models, name), self._refused_but(name))
             log.info("model %s is unloaded", name)
 
-    def index(self) -> Sequence[Entry]:
+    def index(self) -> Sequence[IndexEntry]:
         """Every bundle that is served or lies below the root, by name and version; blocks."""
         served = {(model.manifest.name, model.manifest.version) for model in self.all}
         lying = {(folder.parent.name, int(folder.name)) for folder in _bundles(self.root)}
@@ -107,14 +112,14 @@ class Repository:
         for name, version in sorted(served | lying):
             known = (name, version) in served
             reason = self.refused.get(f"{name}/{version}", "" if known else UNLOADED)
-            found.append(Entry(name, version, known, reason))
+            found.append(IndexEntry(name, version, known, reason))
         return found
 
     def stop(self) -> None:
         """Load no more bundles: the process is about to end. Any thread may do this."""
         self._stopped.set()
 
-    def check(self) -> None:
+    def check_ready(self) -> None:
         """Raise `NotReady` with the reason while requests that name no model cannot be answered."""
         if not self._models:
             raise NotReady(self._why_nothing())
@@ -153,8 +158,8 @@ class Repository:
             name, version = folder.parent.name, int(folder.name)
             model = self._models.get(name, {}).get(version)
             try:
-                if model is None or contract.read(folder) != model.manifest:
-                    model = load(folder, self.plan, self._crews, self._metrics)
+                if model is None or read_manifest(folder) != model.manifest:
+                    model = load_model(folder, self.plan, self._crews, self._metrics)
                     log.info("bundle %s/%d is served as %s", name, version, model.manifest.task)
             except (BundleError, DeviceError) as error:
                 refused[f"{name}/{folder.name}"] = str(error)
@@ -171,7 +176,7 @@ class Repository:
         """Load the newest of these models once more, of which the files were just found to be what is served."""
         for name, versions in models.items():
             if f"{name}/{max(versions)}" not in refused:
-                versions[max(versions)].network.double()
+                versions[max(versions)].network.load_parallel_trunk()
 
     def _refused_but(self, name: str) -> dict[str, str]:
         return {bundle: reason for bundle, reason in self.refused.items() if not bundle.startswith(f"{name}/")}

@@ -6,7 +6,6 @@ listed and still fail to load, so a small convolution is run as a canary first.
 
 import base64
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,31 +16,38 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from percept import process
 from percept.errors import BundleError, DeviceError, InferenceError
-from percept.runtime.providers import CUDA, PLAIN, TENSORRT, providers
+from percept.runtime.providers import CUDA, DEFAULT_GPU_OPTIONS, TENSORRT, execution_providers
 from percept.runtime.providers import Device as Device  # for whoever opens a session
-from percept.runtime.providers import Tuning as Tuning
+from percept.runtime.providers import GpuOptions as GpuOptions
 
-# ONNX Runtime must open no connection of its own. Switching its events off is not enough: at the import it has set
-# up its uploader already, which calls home ten seconds later (1.31, strace; microsoft/onnxruntime pull request 27379).
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-import onnxruntime as ort
+process.disable_onnxruntime_telemetry()
+import onnxruntime as ort  # noqa: E402  # reads the variable when it is imported
 
 Arrays = dict[str, NDArray[Any]]
 
 log = logging.getLogger(__name__)
 
-RUNTIME: str = ort.__version__
+ORT_VERSION: str = ort.__version__
 
-ort.disable_telemetry_events()  # Windows knows only this
+SAME_AS_REQUESTED = 1  # of an arena: grow by what is requested, not to the next power of two
 
-# One arena for the activations of all graphs on the CPU, which grows by what is needed: each graph's own would keep its
-# greatest need for itself, rounded up to a power of two (ResNet-50 loaded twice: 80 MB less, SqueezeNet 26).
-SAME_AS_REQUESTED = 1
-ort.create_and_register_allocator(
-    ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT),
-    ort.OrtArenaCfg({"arena_extend_strategy": SAME_AS_REQUESTED}),
-)
+
+def _configure_process() -> None:
+    """Set what ONNX Runtime keeps for the whole process, once: no telemetry, and one CPU arena for all sessions.
+
+    A session of its own arena keeps its greatest need for itself, rounded up to a power of two (ResNet-50 loaded twice:
+    80 MB less with a shared arena, SqueezeNet 26 MB).
+    """
+    ort.disable_telemetry_events()  # the environment variable has no effect on Windows
+    ort.create_and_register_allocator(
+        ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT),
+        ort.OrtArenaCfg({"arena_extend_strategy": SAME_AS_REQUESTED}),
+    )
+
+
+_configure_process()
 
 # How the threads of one run wait for each other. Where other runs want the cores too they sleep, and take their work in
 # small pieces, so that a graph that runs twice at once loses little. A run that is alone spins until it is over.
@@ -76,7 +82,7 @@ CANARY = base64.b64decode(
 
 
 @dataclass(frozen=True)
-class Port:
+class TensorSpec:
     """An input or output of a graph: its element type as ONNX Runtime writes it, and its shape.
 
     A symbolic dimension is a string or None.
@@ -96,7 +102,7 @@ class Session:
         threads: int = 1,
         quiet: bool = False,
         alone: bool = False,
-        tuning: Tuning = PLAIN,
+        tuning: GpuOptions = DEFAULT_GPU_OPTIONS,
     ) -> None:
         """Load a graph, its external weights looked up beside it.
 
@@ -112,7 +118,7 @@ class Session:
         if device == "cpu":
             options.add_session_config_entry("session.use_env_allocators", "1")
         options.log_severity_level = FATAL if quiet else ERROR
-        wanted = providers(device, tuning)
+        wanted = execution_providers(device, tuning)
         if device == "tensorrt" and tuning.engines:
             _make(tuning.engines)
         try:
@@ -125,8 +131,8 @@ class Session:
         if missing := {name for name, _ in wanted} - set(self._session.get_providers()):
             raise DeviceError(f"ONNX Runtime did not load {' and '.join(sorted(missing))}, which was asked for")
         self._bound = device != "cpu"
-        self.inputs = {p.name: Port(p.type, tuple(p.shape)) for p in self._session.get_inputs()}
-        self.outputs = {p.name: Port(p.type, tuple(p.shape)) for p in self._session.get_outputs()}
+        self.inputs = {p.name: TensorSpec(p.type, tuple(p.shape)) for p in self._session.get_inputs()}
+        self.outputs = {p.name: TensorSpec(p.type, tuple(p.shape)) for p in self._session.get_outputs()}
 
     def run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> Arrays:
         """The named outputs for the given inputs; the whole graph runs whichever are named.
@@ -156,7 +162,7 @@ class Session:
         return list(binding.copy_outputs_to_cpu())
 
 
-def resolve(wish: Literal["auto", "cpu", "cuda", "tensorrt"]) -> Device:
+def resolve_device(wish: Literal["auto", "cpu", "cuda", "tensorrt"]) -> Device:
     """The device to use: `auto` takes CUDA where a card is present and working, and says so where it is not.
 
     Raises `DeviceError` with what to do where CUDA or TensorRT was asked for by name and does not work.

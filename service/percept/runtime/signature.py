@@ -2,7 +2,7 @@
 
 from percept.bundle.manifest import Layer, Manifest, seed_name
 from percept.errors import BundleError
-from percept.runtime.session import Port, Session
+from percept.runtime.session import Session, TensorSpec
 
 FLOAT = "tensor(float)"
 
@@ -10,9 +10,9 @@ FLOAT = "tensor(float)"
 def check_trunk(trunk: Session, manifest: Manifest) -> None:
     """Raises `BundleError` where the trunk is not what the manifest says."""
     rule = manifest.preprocessing
-    pixels = Port("tensor(uint8)", (None, rule.height, rule.width, 3))
-    logits = Port(FLOAT, (None, *manifest.logits))
-    layers = {layer.name: Port(FLOAT, (None, *layer.shape)) for layer in manifest.layers}
+    pixels = TensorSpec("tensor(uint8)", (None, rule.height, rule.width, 3))
+    logits = TensorSpec(FLOAT, (None, *manifest.logits))
+    layers = {layer.name: TensorSpec(FLOAT, (None, *layer.shape)) for layer in manifest.layers}
     crossing = {name for layer in manifest.layers if layer.tail for name in layer.tail.crossing}
     _check_ports("trunk input", {"pixels": pixels}, trunk.inputs)
     _check_ports("trunk output", {"logits": logits, **layers}, trunk.outputs)
@@ -22,7 +22,7 @@ def check_trunk(trunk: Session, manifest: Manifest) -> None:
 
 def check_tail(tail: Session, layer: Layer) -> None:
     """Raises `BundleError` where the tail of a layer does not take or give what the manifest says."""
-    gradients = {"gradients": Port(FLOAT, (None, *layer.shape))}
+    gradients = {"gradients": TensorSpec(FLOAT, (None, *layer.shape))}
     _check_ports(f"output of tail {layer.name!r}", gradients, tail.outputs)
     assert layer.tail is not None
     feeds = {"activations", "seed", *layer.tail.crossing, *map(seed_name, layer.tail.seeds)}
@@ -30,7 +30,7 @@ def check_tail(tail: Session, layer: Layer) -> None:
         raise BundleError(f"the tail of {layer.name!r} takes {sorted(tail.inputs)}, not {sorted(feeds)}")
 
 
-def _check_ports(kind: str, expected: dict[str, Port], found: dict[str, Port]) -> None:
+def _check_ports(kind: str, expected: dict[str, TensorSpec], found: dict[str, TensorSpec]) -> None:
     for name, port in expected.items():
         if name not in found:
             raise BundleError(f"{kind} {name!r} is missing; there are {sorted(found)}")
@@ -38,7 +38,7 @@ def _check_ports(kind: str, expected: dict[str, Port], found: dict[str, Port]) -
             raise BundleError(f"{kind} {name!r} is {found[name]}, the manifest says {port}")
 
 
-def _fits(expected: Port, found: Port) -> bool:
+def _fits(expected: TensorSpec, found: TensorSpec) -> bool:
     """Symbolic dimensions of a graph fit anything, but the batch must be symbolic."""
     return (
         expected.type == found.type

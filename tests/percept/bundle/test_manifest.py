@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from percept.bundle.manifest import read
+from percept.bundle.integrity import read_manifest
 from percept.errors import BundleError
 from tests.bundles import bundle, read_manifest, write_manifest
 
@@ -39,7 +39,7 @@ BREAKS = {
 
 
 def test_a_bundle_that_keeps_the_contract_is_read(tmp_path: Path) -> None:
-    manifest = read(bundle(tmp_path))
+    manifest = read_manifest(bundle(tmp_path))
     assert (manifest.name, manifest.version, manifest.task) == ("marker", 1, "classification")
     assert manifest.layer("colour") is manifest.layers[0]
     assert manifest.layer("body") is None
@@ -53,7 +53,7 @@ def test_a_manifest_that_breaks_the_contract_is_refused_with_the_reason(name: st
     breaks(manifest)
     write_manifest(folder, manifest)
     with pytest.raises(BundleError) as caught:
-        read(folder)
+        read_manifest(folder)
     assert reason in str(caught.value)
 
 
@@ -64,14 +64,14 @@ def test_an_altered_file_is_refused_by_name(file: str, tmp_path: Path) -> None:
     data[len(data) // 2] ^= 1
     (folder / file).write_bytes(data)
     with pytest.raises(BundleError, match=f"{file} is not the file"):
-        read(folder)
+        read_manifest(folder)
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     folder = bundle(tmp_path)
     (folder / "golden.npz").unlink()
     with pytest.raises(BundleError, match=r"golden.npz cannot be read: No such file"):
-        read(folder)
+        read_manifest(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 1}'])
@@ -79,12 +79,12 @@ def test_a_half_written_manifest_is_refused(text: str, tmp_path: Path) -> None:
     folder = bundle(tmp_path)
     (folder / "manifest.json").write_text(text)
     with pytest.raises(BundleError, match="does not keep the contract"):
-        read(folder)
+        read_manifest(folder)
 
 
 def test_a_folder_without_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"manifest.json cannot be read"):
-        read(tmp_path)
+        read_manifest(tmp_path)
 
 
 def test_tf32_is_off_unless_it_is_allowed_in_one_word(tmp_path: Path) -> None:
@@ -92,9 +92,9 @@ def test_tf32_is_off_unless_it_is_allowed_in_one_word(tmp_path: Path) -> None:
     folder = bundle(tmp_path)
     manifest = read_manifest(folder)
     assert "tf32" not in manifest
-    assert read(folder).tf32 is False
+    assert read_manifest(folder).tf32 is False
     write_manifest(folder, manifest | {"tf32": True})
-    assert read(folder).tf32 is True
+    assert read_manifest(folder).tf32 is True
     write_manifest(folder, manifest | {"tf32": "yes"})
     with pytest.raises(BundleError, match="tf32"):
-        read(folder)
+        read_manifest(folder)

@@ -10,7 +10,9 @@ from PIL import Image
 
 from percept.bundle.manifest import Preprocessing
 from percept.errors import BrokenImage, ImageTooLarge, NotAnImage
-from percept.imaging.decode import UPRIGHT, decode, decode_for, geometry, prepare, spread
+from percept.imaging.decode import UPRIGHT, decode, decode_reduced
+from percept.imaging.geometry import compute_geometry, project_to_photo
+from percept.imaging.preprocess import prepare
 from tests.photos import encoded, marked
 
 LIMITS = {"max_bytes": 10**7, "max_pixels": 10**6}
@@ -117,7 +119,7 @@ def test_one_boxed_resize_is_resize_then_centre_crop(size: tuple[int, int]) -> N
     height = 80 if size[1] <= size[0] else int(80 * size[1] / size[0])
     left, top = round((width - 64) / 2), round((height - 64) / 2)
     twice = photo.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + 64, top + 64))
-    once = prepare(photo, geometry(size, rule), rule)
+    once = prepare(photo, compute_geometry(size, rule), rule)
     assert np.abs(once.astype(int) - np.asarray(twice)).max() <= 1
 
 
@@ -127,8 +129,8 @@ def test_a_large_jpeg_is_decoded_small_and_seen_the_same(rule: Preprocessing, or
     """Not below twice the input's size, the geometry in the photo's own pixels, the input nearly what it was."""
     data = encoded(marked((901, 700), (300, 250), 150), "JPEG", orientation)
     full = decode(data, **LIMITS)
-    small, view = decode_for(rule, data, **LIMITS)
-    assert view == geometry((901, 700), rule) == geometry(full.size, rule)
+    small, view = decode_reduced(rule, data, **LIMITS)
+    assert view == compute_geometry((901, 700), rule) == compute_geometry(full.size, rule)
     assert 2 * small.width <= full.width + 2
     left, _, right, _ = view.resized(*small.size).box
     assert right - left >= 2 * rule.width
@@ -141,7 +143,7 @@ def test_a_large_jpeg_is_decoded_small_and_seen_the_same(rule: Preprocessing, or
     ("kind", "size"), [("JPEG", (190, 250)), ("JPEG", (2000, 40)), ("JPEG", (3, 3)), ("PNG", (900, 700))]
 )
 def test_what_is_no_large_jpeg_is_decoded_in_full(kind: str, size: tuple[int, int]) -> None:
-    small, view = decode_for(RULES[0], encoded(marked(size, (1, 1), 1), kind), **LIMITS)
+    small, view = decode_reduced(RULES[0], encoded(marked(size, (1, 1), 1), kind), **LIMITS)
     assert small.size == view.size == size
 
 
@@ -152,9 +154,9 @@ def test_what_is_no_large_jpeg_is_decoded_in_full(kind: str, size: tuple[int, in
     cells=st.tuples(st.integers(1, 20), st.integers(1, 20)),
 )
 def test_every_photo_is_prepared_and_its_map_comes_back_in_its_size(width, height, rule, cells) -> None:
-    view = geometry((width, height), rule)
+    view = compute_geometry((width, height), rule)
     assert prepare(Image.new("RGB", (width, height)), view, rule).shape == (64, 48, 3)
-    found = spread(np.ones(cells, np.float32), view)
+    found = project_to_photo(np.ones(cells, np.float32), view)
     left, top, right, bottom = view.seen
     assert found.shape == (height, width)
     assert np.allclose(found[top:bottom, left:right], 1)
@@ -163,7 +165,7 @@ def test_every_photo_is_prepared_and_its_map_comes_back_in_its_size(width, heigh
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.resize)
 def test_padding_fills_what_the_photo_does_not_cover(rule: Preprocessing) -> None:
-    pixels = prepare(Image.new("RGB", (400, 100), "white"), geometry((400, 100), rule), rule)
+    pixels = prepare(Image.new("RGB", (400, 100), "white"), compute_geometry((400, 100), rule), rule)
     assert (pixels[0, 0] == (0 if rule.resize == "pad" else 255)).all()
     assert (pixels[32, 24] == 255).all()
 
@@ -172,14 +174,14 @@ def test_spread_is_the_usual_bilinear_interpolation() -> None:
     import torch
 
     values = np.random.default_rng(0).random((5, 7), np.float32)
-    view = geometry((70, 41), Preprocessing(height=32, width=32))
-    ours = spread(values, view)
+    view = compute_geometry((70, 41), Preprocessing(height=32, width=32))
+    ours = project_to_photo(values, view)
     theirs = torch.nn.functional.interpolate(torch.from_numpy(values)[None, None], size=(41, 70), mode="bilinear")
     assert np.abs(ours - theirs[0, 0].numpy()).max() < 1e-5
 
 
 def test_a_place_in_a_map_is_found_in_the_photo() -> None:
-    squeeze, crop, pad = (geometry((400, 200), rule) for rule in RULES)
+    squeeze, crop, pad = (compute_geometry((400, 200), rule) for rule in RULES)
     assert squeeze.locate(0.5, 0.5, (2, 4)) == (50, 50)
     assert crop.locate(4, 4, (8, 8)) == pytest.approx((200, 100), abs=2)
     assert pad.locate(0, 0, (8, 8)) == (0, 0)

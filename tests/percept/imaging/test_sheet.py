@@ -9,17 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from percept.imaging import overlay, sheet
-from percept.imaging.sheet import (
-    BACKGROUND,
-    MAX_SHEET_PIXELS,
-    MIN_LEGEND_WIDTH,
-    WELL,
-    Tile,
-    legend,
-    shortened,
-    with_legend,
-)
+from percept.imaging import colormaps, sheet, text
+from percept.imaging.legend import MIN_LEGEND_WIDTH, add_legend, render_legend
+from percept.imaging.sheet import MAX_SHEET_PIXELS, Tile
+from percept.imaging.text import BACKGROUND, WELL, shorten
 
 RED, BLUE = (220, 20, 30), (20, 30, 220)
 
@@ -40,7 +33,7 @@ def where(picture: Image.Image, colour: tuple[int, int, int]) -> tuple[int, int,
     [((640, 480), (320, 240)), ((480, 640), (240, 320)), ((32, 32), (320, 320)), ((9000, 3), (320, 1))],
 )
 def test_a_picture_is_fitted_into_its_tile_and_keeps_its_proportions(size, fitted) -> None:
-    drawn = sheet.sheet([Tile(red(*size), "title", "caption")])
+    drawn = sheet.render_sheet([Tile(red(*size), "title", "caption")])
     left, top, right, bottom = where(drawn, RED)
     assert (right - left, bottom - top) == fitted
     assert drawn.mode == "RGB"
@@ -49,18 +42,20 @@ def test_a_picture_is_fitted_into_its_tile_and_keeps_its_proportions(size, fitte
 
 def test_tiles_stand_in_reading_order() -> None:
     tiles = [Tile(red(40, 30), "a"), Tile(red(40, 30), "b"), Tile(Image.new("RGB", (40, 30), BLUE), "c")]
-    wide = sheet.sheet(tiles, columns=3, tile=100)
+    wide = sheet.render_sheet(tiles, columns=3, tile=100)
     assert where(wide, RED)[2] < where(wide, BLUE)[0]
-    high = sheet.sheet(tiles, columns=1, tile=100)
+    high = sheet.render_sheet(tiles, columns=1, tile=100)
     assert where(high, RED)[3] < where(high, BLUE)[1]
     assert high.height > high.width
-    two = sheet.sheet(tiles, columns=2, tile=100)
+    two = sheet.render_sheet(tiles, columns=2, tile=100)
     assert where(two, BLUE)[0] == where(two, RED)[0]
-    assert sheet.sheet(tiles, columns=99, tile=100).size == wide.size
+    assert sheet.render_sheet(tiles, columns=99, tile=100).size == wide.size
 
 
 def test_the_title_stands_above_and_the_caption_below_the_picture() -> None:
-    bare, named, told = (sheet.sheet([Tile(red(64, 48), *texts)]) for texts in [("",), ("zebra",), ("zebra", "0.97")])
+    bare, named, told = (
+        sheet.render_sheet([Tile(red(64, 48), *texts)]) for texts in [("",), ("zebra",), ("zebra", "0.97")]
+    )
     assert bare.height < named.height < told.height
     left, top, right, bottom = where(told, RED)
     text = (np.asarray(told) > 120).all(2)
@@ -92,7 +87,7 @@ def test_a_sheet_is_nearly_square_and_leaves_few_places_empty(count: int, shape:
 
 
 def test_pictures_of_different_proportions_stand_in_equal_wells() -> None:
-    drawn = sheet.sheet([Tile(red(60, 30), ""), Tile(Image.new("RGB", (30, 60), BLUE), "")], columns=2, tile=200)
+    drawn = sheet.render_sheet([Tile(red(60, 30), ""), Tile(Image.new("RGB", (30, 60), BLUE), "")], columns=2, tile=200)
     (a, b, c, d), (e, f, _, h) = where(drawn, RED), where(drawn, BLUE)
     assert ((b + d) / 2, c - a, h - f) == ((f + h) / 2, 200, 200)
     assert drawn.getpixel((e - 2, (f + h) // 2)) == WELL
@@ -102,27 +97,27 @@ def test_pictures_of_different_proportions_stand_in_equal_wells() -> None:
     ("count", "columns", "tile"), [(1, None, 50_000), (900, None, 640), (200, 1, 3000), (5000, 3, 320)]
 )
 def test_a_sheet_is_never_larger_than_its_bound(count: int, columns, tile: int) -> None:
-    drawn = sheet.sheet([Tile(red(8, 6), "title", "caption")] * count, columns, tile)
+    drawn = sheet.render_sheet([Tile(red(8, 6), "title", "caption")] * count, columns, tile)
     assert 0.3 * MAX_SHEET_PIXELS < drawn.width * drawn.height <= MAX_SHEET_PIXELS
 
 
 def test_a_sheet_of_nothing_is_a_small_dark_picture() -> None:
-    assert set(sheet.sheet([]).convert("RGB").tobytes()) <= set(BACKGROUND)
+    assert set(sheet.render_sheet([]).convert("RGB").tobytes()) <= set(BACKGROUND)
 
 
 def test_what_is_transparent_becomes_the_grey_of_the_unseen() -> None:
     heat = np.full((40, 40), np.nan, np.float32)
     clear = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
-    for picture in (overlay.heatmap(heat, "inferno"), clear, clear.convert("LA")):
-        drawn = sheet.sheet([Tile(picture, "")])
-        assert drawn.getpixel((drawn.width // 2, drawn.height // 2)) == (overlay.GREY,) * 3
-        assert with_legend(picture, "inferno", "0", "1", "").getpixel((20, 20)) == (overlay.GREY,) * 3
+    for picture in (colormaps.render_heatmap(heat, "inferno"), clear, clear.convert("LA")):
+        drawn = sheet.render_sheet([Tile(picture, "")])
+        assert drawn.getpixel((drawn.width // 2, drawn.height // 2)) == (colormaps.GREY,) * 3
+        assert add_legend(picture, "inferno", "0", "1", "").getpixel((20, 20)) == (colormaps.GREY,) * 3
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "CMYK", "I;16", "F"])
 def test_a_picture_of_any_mode_is_drawn(mode: str) -> None:
-    assert sheet.sheet([Tile(Image.new(mode, (20, 20)), "")]).mode == "RGB"
-    assert with_legend(Image.new(mode, (20, 20)), "turbo", "0", "1", "").mode == "RGB"
+    assert sheet.render_sheet([Tile(Image.new(mode, (20, 20)), "")]).mode == "RGB"
+    assert add_legend(Image.new(mode, (20, 20)), "turbo", "0", "1", "").mode == "RGB"
 
 
 @pytest.mark.parametrize(
@@ -138,39 +133,41 @@ def test_a_picture_of_any_mode_is_drawn(mode: str) -> None:
     ],
 )
 def test_texts_are_spelled_with_what_the_font_has(text: str, spelling: str) -> None:
-    assert sheet.spelled(text) == spelling
+    assert text.transliterate(text) == spelling
 
 
 def test_every_spelling_is_needed_and_can_be_drawn() -> None:
-    for character, spelling in sheet.SPELLINGS.items():
-        assert not sheet._drawable(character)
+    for character, spelling in text.SPELLINGS.items():
+        assert not text.is_drawable(character)
         assert unicodedata.normalize("NFKD", character) == character
-        assert all(map(sheet._drawable, spelling))
+        assert all(map(text.is_drawable, spelling))
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(codec=None), max_size=60), st.integers(8, 40), st.floats(-10, 400))
 def test_a_shortened_text_fits_and_holds_no_boxes(text: str, size: int, width: float) -> None:
-    short, whole = shortened(text, size, width), sheet.spelled(text)
-    assert not short or sheet._width(short, size) <= width
+    short, whole = shorten(text, size, width), text.transliterate(text)
+    assert not short or text.text_width(short, size) <= width
     assert short in ("", whole) or (short.endswith("…") and whole.startswith(short[:-1]))
-    assert all(map(sheet._drawable, short.replace(" ", "")))
+    assert all(map(text.is_drawable, short.replace(" ", "")))
 
 
 def test_long_texts_are_cut_with_an_ellipsis_before_the_next_tile() -> None:
     long = "a very long title that never ends " * 10_000
     tiles = [Tile(red(64, 48), long, long)] * 2
-    text = (np.asarray(sheet.sheet(tiles, columns=2)) > 120).all(2)
-    left, _, right, _ = where(sheet.sheet(tiles[:1]), RED)
+    text = (np.asarray(sheet.render_sheet(tiles, columns=2)) > 120).all(2)
+    left, _, right, _ = where(sheet.render_sheet(tiles[:1]), RED)
     assert text[:, left:right].any()
     assert not text[:, right : right + left].any()
-    assert shortened("abcdefgh", 16, 40).endswith("…")
+    assert shorten("abcdefgh", 16, 40).endswith("…")
 
 
-@pytest.mark.parametrize("colormap", overlay.COLORMAPS)
+@pytest.mark.parametrize("colormap", colormaps.COLORMAPS)
 def test_the_bar_of_a_legend_runs_through_the_colours_of_the_map(colormap: str) -> None:
-    drawn = np.asarray(legend(600, colormap, "0", "1", "heat")).astype(int)
-    ramp = np.asarray(overlay.heatmap(np.linspace(0, 1, 255, dtype=np.float32)[None], colormap).convert("RGB"))[0]
+    drawn = np.asarray(render_legend(600, colormap, "0", "1", "heat")).astype(int)
+    ramp = np.asarray(
+        colormaps.render_heatmap(np.linspace(0, 1, 255, dtype=np.float32)[None], colormap).convert("RGB")
+    )[0]
     bar = drawn[17, 20:580]
     nearest = np.abs(bar[:, None] - ramp.astype(int)).sum(2)
     assert nearest.min(1).max() == 0
@@ -182,7 +179,7 @@ def test_the_bar_of_a_legend_runs_through_the_colours_of_the_map(colormap: str) 
 
 def test_a_legend_has_its_ends_and_its_title_at_their_places() -> None:
     def written(*texts: str) -> list[bool]:
-        drawn = np.asarray(legend(600, "inferno", *texts)) > 120
+        drawn = np.asarray(render_legend(600, "inferno", *texts)) > 120
         return [bool(part.all(2).any()) for part in np.split(drawn[28:], 3, 1)]
 
     assert written("0", "", "") == [True, False, False]
@@ -192,7 +189,7 @@ def test_a_legend_has_its_ends_and_its_title_at_their_places() -> None:
 
 @pytest.mark.parametrize("width", [1, 2, 9, 40, 240, 4000])
 def test_a_legend_is_as_wide_as_asked_and_grows_slowly(width: int) -> None:
-    drawn = legend(width, "viridis", "-0.12345678", "2.3456789", "Grad-CAM · a class of a long name · stage4")
+    drawn = render_legend(width, "viridis", "-0.12345678", "2.3456789", "Grad-CAM · a class of a long name · stage4")
     assert drawn.width == width
     assert 30 <= drawn.height <= 200
 
@@ -200,7 +197,7 @@ def test_a_legend_is_as_wide_as_asked_and_grows_slowly(width: int) -> None:
 @pytest.mark.parametrize("size", [(640, 480), (240, 1), (3000, 90), (100, 400)])
 def test_with_legend_keeps_the_pixels_of_the_picture(size: tuple[int, int]) -> None:
     noise = np.random.default_rng(1).integers(0, 255, (size[1], size[0], 3), np.uint8)
-    drawn = np.asarray(with_legend(Image.fromarray(noise), "jet", "0", "1", "heat"))
+    drawn = np.asarray(add_legend(Image.fromarray(noise), "jet", "0", "1", "heat"))
     left = (drawn.shape[1] - size[0]) // 2
     assert drawn.shape[1] == max(size[0], MIN_LEGEND_WIDTH)
     assert (drawn[: size[1], left : left + size[0]] == noise).all()
@@ -209,14 +206,14 @@ def test_with_legend_keeps_the_pixels_of_the_picture(size: tuple[int, int]) -> N
 
 def test_a_tiny_picture_is_enlarged_by_a_whole_number() -> None:
     noise = np.random.default_rng(1).integers(0, 255, (32, 32, 3), np.uint8)
-    drawn = np.asarray(with_legend(Image.fromarray(noise), "jet", "0", "1", "heat"))
+    drawn = np.asarray(add_legend(Image.fromarray(noise), "jet", "0", "1", "heat"))
     assert drawn.shape[1] == 256
     assert (drawn[4:256:8, 4::8] == noise).all()
-    assert with_legend(red(1, 1), "jet", "0", "1", "heat").width == MIN_LEGEND_WIDTH
+    assert add_legend(red(1, 1), "jet", "0", "1", "heat").width == MIN_LEGEND_WIDTH
 
 
 def test_threads_draw_what_one_thread_draws() -> None:
     tiles = [Tile(red(30, 20), f"title {k}", "caption " * k) for k in range(6)]
-    alone = sheet.sheet(tiles).tobytes()
+    alone = sheet.render_sheet(tiles).tobytes()
     with ThreadPoolExecutor(4) as pool:
-        assert all(drawn.tobytes() == alone for drawn in pool.map(lambda _: sheet.sheet(tiles), range(16)))
+        assert all(drawn.tobytes() == alone for drawn in pool.map(lambda _: sheet.render_sheet(tiles), range(16)))
