@@ -20,6 +20,7 @@ ORDER = {
         "",  # percept/__init__.py
         "errors",
         "settings",
+        "process",
         "telemetry",
         "bundle",
         "imaging",

@@ -1,101 +1,101 @@
-"""Everything that can go wrong by name. What status each becomes is decided in `problems.py`.
+"""Every error that Percept raises. `percept.api.problems` maps each to an HTTP status and a problem code.
 
-The message of an error is written for the person who has to mend it: what was wrong, and what would be right.
+An error message is written for the person who can fix the cause: it says what is wrong, and what would be right.
 """
 
 from pydantic import ValidationError
 
 
 class PerceptError(Exception):
-    """The root of all errors that Percept raises itself."""
+    """The base class of all errors that Percept raises."""
 
 
 class BundleError(PerceptError):
-    """A bundle that does not keep the contract; refused by name while others are served."""
+    """A bundle is invalid: it is refused with this message while other bundles are served."""
 
 
 class BundleRefused(PerceptError):
-    """A model was to be loaded, and a bundle of it breaks the contract."""
+    """A client requested to load a model, and a bundle of the model is invalid."""
 
 
 class ControlDisabled(PerceptError):
-    """Models are to be loaded or unloaded, and the service was not told to allow it."""
+    """A client requested to load or unload a model, and `PERCEPT_MODEL_CONTROL` does not allow it."""
 
 
 class DeviceError(PerceptError):
-    """A device was asked for and does not work."""
+    """The configured device does not work."""
 
 
 class InferenceError(PerceptError):
-    """ONNX Runtime failed on inputs that keep the contract."""
+    """ONNX Runtime failed on valid inputs."""
 
 
 class BadRequest(PerceptError):
-    """The request cannot be taken apart: malformed JSON, base64 or multipart, or no image in it."""
+    """The request cannot be parsed: malformed JSON, base64 or multipart, or no image in it."""
 
 
 class BadParameter(PerceptError):
-    """A parameter has a value that this endpoint, model or layer cannot honour."""
+    """The value of a parameter is not valid for this endpoint, model or layer."""
 
 
 class TargetAbsent(PerceptError):
-    """A class was asked for that the network sees nowhere in this image."""
+    """The network predicts the target class nowhere in this image."""
 
 
 class GradientsUnavailable(PerceptError):
-    """The layer has no tail: gradients cannot be computed there."""
+    """The layer has no tail graph, so gradients cannot be computed there."""
 
 
 class MethodUnavailable(PerceptError):
-    """The method cannot be used at this layer of this network."""
+    """The explanation method does not work at this layer of this network."""
 
 
 class DeadlineExceeded(PerceptError):
-    """The answer would have come later than the service promises."""
+    """The response was not ready within `PERCEPT_DEADLINE_S`."""
 
 
 class UnsupportedMediaType(PerceptError):
-    """The body's media type is none of those that carry images."""
+    """The media type of the request body is not one that carries images."""
 
 
 class NotAnImage(PerceptError):
-    """The bytes are no image of an allowed format."""
+    """The bytes are not an image of a supported format."""
 
 
 class BrokenImage(PerceptError):
-    """The bytes begin like an image but cannot be decoded."""
+    """The bytes have the signature of an image format and cannot be decoded."""
 
 
 class ImageTooLarge(PerceptError):
-    """More bytes or more pixels than the service accepts."""
+    """The image has more bytes or pixels than the service accepts."""
 
 
 class UnknownModel(PerceptError):
-    """No served model has this name or version."""
+    """No loaded model has this name or version."""
 
 
 class UnknownLayer(PerceptError):
-    """The model taps no layer of this name."""
+    """The model has no tapped layer of this name."""
 
 
 class UnknownFilters(PerceptError):
-    """The bundle holds no such picture of its filters."""
+    """The bundle has no such filter picture."""
 
 
 class UnknownImage(PerceptError):
-    """No image is kept under this id, or no longer."""
+    """The image cache has no image with this id, or no longer."""
 
 
 class UnknownClass(PerceptError):
-    """The model has no class of this label or index."""
+    """The model has no class with this label or index."""
 
 
 class NotAcceptable(PerceptError):
-    """None of the media types that the client accepts can be made here."""
+    """The endpoint cannot produce any of the media types that the client accepts."""
 
 
 class QueueFull(PerceptError):
-    """More work is waiting than the service promises to do; it will be done in about `retry_s` seconds."""
+    """The queue of the model is full; it is expected to have room again in about `retry_s` seconds."""
 
     def __init__(self, detail: str, retry_s: int = 1) -> None:
         super().__init__(detail)
@@ -103,9 +103,10 @@ class QueueFull(PerceptError):
 
 
 class NotReady(PerceptError):
-    """The models are still being loaded, or none could be."""
+    """The models are still being loaded, none could be loaded, or the server is shutting down."""
 
 
-def faults(error: ValidationError) -> str:
-    """What data do not keep of a model, in one line: each fault with where it is."""
-    return "; ".join(": ".join(filter(None, (".".join(map(str, one["loc"])), one["msg"]))) for one in error.errors())
+def format_validation_errors(error: ValidationError) -> str:
+    """Return the errors of pydantic in one line, each with the path of the value that is wrong."""
+    found = ((".".join(map(str, e["loc"])), e["msg"]) for e in error.errors())
+    return "; ".join(": ".join(filter(None, parts)) for parts in found)

@@ -1,80 +1,101 @@
-"""Every setting of the service: one frozen object, built once at the entrance and passed down.
+"""Every setting of the service: one frozen object, built once by the command line and passed down.
 
-Each field is read from the environment as `PERCEPT_<FIELD>`; nothing else in the service reads the environment.
-What OpenTelemetry has a variable for keeps its name: the few that decide whether there are traces stand here too.
+Each field is read from the environment variable `PERCEPT_<FIELD>`; no other module reads the environment. Settings that
+OpenTelemetry has standard variables for keep those names: `TracingSettings` has the few that request traces.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+PREFIX = "PERCEPT_"
 PACKAGED_BUNDLES = Path(__file__).resolve().parent / "repository"  # in an installed wheel
 CHECKOUT_BUNDLES = Path(__file__).resolve().parents[2] / "models" / "repository"
-BUILT_IN = PACKAGED_BUNDLES if PACKAGED_BUNDLES.is_dir() else CHECKOUT_BUNDLES
-EXPORTERS = ("otlp", "console")
-PROTOCOL = "http/protobuf"  # of OpenTelemetry's protocols the one that needs no gRPC
+BUILT_IN_BUNDLES = PACKAGED_BUNDLES if PACKAGED_BUNDLES.is_dir() else CHECKOUT_BUNDLES
+TRACE_EXPORTERS = ("otlp", "console")
+OTLP_PROTOCOL = "http/protobuf"  # the only one of OpenTelemetry's protocols that needs no gRPC
 
 
 class Settings(BaseSettings):
-    """How to serve; the defaults suit a person at their own machine."""
+    """The settings of the service. The defaults suit development on one machine."""
 
-    model_config = SettingsConfigDict(env_prefix="PERCEPT_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    models: Path = Field(BUILT_IN, description="folder of bundles, <name>/<version>/ inside")
-    default_model: str | None = Field(None, description="who answers where no model is named")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 chooses a free port")
+    models: Path = Field(BUILT_IN_BUNDLES, description="folder of bundles, as <name>/<version>/")
+    default_model: str | None = Field(None, description="model that answers requests which name no model")
     model_control: Literal["none", "explicit"] = Field(
-        "none", description="explicit: /v2/repository may load and unload"
+        "none", description="explicit: clients may load and unload models through /v2/repository"
     )
-    device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field("auto", description="auto takes CUDA if it works")
-    gpu_memory_bytes: PositiveInt | None = Field(None, description="GPU memory of one graph; none: all there is")
-    engine_cache: Path | None = Field(None, description="folder for the engines of TensorRT; none: built at each start")
-    threads: PositiveInt | None = Field(None, description="worker threads; none: one per core")
-    max_batch: PositiveInt | None = Field(None, description="images in a batch; none: by device")
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field("auto", description="auto: CUDA if it works, else CPU")
+    gpu_memory_bytes: PositiveInt | None = Field(None, description="GPU memory limit of each graph; default: no limit")
+    engine_cache: Path | None = Field(
+        None, description="folder for TensorRT engines; default: engines are built at each start"
+    )
+    threads: PositiveInt | None = Field(None, description="worker threads; default: one for each core")
+    max_batch: PositiveInt | None = Field(None, description="images in a batch; default: depends on the device")
     max_queue: PositiveInt = Field(256, description="images that may wait for one model")
-    max_image_bytes: PositiveInt = Field(20 * 2**20, description="size of one encoded image")
-    max_image_pixels: PositiveInt = Field(50_000_000, description="width times height of an image")
+    max_image_bytes: PositiveInt = Field(20 * 2**20, description="bytes of one encoded image")
+    max_image_pixels: PositiveInt = Field(50_000_000, description="pixels of one image, width times height")
     max_images: PositiveInt = Field(16, description="images in one request")
-    store_bytes: int = Field(64 * 2**20, ge=0, description="for the last images, to look at them again; 0: none")
-    store_s: PositiveFloat = Field(600, description="seconds that an image is kept after it was last asked for")
-    deadline_s: PositiveFloat = Field(30, description="seconds that an answer may take")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["text", "json"] = Field("text", description="json: one object in each line, for programs")
+    store_bytes: int = Field(64 * 2**20, ge=0, description="memory of the image cache in bytes; 0 disables the cache")
+    store_s: PositiveFloat = Field(600, description="seconds that an image stays in the cache after its last use")
+    deadline_s: PositiveFloat = Field(30, description="seconds after which a request is refused with 504")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level to log")
+    log_format: Literal["text", "json"] = Field("text", description="json: one JSON object per line")
 
 
-class Telemetry(BaseSettings):
-    """Whether there are traces, by OpenTelemetry's own variables `OTEL_<FIELD>`; an empty one is as none.
+class TracingSettings(BaseSettings):
+    """Whether traces are sent, and where, from OpenTelemetry's standard variables `OTEL_<FIELD>`.
 
-    A wrong value must not keep a service from starting, so says OpenTelemetry: none is checked here.
+    An empty variable counts as unset. No value is validated: by OpenTelemetry's specification a wrong value must not
+    keep a service from starting.
     """
 
     model_config = SettingsConfigDict(env_prefix="OTEL_", frozen=True)
 
-    traces_exporter: str = Field("", description="otlp, console, none, or several with commas")
-    exporter_otlp_endpoint: str = Field("", description="where the collector is: traces go there")
-    exporter_otlp_traces_endpoint: str = Field("", description="the same for traces alone, with the whole path")
-    exporter_otlp_protocol: str = Field("", description="http/protobuf is what there is")
-    exporter_otlp_traces_protocol: str = Field("", description="the same for traces alone")
-    sdk_disabled: str = Field("", description="true: no traces, whatever else says")
+    traces_exporter: str = Field("", description="otlp, console or none; several are separated by commas")
+    exporter_otlp_endpoint: str = Field("", description="URL of the collector")
+    exporter_otlp_traces_endpoint: str = Field("", description="URL of the collector for traces, with the path")
+    exporter_otlp_protocol: str = Field("", description="only http/protobuf is supported")
+    exporter_otlp_traces_protocol: str = Field("", description="protocol for traces; only http/protobuf is supported")
+    sdk_disabled: str = Field("", description="true: no traces, whatever the other variables say")
 
     @property
     def exporters(self) -> Sequence[str]:
-        """Where traces go, of `otlp` and `console`; nowhere unless something asks for it."""
+        """The exporters to send traces to, of `otlp` and `console`; empty unless a variable requests one."""
         if self.sdk_disabled.strip().lower() == "true":
             return []
-        asked = self.traces_exporter or ("otlp" if self._endpoint else "")
-        names = dict.fromkeys(name.strip().lower() for name in asked.split(","))
-        return [name for name in names if name in EXPORTERS]
+        requested = self.traces_exporter or ("otlp" if self._endpoint else "")
+        names = dict.fromkeys(name.strip().lower() for name in requested.split(","))
+        return [name for name in names if name in TRACE_EXPORTERS]
 
     @property
     def protocol(self) -> str:
-        """How they are to be sent."""
-        return self.exporter_otlp_traces_protocol or self.exporter_otlp_protocol or PROTOCOL
+        """The OTLP protocol that the variables request."""
+        return self.exporter_otlp_traces_protocol or self.exporter_otlp_protocol or OTLP_PROTOCOL
 
     @property
     def _endpoint(self) -> str:
         return self.exporter_otlp_traces_endpoint or self.exporter_otlp_endpoint
+
+
+def variable(field: str) -> str:
+    """Return the environment variable of a field of `Settings`, such as `PERCEPT_PORT` of `port`."""
+    return PREFIX + field.upper()
+
+
+def describe_settings() -> str:
+    """Return a table of every environment variable of `Settings` with its description, for the command line."""
+    fields = {variable(name): field.description for name, field in Settings.model_fields.items()}
+    width = max(map(len, fields))
+    return "environment variables:\n" + "\n".join(f"  {name:<{width}}  {text}" for name, text in fields.items())
+
+
+def format_settings_errors(error: ValidationError) -> list[str]:
+    """Return one line for each wrong value of `Settings`: the variable, the value, and what is expected."""
+    return [f"{variable(str(e['loc'][0]))}={e['input']}: {e['msg']}" for e in error.errors()]

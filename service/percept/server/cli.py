@@ -1,86 +1,116 @@
-"""The command `percept`: finds its subcommands by entry points, so that neither house names the other.
+"""The command `percept`: finds its subcommands by entry points, and runs `percept serve`.
 
-A subcommand is a function that takes the arguments after its name and returns the exit status.
+A subcommand is a function from the arguments after its name to an exit status. The entry points keep the server
+independent of the export toolchain, whose commands are loaded only when they run.
 """
 
 import argparse
 import contextlib
-import signal
 import sys
-import warnings
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 
 from pydantic import ValidationError
 
+from percept import process
 from percept.errors import PerceptError
 from percept.server import uvicorn_server
 from percept.server.app import create_app
-from percept.settings import Settings
+from percept.settings import Settings, describe_settings, format_settings_errors
 from percept.telemetry import logs
 
-GROUP = "percept.commands"
-# A thread that comes back from decoding or from a network waits at most so long for the interpreter, and its core with
-# it. Python's own 5 ms are longer than the event loop is ever busy (SqueezeNet on 2 cores: 1.06 times the images).
-SWITCH_S = 1e-4
+ENTRY_POINT_GROUP = "percept.commands"
+# What each command does. The descriptions stand here because loading a command of the export toolchain imports torch.
+COMMANDS = {
+    "serve": "serve bundles over HTTP",
+    "evaluate": "measure a model, or its explanations, on labelled images",
+    "export": "convert a network to a bundle",
+    "verify": "check that a bundle computes the same as its source",
+    "layers": "list the layers of a bundle",
+    "visualize": "add pictures of the filters to a bundle",
+    "teach": "train a built-in bundle from its data set",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run `percept COMMAND …`; an error of Percept's own is one line on stderr and status 1."""
+    """Run `percept COMMAND ...` and return its exit status.
+
+    A `PerceptError` is one line on stderr and status 1; wrong settings are one line each and status 2.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
-    commands = {point.name: point for point in entry_points(group=GROUP)}
-    parser = argparse.ArgumentParser("percept", description="Serves convolutional networks and shows what they saw.")
-    parser.add_argument("command", choices=sorted(commands), help="what to do; COMMAND --help says more")
-    chosen = parser.parse_args(arguments[:1]).command
-    # What Pillow finds odd in somebody's file is no news for the operator.
-    warnings.filterwarnings("ignore", module=r"PIL\b")
+    points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    name = _parser(sorted(points)).parse_args(arguments[:1]).command
+    process.ignore_pillow_warnings()
     try:
-        return _load(commands[chosen])(arguments[1:])
+        return _load(points[name])(arguments[1:])
     except PerceptError as error:
-        print(f"percept {chosen}: {error}", file=sys.stderr)
+        print(f"percept {name}: {error}", file=sys.stderr)
         return 1
-    except ValidationError as error:  # of the settings: bundles raise errors of their own
-        for fault in error.errors():
-            print(f"percept {chosen}: {fault['loc'][0]}: {fault['msg']}", file=sys.stderr)
+    except ValidationError as error:  # of the settings: an invalid bundle raises `BundleError`
+        for line in format_settings_errors(error):
+            print(f"percept {name}: {line}", file=sys.stderr)
         return 2
 
 
 def serve(arguments: list[str]) -> int:
-    """`percept serve`: run the service until it is told to stop."""
-    parser = argparse.ArgumentParser(
-        "percept serve",
-        description="Serve bundles over HTTP. Every setting is an environment variable PERCEPT_<NAME>.",
-        epilog="settings: " + ", ".join(Settings.model_fields),
-    )
-    parser.add_argument("--host")
-    parser.add_argument("--port", type=int)
-    parser.add_argument("--models", help="folder of bundles")
-    given = {k: v for k, v in vars(parser.parse_args(arguments)).items() if v is not None}
-    settings = Settings(**given)
-    logs.configure(settings)
-    sys.setswitchinterval(SWITCH_S)
+    """Run `percept serve`: serve bundles until a signal stops the process."""
+    settings = _parse_settings(arguments)
+    logs.configure_logging(settings)
+    process.shorten_switch_interval()
     if not settings.models.is_dir():
-        raise PerceptError(f"there is no folder {settings.models} (PERCEPT_MODELS)")
-    # To be told to stop is no failure, and the first process of a container heeds no signal that it has no handler for.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+        raise PerceptError(
+            f"the folder of bundles {settings.models} does not exist; set --models or PERCEPT_MODELS to one that does"
+        )
+    process.interrupt_on_sigterm()
+    # A signal is the normal end of a server: status 0.
     with contextlib.suppress(KeyboardInterrupt), uvicorn_server.bind(settings.host, settings.port) as listener:
         uvicorn_server.run(
             create_app(settings),
             listener,
             settings.deadline_s,
             log_level=settings.log_level,
-            log_config=None,  # its lines go where ours go, as ours do
+            log_config=None,  # uvicorn's lines go to the root logger, in the configured format
             access_log=False,
         )
     return 0
 
 
+def _parser(names: list[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "percept",
+        description="Serve convolutional networks over REST and explain their predictions with heatmaps.",
+        epilog="'percept COMMAND --help' describes the options of a command.",
+    )
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    for name in names:
+        commands.add_parser(name, help=COMMANDS.get(name), add_help=False)
+    return parser
+
+
+def _parse_settings(arguments: list[str]) -> Settings:
+    """Parse the settings of `percept serve`: options take precedence over the environment."""
+    parser = argparse.ArgumentParser(
+        "percept serve",
+        description="Serve bundles over HTTP. Options take precedence over the environment variables listed below.",
+        epilog=describe_settings(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--host", help="address to listen on")
+    parser.add_argument("--port", type=int, help="port to listen on; 0 chooses a free port")
+    parser.add_argument(
+        "--models", metavar="FOLDER", help="folder of bundles; default: PERCEPT_MODELS, else the built-in bundles"
+    )
+    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    return Settings(**given)
+
+
 def _load(point: EntryPoint) -> Callable[[list[str]], int]:
-    """The function behind an entry point; says what to install where its house is not there."""
+    """Import the function of a command; raises `PerceptError` if a package that it needs is not installed."""
     try:
         command: Callable[[list[str]], int] = point.load()
     except ModuleNotFoundError as error:
+        extra = "[export]" if point.module.startswith("percept_models") else ""
         raise PerceptError(
-            f"needs {error.name}, which is not installed: pip install 'percept-serve[export]'"
+            f"the package {error.name} is not installed: run pip install 'percept-serve{extra}'"
         ) from error
     return command

@@ -1,7 +1,7 @@
-"""What is true of the service at the moment of a scrape: its models, their queues, the store, the GPU.
+"""Gauges that are read at the moment of a scrape: the models, their queues, the image cache, the GPU.
 
-Nothing is kept here: each row of the table reads it from where it is, so that a model that is no longer served leaves
-the metrics with it. A number that there is nothing to say of does not appear.
+No value is stored here. Each row of `GAUGES` reads it from the object that owns it, so the series of a model disappear
+when the model is unloaded. A gauge without samples is left out of the response.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -10,95 +10,100 @@ from typing import NamedTuple
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from percept.api.params import VERSION, State
+from percept.api.params import VERSION, AppState
 from percept.errors import NotReady
 from percept.runtime.model import Model
-from percept.runtime.session import RUNTIME
-from percept.telemetry.gpu_memory import Gpus
+from percept.runtime.session import ORT_VERSION
+from percept.telemetry.gpu_memory import GpuMemoryReader
 
-Readings = Iterable[tuple[tuple[str, ...], float]]  # values of the labels, and the number
+Samples = Iterable[tuple[tuple[str, ...], float]]  # label values, and the value of the gauge
 
 
-class Row(NamedTuple):
-    """A gauge: what it means, its labels, and who reads it."""
+class Gauge(NamedTuple):
+    """One gauge: its help text, the names of its labels, and the function that reads its samples."""
 
-    what: str
+    help: str
     labels: tuple[str, ...]
-    read: Callable[[State], Readings]
+    read: Callable[[AppState], Samples]
 
 
-def _ready(state: State) -> Readings:
+def _read_ready(state: AppState) -> Samples:
     try:
-        state.check()
+        state.check_ready()
     except NotReady:
         return [((), 0)]
     return [((), 1)]
 
 
-def _each(read: Callable[[Model], float]) -> Callable[[State], Readings]:
-    """Of every model that is served, by name and version."""
+def _per_model(read: Callable[[Model], float]) -> Callable[[AppState], Samples]:
+    """Read one value of every loaded model, labelled by name and version."""
     return lambda state: [
         ((model.manifest.name, str(model.manifest.version)), read(model)) for model in state.repository.all
     ]
 
 
-def _models(state: State) -> Readings:
+def _read_model_info(state: AppState) -> Samples:
     manifests = [model.manifest for model in state.repository.all]
     return [((m.name, str(m.version), m.task, m.precision), 1) for m in manifests]
 
 
-MODEL = ("model", "version")
+MODEL_LABELS = ("model", "version")
 GAUGES = {
-    "percept_build_info": Row(
-        "What runs: the versions of Percept and of ONNX Runtime, and the device.",
+    "percept_build_info": Gauge(
+        "The versions of Percept and ONNX Runtime, and the device.",
         ("version", "onnxruntime", "device"),
-        lambda state: [((VERSION, RUNTIME, state.repository.plan.device), 1)],
+        lambda state: [((VERSION, ORT_VERSION, state.repository.plan.device), 1)],
     ),
-    "percept_ready": Row("1 where /health/ready says so, else 0.", (), _ready),
-    "percept_queue_depth": Row("Images that wait for a thread now.", MODEL, _each(lambda model: model.queue.depth)),
-    "percept_queue_capacity": Row("Images that may wait.", MODEL, _each(lambda model: model.queue.capacity)),
-    "percept_model_info": Row("The models that are served.", (*MODEL, "task", "precision"), _models),
-    "percept_model_load_duration_seconds": Row(
-        "How long loading a model took.", MODEL, _each(lambda model: model.loaded_s)
+    "percept_ready": Gauge("1 if /health/ready answers 200, else 0.", (), _read_ready),
+    "percept_queue_depth": Gauge(
+        "Images that are waiting for a worker thread.", MODEL_LABELS, _per_model(lambda model: model.queue.depth)
     ),
-    "percept_model_loaded_timestamp_seconds": Row(
-        "When a model was loaded, since 1970.", MODEL, _each(lambda model: model.loaded_at)
+    "percept_queue_capacity": Gauge(
+        "Images that may wait for a worker thread.", MODEL_LABELS, _per_model(lambda model: model.queue.capacity)
     ),
-    "percept_bundles_refused": Row(
-        "Bundles that are not served because something is wrong with them.",
+    "percept_model_info": Gauge("The loaded models.", (*MODEL_LABELS, "task", "precision"), _read_model_info),
+    "percept_model_load_duration_seconds": Gauge(
+        "Time that loading the model took.", MODEL_LABELS, _per_model(lambda model: model.loaded_s)
+    ),
+    "percept_model_loaded_timestamp_seconds": Gauge(
+        "Unix time at which the model was loaded.", MODEL_LABELS, _per_model(lambda model: model.loaded_at)
+    ),
+    "percept_bundles_refused": Gauge(
+        "Bundles that could not be loaded; GET /models gives the reasons.",
         (),
         lambda state: [((), len(state.repository.refused))],
     ),
-    "percept_store_bytes": Row(
-        "Bytes kept to look at images again.", (), lambda state: [((), state.pipeline.store.size)]
+    "percept_store_bytes": Gauge(
+        "Bytes in the cache of recent images.", (), lambda state: [((), state.pipeline.store.size)]
     ),
-    "percept_store_images": Row(
-        "Images kept to be looked at again.", (), lambda state: [((), len(state.pipeline.store))]
+    "percept_store_images": Gauge(
+        "Images in the cache of recent images.", (), lambda state: [((), len(state.pipeline.store))]
     ),
 }
-USED = "GPU memory in use, by any process.", ("gpu",)
-TOTAL = "GPU memory that there is.", ("gpu",)
+GPU_USED_HELP = "GPU memory in use, by all processes."
+GPU_TOTAL_HELP = "Total GPU memory."
 
 
-class Gauges(Collector):
-    """Reads the gauges of an application when Prometheus asks."""
+class ServiceCollector(Collector):
+    """Reads the gauges of one application at each scrape."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: AppState) -> None:
         self._state = state
-        self._gpus = None if state.repository.plan.device == "cpu" else Gpus()
+        self._gpu_memory = None if state.repository.plan.device == "cpu" else GpuMemoryReader()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Every gauge that has something to say."""
-        for name, row in GAUGES.items():
-            yield from _family(name, row.what, row.labels, row.read(self._state))
-        memory = self._gpus.memory() if self._gpus else []
-        yield from _family("percept_gpu_memory_used_bytes", *USED, [((one.gpu,), one.used) for one in memory])
-        yield from _family("percept_gpu_memory_total_bytes", *TOTAL, [((one.gpu,), one.total) for one in memory])
+        """Yield every gauge that has samples."""
+        for name, gauge in GAUGES.items():
+            yield from _family(name, gauge.help, gauge.labels, gauge.read(self._state))
+        gpus = self._gpu_memory.read() if self._gpu_memory else []
+        used, total = ([((gpu.gpu,), gpu.used) for gpu in gpus], [((gpu.gpu,), gpu.total) for gpu in gpus])
+        yield from _family("percept_gpu_memory_used_bytes", GPU_USED_HELP, ("gpu",), used)
+        yield from _family("percept_gpu_memory_total_bytes", GPU_TOTAL_HELP, ("gpu",), total)
 
 
-def _family(name: str, what: str, labels: tuple[str, ...], readings: Readings) -> Iterator[GaugeMetricFamily]:
-    family = GaugeMetricFamily(name, what, labels=labels)
-    for values, number in readings:
-        family.add_metric(values, number)
+def _family(name: str, help: str, labels: tuple[str, ...], samples: Samples) -> Iterator[GaugeMetricFamily]:
+    family = GaugeMetricFamily(name, help, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
     if family.samples:
         yield family

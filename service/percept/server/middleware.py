@@ -1,79 +1,146 @@
-"""What is told of a request: `Server-Timing` and `X-Request-ID` on every answer, and to whoever watches the service its
-numbers, its line in the log, and its trace.
+"""ASGI middleware: the identity and telemetry of every request, and the response to requests that a shutdown cancels.
 
-The stages are those of `stages`; `total` is all that the answer had taken when its headers left. What is spent while
-several threads work for one request adds up, so that stages may be more than the total.
+`RequestTelemetry` adds `X-Request-ID` and `Server-Timing` to every response, and records the request in the metrics,
+the access log and the trace. In `Server-Timing` the stages are those of `percept.telemetry.context`; `total` is the
+time until the response headers. Several threads may work for one request, so the stages may sum to more than the total.
 """
 
+import asyncio
 import logging
+import re
+import secrets
+from collections.abc import Iterable
 from time import perf_counter
-from typing import Any
 
+from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from percept.server.request_id import identify
+from percept.api import problems
+from percept.errors import NotReady
 from percept.telemetry import logs
-from percept.telemetry.context import STAGES, Account, begin
+from percept.telemetry.context import STAGES, RequestContext, begin_request
 from percept.telemetry.metrics import Metrics
 from percept.telemetry.tracing import Tracing
 
-ELSEWHERE = "other"  # a path that no endpoint has: anybody may ask for anything, and labels must stay few
-# Asked every few seconds by machines: no work, no trace, and no line but for who looks for it. That the service is not
-# ready is no refusal there.
-QUIET = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/metrics"})
+Headers = Iterable[tuple[bytes, bytes]]
+
+# The label of a request that no route matches. Clients may send any path, and labels must have few values.
+UNMATCHED_ENDPOINT = "other"
+# Machines poll these every few seconds. They are not traced, not counted as in flight, and logged at DEBUG only; a 503
+# of a readiness probe is no refusal.
+PROBE_PATHS = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/metrics"})
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+# version-trace-parent-flags, and fields that later versions may append (W3C Trace Context Level 2, 3.2 and 4.3).
+TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?", re.S)
 
 
-class Timing:
-    """ASGI middleware: keeps the account of a request from its first byte to the end of its answer."""
+class RequestTelemetry:
+    """ASGI middleware that measures and identifies each request, from its first byte to the end of its response."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing | None = None) -> None:
         self._app, self._metrics, self._tracing = app, metrics, tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application and tell of it."""
+        """Run the application in a new request context and record the outcome."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         start, status = perf_counter(), 500
-        account = begin(*identify(scope["headers"]))
-        quiet = scope["path"] in QUIET
-        span = self._tracing.begin(scope, account, start) if self._tracing and not quiet else None
+        request = begin_request(*identify(scope["headers"]))
+        probe = scope["path"] in PROBE_PATHS
+        span = self._tracing.start_request(scope, request, start) if self._tracing and not probe else None
 
-        async def timed(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = header(account, perf_counter() - start), (b"x-request-id", account.id.encode())
-                message["headers"] = [*message.get("headers", ()), *own]
+                added = server_timing(request, perf_counter() - start), (b"x-request-id", request.id.encode())
+                message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
-        if not quiet:
+        if not probe:
             self._metrics.in_flight.inc()
         try:
-            await self._app(scope, receive, timed)
+            await self._app(scope, receive, send_with_headers)
         finally:
-            self._tell(scope, account, status, perf_counter() - start, quiet)
+            self._record(scope, request, status, perf_counter() - start, probe)
             if self._tracing and span:
-                self._tracing.end(span, scope, route(scope), status, account)
+                self._tracing.end_request(span, scope, route_path(scope), status, request)
 
-    def _tell(self, scope: Scope, account: Account, status: int, seconds: float, quiet: bool) -> None:
-        endpoint = route(scope) or ELSEWHERE
-        self._metrics.count(endpoint, status, seconds, account)
-        if not quiet:
+    def _record(self, scope: Scope, request: RequestContext, status: int, seconds: float, probe: bool) -> None:
+        endpoint = route_path(scope) or UNMATCHED_ENDPOINT
+        self._metrics.record_request(endpoint, status, seconds, request)
+        if not probe:
             self._metrics.in_flight.dec()
-            self._metrics.refused(account)
-        level = logging.DEBUG if quiet else logging.INFO
-        logs.answered(level, account, scope["method"], scope["path"], endpoint, status, seconds)
+            self._metrics.record_refusals(request)
+        level = logging.DEBUG if probe else logging.INFO
+        logs.log_request(level, request, scope["method"], scope["path"], endpoint, status, seconds)
 
 
-def route(scope: Scope) -> str | None:
-    """The path of the endpoint that answers, as it is documented; None where there is none."""
-    found: Any = scope.get("route")
-    return getattr(found, "path", None)
+class RefuseOnShutdown:
+    """ASGI middleware that answers 503 `not_ready` to a request that is cancelled because the server stops.
+
+    The client can then repeat the request elsewhere, instead of seeing a closed connection.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application; a cancelled request whose response has not started gets the 503."""
+        started = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except asyncio.CancelledError:
+            if started or scope["type"] != "http":
+                raise
+            error = NotReady("the server is shutting down; repeat the request, or send it to another server")
+            response = await problems.respond(Request(scope), error)
+            await response(scope, receive, send)
 
 
-def header(account: Account, total: float) -> tuple[bytes, bytes]:
-    """`Server-Timing` in milliseconds, the stages in the order in which they come (W3C Server Timing)."""
-    spent = account.spent
-    parts = [f"{name};dur={1e3 * spent[name]:.2f}" for name in STAGES if name in spent]
+def route_path(scope: Scope) -> str | None:
+    """Return the path template of the route that matched, such as `/models/{name}`; None if none did."""
+    return getattr(scope.get("route"), "path", None)
+
+
+def server_timing(request: RequestContext, total: float) -> tuple[bytes, bytes]:
+    """Return the header `Server-Timing` in milliseconds, the stages in the order of `STAGES` (W3C Server Timing)."""
+    seconds = request.stage_seconds
+    parts = [f"{name};dur={1e3 * seconds[name]:.2f}" for name in STAGES if name in seconds]
     return b"server-timing", ", ".join([*parts, f"total;dur={1e3 * total:.2f}"]).encode()
+
+
+def identify(headers: Headers) -> tuple[str, str]:
+    """Return the id of a request and the id of its trace, from ASGI headers.
+
+    The client's `X-Request-ID` is used if there is exactly one and it is well-formed, so that it can stand in a log
+    line, a header and a URN; otherwise a random id replaces it. The trace id is empty without one valid `traceparent`.
+    """
+    ids, traces = [], []
+    for name, value in headers:
+        if name == b"x-request-id":
+            ids.append(value)
+        elif name == b"traceparent":
+            traces.append(value)
+    return _request_id(ids), _trace_id(traces)
+
+
+def _request_id(values: list[bytes]) -> str:
+    if len(values) == 1 and REQUEST_ID.fullmatch(values[0]):
+        return values[0].decode()
+    return secrets.token_hex(8)
+
+
+def _trace_id(values: list[bytes]) -> str:
+    found = TRACEPARENT.fullmatch(values[0]) if len(values) == 1 else None
+    if found is None or (found[1] == b"00" and found[3] is not None):  # version 00 has no further fields
+        return ""
+    return found[2].decode()

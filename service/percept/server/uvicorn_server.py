@@ -1,11 +1,11 @@
-"""One process on one port: bound before anything is loaded, and stopped so that no client notices.
+"""The uvicorn server: one process on one port, with a shutdown that drops no request.
 
-A socket and an application come in; `run` comes back when the process was told to stop and its last answer has left.
-It knows no route and no bundle.
+A bound socket and an ASGI application come in; `run` returns when a signal has stopped the server and the last response
+is sent. This module knows no route and no bundle.
 
-On SIGTERM or SIGINT nothing new is accepted. What is being answered is answered, and so is what clients have just sent,
-be it over a connection that they kept or one that waits to be accepted: every answer now says that its connection is
-closed, and what is idle is closed a little later. A second signal ends all this at once.
+On SIGTERM or SIGINT the server accepts no new connection. It completes the requests in flight, and those that clients
+have just sent over a kept connection or over one that waits to be accepted. From then on every response says
+`Connection: close`; idle connections are closed a little later. A second signal ends the process at once.
 """
 
 import asyncio
@@ -18,113 +18,103 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from fastapi import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-from percept.api import problems
-from percept.errors import NotReady, PerceptError
+from percept.errors import PerceptError
+from percept.server.middleware import RefuseOnShutdown
 
 log = logging.getLogger(__name__)
 
-# Longer than proxies keep a connection that rests (nginx and Amazon's load balancers: 60 s), so that they close it: a
-# request must not meet a connection that is being closed here, as a POST is not sent again by itself.
+# Longer than proxies keep an idle connection (60 s in nginx and in Amazon's load balancers), so that the proxy closes
+# it first. Otherwise a request may meet a connection that the server is closing, and proxies do not repeat a POST.
 KEEP_ALIVE_S = 75
-# By then has come what a client sent before it could know of the stop, from the other end of the world too.
-LINGER_S = 0.5
-LOOK_S = 0.02
-# Nobody waits for an answer for longer than the deadline; who is still sending this much later is not waited for.
-SLACK_S = 5
+# How long idle connections stay open after the signal. A request that a client sent before it could know of the
+# shutdown arrives within that time, from the other side of the world too.
+DRAIN_S = 0.5
+POLL_S = 0.02
+# Every response is due within the deadline; requests whose body still arrives this much later are cancelled.
+SHUTDOWN_SLACK_S = 5
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket for an address, not yet listening; raises `PerceptError` where it cannot be had."""
+    """Return a socket that is bound to an address and does not listen yet.
+
+    Raises `PerceptError` if the address is not available.
+    """
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise PerceptError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+        raise PerceptError(
+            f"cannot listen on {host} port {port}: {error.strerror}; set PERCEPT_HOST or PERCEPT_PORT"
+        ) from error
     return listener
 
 
 def run(app: ASGIApp, listener: socket.socket, deadline_s: float, **options: Any) -> None:
-    """Serve on a bound socket until a signal has come, and then the last answer has left or the deadline is over.
+    """Serve on a bound socket until a signal stops the server, then at most `deadline_s` and 5 s longer.
 
-    `options` are those of `uvicorn.Config`. Raises `PerceptError` where the application does not start.
+    `options` are those of `uvicorn.Config`. Raises `PerceptError` if the application fails to start.
     """
-    grace = math.ceil(deadline_s + SLACK_S)
-    config = uvicorn.Config(Stopping(app), timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=grace, **options)
+    config = uvicorn.Config(
+        RefuseOnShutdown(app),
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(deadline_s + SHUTDOWN_SLACK_S),
+        **options,
+    )
     server = Server(config)
     server.run(sockets=[listener])
     if not server.started:
-        raise PerceptError("the application did not start: its log says why")
+        raise PerceptError("the application failed to start; see the log above")
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server with a stop that loses nothing."""
+    """uvicorn's server with a shutdown that drops no request."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say where."""
+        """Start to listen, and log the address."""
         await super().startup(sockets)
         for listener in (sockets or ()) if self.started else ():
             host, port = listener.getsockname()[:2]
             log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept nothing more, let connections go with their next answer, then do what uvicorn does."""
-        log.info("stopping: what was asked is answered first")
+        """Stop accepting, drain the connections, then shut down as uvicorn does."""
+        log.info("shutting down: requests in flight are completed first")
         self.server_state.default_headers.append((b"connection", b"close"))
-        last = [connection for listener in sockets or () for connection in _waiting(listener)]
+        pending = [connection for listener in sockets or () for connection in _accept_pending(listener)]
         for server in self.servers:
             server.close()
-        for connection in last:
-            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
-        for _ in range(round(LINGER_S / LOOK_S)):
-            if self.force_exit or not self.server_state.connections:
-                break
-            await asyncio.sleep(LOOK_S)
+        for connection in pending:
+            await asyncio.get_running_loop().connect_accepted_socket(self._create_protocol, connection)
+        await self._drain()
         await super().shutdown(sockets)
 
-    def _protocol(self) -> asyncio.Protocol:
-        kind: Any = self.config.http_protocol_class
-        made: asyncio.Protocol = kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
-        return made
+    async def _drain(self) -> None:
+        for _ in range(round(DRAIN_S / POLL_S)):
+            if self.force_exit or not self.server_state.connections:
+                break
+            await asyncio.sleep(POLL_S)
+
+    def _create_protocol(self) -> asyncio.Protocol:
+        protocol_class: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = protocol_class(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop; at a second signal at once, whichever it is (uvicorn means SIGINT alone)."""
+        """Shut down; at a second signal exit at once, whichever signal it is (uvicorn does so for SIGINT only)."""
         self.force_exit = self.should_exit
         super().handle_exit(sig, frame)
 
 
-def _waiting(listener: socket.socket) -> Iterator[socket.socket]:
-    """The connections that clients have made and nobody has accepted: closing the listener would reset them."""
+def _accept_pending(listener: socket.socket) -> Iterator[socket.socket]:
+    """Accept the connections in the backlog: closing the listener would reset them."""
     with suppress(BlockingIOError):
         while True:
             connection, _ = listener.accept()
             connection.setblocking(False)
             yield connection
-
-
-class Stopping:
-    """ASGI middleware: whose request is given up because the process ends is told so; others can answer it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or say that the time for it is over."""
-        begun = False
-
-        async def sent(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, sent)
-        except asyncio.CancelledError:
-            if begun or scope["type"] != "http":
-                raise
-            answer = await problems.respond(Request(scope), NotReady("the service stops; ask it again, or another"))
-            await answer(scope, receive, send)

@@ -1,4 +1,4 @@
 """Request context, stage timings, metrics, logs and traces.
 
-May import `percept.errors` and `percept.settings`.
+May import `percept.errors`, `percept.settings` and `percept.process`.
 """

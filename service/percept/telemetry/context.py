@@ -1,7 +1,8 @@
-"""What is known of a request: who asked, about which model, and where its time goes by stage.
+"""The request context: identity, model, refusals and stage timings of the request that is being handled.
 
-All of it is an `Account` in a context variable, written by whoever works for the request, on whatever thread: code that
-hands work to a thread hands its context along. Outside a request nothing is noted. It knows no HTTP.
+A `RequestContext` stands in a context variable, and every module may add to it, on the event loop or on a worker
+thread. Code that hands work to a thread runs it in a copy of its context (`contextvars.copy_context`). Outside a
+request nothing is recorded. This module knows no HTTP.
 """
 
 from collections.abc import Iterator
@@ -10,25 +11,27 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import perf_counter
 
-# In the order in which they come.
+# The stages of a request in their usual order, with the descriptions that the metrics show.
 STAGES = {
-    "receive": "reading the request's body",
-    "queue": "waiting for a thread or for the device",
-    "decode": "bytes to an upright photo",
-    "prepare": "resizing to the network's input",
-    "infer": "passes of the whole network",
-    "tail": "passes of the network behind a layer, with gradients",
-    "render": "making the answer: drawing and encoding",
+    "receive": "reading the request body",
+    "queue": "waiting for a worker thread or for the device",
+    "decode": "decoding the image",
+    "prepare": "resizing the image to the input of the network",
+    "infer": "running the whole network",
+    "tail": "running the part of the network behind a layer, with gradients",
+    "render": "drawing and encoding the response",
 }
-MAX_MOMENTS = 256  # of one request: slow methods run the network hundreds of times
+MAX_STAGE_SPANS = 256  # per request: perturbation methods run the network hundreds of times
 
-Moment = tuple[str, float, float]  # a stage, and from when to when by `perf_counter`
+StageSpan = tuple[str, float, float]  # stage, start and end by `perf_counter`
 
 
 @dataclass(slots=True, eq=False)
-class Account:
-    """One request: its `id`, the trace and span that it belongs to, the model that it is about, why what it asked for
-    was refused, and the seconds that it spent by stage; with `moments` also when.
+class RequestContext:
+    """One request.
+
+    `model` and `version` are empty while no model is known. `refusals` are problem codes such as `queue_full`.
+    `stage_seconds` is the time spent by stage; `stage_spans` says when, and is None unless the request is traced.
     """
 
     id: str = ""
@@ -37,52 +40,52 @@ class Account:
     model: str = ""
     version: str = ""
     refusals: list[str] = field(default_factory=list)
-    spent: dict[str, float] = field(default_factory=dict)
-    moments: list[Moment] | None = None
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    stage_spans: list[StageSpan] | None = None
 
 
-_account: ContextVar[Account | None] = ContextVar("account", default=None)
+_request: ContextVar[RequestContext | None] = ContextVar("request", default=None)
 
 
-def begin(id: str = "", trace_id: str = "") -> Account:
-    """A new account, for this context and those copied from it."""
-    account = Account(id, trace_id)
-    _account.set(account)
-    return account
+def begin_request(id: str = "", trace_id: str = "") -> RequestContext:
+    """Create a request context and make it the current one, here and in contexts copied from here."""
+    request = RequestContext(id, trace_id)
+    _request.set(request)
+    return request
 
 
-def current() -> Account | None:
-    """The account of the request that this context belongs to."""
-    return _account.get()
+def current_request() -> RequestContext | None:
+    """Return the context of the request that this code runs for; None outside a request."""
+    return _request.get()
 
 
-def concerns(model: str, version: int) -> None:
-    """Note which model the request is about."""
-    if account := _account.get():
-        account.model, account.version = model, str(version)
+def set_model(model: str, version: int) -> None:
+    """Record which model the request uses."""
+    if request := _request.get():
+        request.model, request.version = model, str(version)
 
 
-def refuse(reason: str) -> None:
-    """Note that something the request asked for is not done."""
-    if account := _account.get():
-        account.refusals.append(reason)
+def record_refusal(reason: str) -> None:
+    """Record that the service refused a part of the request, by the code of the problem."""
+    if request := _request.get():
+        request.refusals.append(reason)
 
 
-def note(stage: str, start: float, end: float) -> None:
+def record_stage(stage: str, start: float, end: float) -> None:
     """Add the time between two readings of `perf_counter` to a stage."""
-    account = _account.get()
-    if account is None:
+    request = _request.get()
+    if request is None:
         return
-    account.spent[stage] = account.spent.get(stage, 0.0) + end - start
-    if account.moments is not None and len(account.moments) < MAX_MOMENTS:
-        account.moments.append((stage, start, end))
+    request.stage_seconds[stage] = request.stage_seconds.get(stage, 0.0) + end - start
+    if request.stage_spans is not None and len(request.stage_spans) < MAX_STAGE_SPANS:
+        request.stage_spans.append((stage, start, end))
 
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Note how long the body takes."""
+    """Record the duration of the `with` body, or of the decorated function, as a stage."""
     start = perf_counter()
     try:
         yield
     finally:
-        note(name, start, perf_counter())
+        record_stage(name, start, perf_counter())

@@ -1,7 +1,7 @@
-"""The memory of the GPUs, by NVIDIA's own library (NVML), which comes with `percept-serve[cuda]`.
+"""The memory of the GPUs, read through NVIDIA's management library (NVML).
 
-Where it is not there or fails nothing is known of them, which is said once in the log: a service that works must not
-fail for a number about it.
+The package `nvidia-ml-py` comes with `percept-serve[cuda]`. Where NVML is missing or fails, the reader logs one warning
+and returns nothing from then on: a service that works must not fail for a metric.
 """
 
 import logging
@@ -11,39 +11,39 @@ from typing import Any, NamedTuple
 log = logging.getLogger(__name__)
 
 
-class Memory(NamedTuple):
-    """Of one GPU, by its index in NVML: bytes in use by anybody, and bytes that there are."""
+class GpuMemory(NamedTuple):
+    """The memory of one GPU in bytes, `used` by all processes together. `gpu` is its index in NVML."""
 
     gpu: str
     used: int
     total: int
 
 
-class Gpus:
-    """Reads the memory of all GPUs that NVML sees."""
+class GpuMemoryReader:
+    """Reads the memory of every GPU that NVML lists."""
 
     def __init__(self) -> None:
         self._nvml: Any = None
-        self._missing = False
+        self._unavailable = False
 
-    def memory(self) -> list[Memory]:
-        """What each GPU has now; empty where it cannot be known."""
-        if self._missing:
+    def read(self) -> list[GpuMemory]:
+        """Return the current memory of each GPU; empty where NVML is not available."""
+        if self._unavailable:
             return []
         try:
             return self._read()
-        except Exception as error:  # not installed, no driver, no permission: NVML has errors of its own for each
-            self._missing = True
-            log.warning("the GPU's memory is not among the metrics: NVML cannot be read (%s)", error)
+        except Exception as error:  # not installed, no driver, no permission: NVML has an exception class for each
+            self._unavailable = True
+            log.warning("the metrics do not include GPU memory: NVML cannot be read (%s)", error)
             return []
 
-    def _read(self) -> list[Memory]:
+    def _read(self) -> list[GpuMemory]:
         if self._nvml is None:
             nvml = import_module("pynvml")
             nvml.nvmlInit()
             self._nvml = nvml
-        return [self._one(index) for index in range(self._nvml.nvmlDeviceGetCount())]
+        return [self._read_gpu(index) for index in range(self._nvml.nvmlDeviceGetCount())]
 
-    def _one(self, index: int) -> Memory:
-        found = self._nvml.nvmlDeviceGetMemoryInfo(self._nvml.nvmlDeviceGetHandleByIndex(index))
-        return Memory(str(index), found.used, found.total)
+    def _read_gpu(self, index: int) -> GpuMemory:
+        info = self._nvml.nvmlDeviceGetMemoryInfo(self._nvml.nvmlDeviceGetHandleByIndex(index))
+        return GpuMemory(str(index), info.used, info.total)

@@ -1,7 +1,8 @@
-"""How the service logs: a line for each event on stderr, for people (`text`) or for programs (`json`).
+"""Log output: one line per event on stderr, as text for people or as JSON for programs.
 
-A line that is written for a request carries the request's id and its trace. What clients send, such as a path, cannot
-forge a line: nothing unprintable leaves as it is, and only a new event begins at the margin. Queries are not logged.
+A line written while a request is handled carries the ids of the request and its trace. Clients cannot forge lines with
+what they send, such as a path: unprintable characters are escaped, and in text only the first line of an event starts
+at the margin. Query strings are never logged, because they may hold personal data.
 """
 
 import json
@@ -10,86 +11,88 @@ from datetime import UTC, datetime
 from typing import Any
 
 from percept.settings import Settings
-from percept.telemetry.context import Account, current
+from percept.telemetry.context import RequestContext, current_request
 
-access = logging.getLogger("percept.access")
+access_log = logging.getLogger("percept.access")
 
 
-def configure(settings: Settings) -> None:
-    """Log as the settings say, everything that any library logs too."""
+def configure_logging(settings: Settings) -> None:
+    """Install the handler of the root logger, so that the lines of all libraries have the configured format too."""
     handler = logging.StreamHandler()
-    handler.setFormatter(FORMATS[settings.log_format]())
+    handler.setFormatter(FORMATTERS[settings.log_format]())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
 
 
-def answered(level: int, account: Account, method: str, path: str, endpoint: str, status: int, seconds: float) -> None:
-    """The line of a request that was answered."""
-    if not access.isEnabledFor(level):
+def log_request(
+    level: int, request: RequestContext, method: str, path: str, endpoint: str, status: int, seconds: float
+) -> None:
+    """Write the access log line of an answered request. `endpoint` is the path template of the route."""
+    if not access_log.isEnabledFor(level):
         return
-    model = f" {account.model}/{account.version}" if account.model else ""
+    model = f" {request.model}/{request.version}" if request.model else ""
     fields = {
         "method": method,
         "path": path,
         "endpoint": endpoint,
-        "model": account.model,
-        "version": account.version,
+        "model": request.model,
+        "version": request.version,
         "status": status,
         "duration_ms": round(1e3 * seconds, 3),
     }
-    access.log(level, "%s %s %d %.1f ms%s", method, path, status, 1e3 * seconds, model, extra={"fields": fields})
+    access_log.log(level, "%s %s %d %.1f ms%s", method, path, status, 1e3 * seconds, model, extra={"fields": fields})
 
 
-class Text(logging.Formatter):
-    """`time level logger: message [request]`, and below it, indented, where an exception came from."""
+class TextFormatter(logging.Formatter):
+    """`time level logger: message [ids]`, with the traceback of an exception indented below."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One event."""
-        ids = " ".join(f"{name.removesuffix('_id')}={id}" for name, id in _ids().items())
-        first = f"{_time(record)} {record.levelname:<8} {record.name}: {_printable(record.getMessage())}"
-        below = "".join(f"\n    {_printable(line)}" for line in self._trouble(record).splitlines())
+        """Format one event; it ends without a line break."""
+        ids = " ".join(f"{name.removesuffix('_id')}={id}" for name, id in _request_ids().items())
+        first = f"{_utc(record)} {record.levelname:<8} {record.name}: {_escape(record.getMessage())}"
+        below = "".join(f"\n    {_escape(line)}" for line in self._traceback(record).splitlines())
         return first + (f" [{ids}]" if ids else "") + below
 
-    def _trouble(self, record: logging.LogRecord) -> str:
+    def _traceback(self, record: logging.LogRecord) -> str:
         return self.formatException(record.exc_info) if record.exc_info else ""
 
 
-class Json(Text):
-    """One JSON object in one line of ASCII."""
+class JsonFormatter(TextFormatter):
+    """One JSON object per event, in one line of ASCII."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One event."""
+        """Format one event; it ends without a line break."""
         line: dict[str, Any] = {
-            "time": _time(record),
+            "time": _utc(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **_ids(),
+            **_request_ids(),
             **getattr(record, "fields", {}),
         }
-        if trouble := self._trouble(record):
-            line["exc_info"] = trouble
+        if traceback := self._traceback(record):
+            line["exc_info"] = traceback
         return json.dumps(line, default=str)
 
 
-FORMATS = {"text": Text, "json": Json}
+FORMATTERS = {"text": TextFormatter, "json": JsonFormatter}
 
 
-def _ids() -> dict[str, str]:
-    """What the request is that this line is written for, if it is for one."""
-    account = current()
-    if account is None:
+def _request_ids() -> dict[str, str]:
+    """The ids of the current request, without empty ones."""
+    request = current_request()
+    if request is None:
         return {}
-    ids = {"request_id": account.id, "trace_id": account.trace_id, "span_id": account.span_id}
+    ids = {"request_id": request.id, "trace_id": request.trace_id, "span_id": request.span_id}
     return {name: id for name, id in ids.items() if id}
 
 
-def _time(record: logging.LogRecord) -> str:
-    """When it was, as RFC 3339 writes it, in UTC."""
+def _utc(record: logging.LogRecord) -> str:
+    """The time of an event in UTC, as RFC 3339 with milliseconds."""
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _printable(text: str) -> str:
-    """The text with everything escaped that ends a line, moves a cursor or turns the direction of writing."""
+def _escape(text: str) -> str:
+    """Escape the characters that end a line, move the cursor or change the direction of writing."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

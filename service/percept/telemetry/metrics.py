@@ -1,7 +1,7 @@
-"""What the service counts, for Prometheus: how many requests, how long they take, and where their time goes.
+"""Counters and histograms for Prometheus: the number of requests, their duration, and the time spent by stage.
 
-Names and units follow Prometheus's conventions: seconds, bytes, totals. What is true at the moment of a scrape, such as
-the depth of a queue, is not counted here but read then: see `gauges`.
+Names and units follow the conventions of Prometheus: seconds, bytes, `_total`. Values that are read at the moment of a
+scrape, such as the depth of a queue, are not kept here: see `percept.server.collectors`.
 """
 
 from functools import cache, partial
@@ -14,24 +14,23 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
-    disable_created_metrics,
 )
 from prometheus_client.exposition import choose_encoder
 
-from percept.telemetry.context import STAGES, Account
+from percept import process
+from percept.telemetry.context import STAGES, RequestContext
 
-BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-SIZES = (1, 2, 4, 8, 16, 32, 64)
+DURATION_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)  # images
 
-# A series more for each of ours, which Prometheus would store as a gauge.
-disable_created_metrics()  # type: ignore[no-untyped-call]
+process.disable_created_metrics()
 
 
 class Metrics:
-    """The numbers of one application.
+    """The metrics of one application, in a registry of its own.
 
-    `in_flight` are requests, `lookups` those of kept images; by model and version `waits` are the seconds that an image
-    waited for a thread, `batches` the images in one run of a network.
+    Other modules record through the public attributes: `in_flight` requests, `cache_lookups` by `result`, and by model
+    and version `queue_waits` in seconds and `batch_sizes` in images.
     """
 
     def __init__(self) -> None:
@@ -39,66 +38,62 @@ class Metrics:
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
         counter = partial(Counter, registry=registry)
-        histogram = partial(Histogram, registry=registry, buckets=BUCKETS)
-        requests = counter(
-            "percept_requests_total", "Requests that were answered.", ["endpoint", "model", "version", "code"]
-        )
+        histogram = partial(Histogram, registry=registry, buckets=DURATION_BUCKETS_S)
+        requests = counter("percept_requests_total", "Answered requests.", ["endpoint", "model", "version", "code"])
         durations = histogram(
             "percept_request_duration_seconds",
-            "Time from a request's first byte to the end of its answer.",
+            "Time from the first byte of a request to the end of its response.",
             ["endpoint", "model", "code"],
         )
         stages = histogram(
             "percept_stage_duration_seconds",
-            "Time of a request in one stage: " + "; ".join(f"{name}: {what}" for name, what in STAGES.items()) + ".",
+            "Time of a request in one stage. " + "; ".join(f"{name}: {text}" for name, text in STAGES.items()) + ".",
             ["endpoint", "model", "stage"],
         )
         self._refusals = counter(
             "percept_refusals_total",
-            "What was asked for and not done: for lack of room, time or a model, or because the client went away.",
+            "Refused work: queue full, deadline exceeded, no model ready, or the client disconnected.",
             ["model", "reason"],
         )
         self.in_flight = Gauge(
             "percept_requests_in_flight",
-            "Requests that are being answered now, without those for health and metrics.",
+            "Requests that are being handled now, except health checks and metrics.",
             registry=registry,
         )
-        self.lookups = counter(
-            "percept_store_lookups_total",
-            "Questions about an image that was sent earlier, by whether it is still kept.",
-            ["result"],
+        self.cache_lookups = counter(
+            "percept_store_lookups_total", "Lookups of cached images by id: hit or miss.", ["result"]
         )
         for result in ("hit", "miss"):
-            self.lookups.labels(result)
-        self.waits = histogram(
+            self.cache_lookups.labels(result)
+        self.queue_waits = histogram(
             "percept_queue_wait_seconds",
-            "Time from when an image is queued until a thread takes it.",
+            "Time that an image waits in the queue until a worker thread takes it.",
             ["model", "version"],
         )
-        self.batches = histogram(
-            "percept_batch_size", "Images in one run of a network.", ["model", "version"], buckets=SIZES
+        self.batch_sizes = histogram(
+            "percept_batch_size", "Images in one run of a network.", ["model", "version"], buckets=BATCH_BUCKETS
         )
-        # A lookup of prometheus_client's own costs more than counting.
+        # Looking up a child by its labels costs more than counting: prometheus_client takes a lock for it.
         self._request = cache(lambda *labels: requests.labels(*labels))
         self._duration = cache(lambda *labels: durations.labels(*labels))
         self._stage = cache(lambda *labels: stages.labels(*labels))
 
-    def count(self, endpoint: str, status: int, seconds: float, account: Account) -> None:
-        """A request that was answered: by which endpoint, with what status, and what it took."""
-        model, code = account.model, str(status)
-        self._request(endpoint, model, account.version, code).inc()
-        # A span is recorded: a slow request of a histogram can be looked at.
-        exemplar = {"trace_id": account.trace_id} if account.span_id else None
+    def record_request(self, endpoint: str, status: int, seconds: float, request: RequestContext) -> None:
+        """Count an answered request with its status, duration and stages."""
+        model, code = request.model, str(status)
+        self._request(endpoint, model, request.version, code).inc()
+        # The exemplar links a slow request in the histogram to its trace, if a span is recorded.
+        exemplar = {"trace_id": request.trace_id} if request.span_id else None
         self._duration(endpoint, model, code).observe(seconds, exemplar)
-        for stage, part in list(account.spent.items()):  # a thread whose work nobody wants any longer may still add
-            self._stage(endpoint, model, stage).observe(part)
+        for stage, spent in list(request.stage_seconds.items()):  # a thread of an abandoned job may still add to it
+            self._stage(endpoint, model, stage).observe(spent)
 
-    def refused(self, account: Account) -> None:
-        """What a request asked for and did not get."""
-        for reason in account.refusals:
-            self._refusals.labels(account.model, reason).inc()
+    def record_refusals(self, request: RequestContext) -> None:
+        """Count what the service refused of a request."""
+        for reason in request.refusals:
+            self._refusals.labels(request.model, reason).inc()
 
-    def text(self, accept: str = "") -> tuple[bytes, str]:
-        """All numbers in Prometheus's text format, or in OpenMetrics where that is accepted; and the media type."""
-        encode, kind = choose_encoder(accept)
-        return encode(self.registry), kind
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """Return all metrics and their media type: OpenMetrics where `accept` has it, else Prometheus's text format."""
+        encode, media_type = choose_encoder(accept)
+        return encode(self.registry), media_type

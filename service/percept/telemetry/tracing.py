@@ -1,8 +1,8 @@
-"""Traces for OpenTelemetry: a span for each request, and inside it one for each stage of the request.
+"""Traces for OpenTelemetry: one span for each request, and below it one span for each stage of the request.
 
-Where the standard variables ask for traces they go where these say. Where they do not, nothing of OpenTelemetry's SDK
-is imported or opened; where it is not installed, a warning says what to install. Whatever else it has variables for
-(sampling, headers, batches, names) the SDK reads itself. Queries are not told: they are the client's.
+`create_tracing` reads the standard variables `OTEL_*`. If they request no traces, OpenTelemetry's SDK is not imported;
+if it is not installed, a warning names the package. The SDK itself reads the variables for sampling, headers, batches
+and resource names. Query strings are never recorded, because they may hold personal data.
 """
 
 import logging
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Optional
 from starlette.types import Scope
 
 from percept import __version__
-from percept.settings import PROTOCOL, Telemetry
-from percept.telemetry.context import Account
+from percept.settings import OTLP_PROTOCOL, TracingSettings
+from percept.telemetry.context import RequestContext
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -23,25 +23,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What the semantic conventions know; any other method is one that a client made up.
+# The methods of OpenTelemetry's semantic conventions. Any other is reported as `_OTHER`: clients can invent methods,
+# and attributes must keep few values.
 METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
-SECOND = 10**9
+NS_PER_S = 10**9
 
 
-def tracing(telemetry: Telemetry) -> Optional["Tracing"]:
-    """The tracing that the variables ask for; None where they ask for none, or it cannot be had."""
-    names = telemetry.exporters
-    if "otlp" in names and telemetry.protocol != PROTOCOL:
-        log.warning("traces are sent as %s: there is no %s here", PROTOCOL, telemetry.protocol)
+def create_tracing(settings: TracingSettings) -> Optional["Tracing"]:
+    """Create the tracing that the settings request; None if they request none or the SDK is not installed."""
+    names = settings.exporters
+    if "otlp" in names and settings.protocol != OTLP_PROTOCOL:
+        log.warning("traces are sent as %s: %s is not supported", OTLP_PROTOCOL, settings.protocol)
     try:
-        exporters = [_exporter(name) for name in names]
+        exporters = [_create_exporter(name) for name in names]
         return Tracing(exporters) if exporters else None
     except ModuleNotFoundError as error:
-        log.warning("traces are asked for, but %s is not installed: pip install 'percept-serve[otel]'", error.name)
+        log.warning("no traces: %s is not installed; run pip install 'percept-serve[otel]'", error.name)
         return None
 
 
-def _exporter(name: str) -> "SpanExporter":
+def _create_exporter(name: str) -> "SpanExporter":
     if name == "console":
         from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
@@ -52,73 +53,84 @@ def _exporter(name: str) -> "SpanExporter":
 
 
 class Tracing:
-    """The spans of one application, on their way to the exporters."""
+    """Creates the spans of one application and sends them to the exporters."""
 
     def __init__(self, exporters: Sequence["SpanExporter"]) -> None:
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        own = Resource({"service.name": "percept", "service.version": __version__})
-        named = own.merge(OTELResourceDetector().detect())  # the operator's name for a service comes before ours
-        # Not the provider of the process: an application that mounts this one has its own.
-        self._provider = TracerProvider(resource=Resource.create(dict(named.attributes)))
+        default = Resource({"service.name": "percept", "service.version": __version__})
+        configured = default.merge(OTELResourceDetector().detect())  # the operator's service name overrides the default
+        # Not the global provider of the process: an application that mounts this one has its own.
+        self._provider = TracerProvider(resource=Resource.create(dict(configured.attributes)))
         for exporter in exporters:
             self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("percept", __version__)
 
-    def begin(self, scope: Scope, account: Account, start: float) -> "Span":
-        """The span of a request that began at `start` by `perf_counter`. The account learns its ids, and keeps from now
-        on when its stages were if the span is recorded.
+    def start_request(self, scope: Scope, request: RequestContext, start: float) -> "Span":
+        """Start the span of a request that arrived at `start` by `perf_counter`.
+
+        Sets the trace and span ids of `request`, and its `stage_spans` if the span is sampled.
         """
         from opentelemetry.trace import SpanKind, format_span_id, format_trace_id
 
-        given = scope["method"]
-        method = given if given in METHODS else "_OTHER"
-        known = {
-            "http.request.method": method,
-            "url.path": scope["path"],
-            "url.scheme": scope.get("scheme", "http"),
-            "percept.request_id": account.id,
-        }
-        if method != given:
-            known["http.request.method_original"] = given
-        parent = _parent(scope) if account.trace_id else None
-        span = self._tracer.start_span("HTTP", parent, SpanKind.SERVER, known, start_time=_zero() + _ns(start))
+        attributes = _request_attributes(scope, request)
+        parent = _parent_context(scope) if request.trace_id else None
+        start_ns = _perf_counter_epoch_ns() + _ns(start)
+        span = self._tracer.start_span("HTTP", parent, SpanKind.SERVER, attributes, start_time=start_ns)
         ids = span.get_span_context()
-        account.trace_id, account.span_id = format_trace_id(ids.trace_id), format_span_id(ids.span_id)
-        account.moments = [] if span.is_recording() else None
+        request.trace_id, request.span_id = format_trace_id(ids.trace_id), format_span_id(ids.span_id)
+        request.stage_spans = [] if span.is_recording() else None
         return span
 
-    def end(self, span: Any, scope: Scope, route: str | None, status: int, account: Account) -> None:
-        """End the span of a request, now that it is known what became of it."""
-        from opentelemetry.trace import StatusCode, set_span_in_context
+    def end_request(self, span: Any, scope: Scope, route: str | None, status: int, request: RequestContext) -> None:
+        """Add the route, the model, the status and the stages of an answered request to its span, and end it."""
+        from opentelemetry.trace import StatusCode
 
-        if account.moments is None:
+        if request.stage_spans is None:
             return
         method = scope["method"] if scope["method"] in METHODS else "HTTP"
         span.update_name(f"{method} {route}" if route else method)
         if route:
             span.set_attribute("http.route", route)
-        if account.model:
-            span.set_attributes({"percept.model": account.model, "percept.version": account.version})
+        if request.model:
+            span.set_attributes({"percept.model": request.model, "percept.version": request.version})
         span.set_attribute("http.response.status_code", status)
         if status >= 500:
             span.set_attribute("error.type", str(status))
             span.set_status(StatusCode.ERROR)
-        zero = _zero()
-        inside = set_span_in_context(span)
-        for stage, start, end in list(account.moments):
-            self._tracer.start_span(stage, inside, start_time=zero + _ns(start)).end(zero + _ns(end))
-        span.end(zero + _ns(perf_counter()))
+        epoch = _perf_counter_epoch_ns()
+        self._add_stages(span, request, epoch)
+        span.end(epoch + _ns(perf_counter()))
+
+    def _add_stages(self, span: Any, request: RequestContext, epoch: int) -> None:
+        from opentelemetry.trace import set_span_in_context
+
+        parent = set_span_in_context(span)
+        for stage, start, end in list(request.stage_spans or ()):  # a thread of an abandoned job may still add to it
+            self._tracer.start_span(stage, parent, start_time=epoch + _ns(start)).end(epoch + _ns(end))
 
     def close(self) -> None:
-        """Send what is left; blocks."""
+        """Export the spans that are left; blocks until they are sent or the exporter gives up."""
         self._provider.shutdown()
 
 
-def _parent(scope: Scope) -> "Context":
-    """The span that the client asks in, by its `traceparent` and `tracestate`."""
+def _request_attributes(scope: Scope, request: RequestContext) -> dict[str, str]:
+    """The attributes of a request that has just arrived, named by OpenTelemetry's semantic conventions for HTTP."""
+    method = scope["method"]
+    known = method in METHODS
+    return {
+        "http.request.method": method if known else "_OTHER",
+        "url.path": scope["path"],
+        "url.scheme": scope.get("scheme", "http"),
+        "percept.request_id": request.id,
+        **({} if known else {"http.request.method_original": method}),
+    }
+
+
+def _parent_context(scope: Scope) -> "Context":
+    """The client's span, from the headers `traceparent` and `tracestate`."""
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     carrier: dict[str, list[str]] = {}
@@ -127,10 +139,10 @@ def _parent(scope: Scope) -> "Context":
     return TraceContextTextMapPropagator().extract(carrier)
 
 
-def _zero() -> int:
-    """When `perf_counter` was 0, in nanoseconds since 1970."""
+def _perf_counter_epoch_ns() -> int:
+    """The Unix time at which `perf_counter` was 0, in nanoseconds."""
     return time_ns() - _ns(perf_counter())
 
 
 def _ns(seconds: float) -> int:
-    return int(seconds * SECOND)
+    return int(seconds * NS_PER_S)
