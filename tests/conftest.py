@@ -14,7 +14,7 @@ from typing import IO
 import httpx
 import pytest
 
-from tests.bundles import bundle
+from tests.bundles import create_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -59,8 +59,8 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rules = {"squeeze": {}, "crop": {"short_side": 72}, "pad": {}}
     for rule, more in rules.items():
         for task in ("classification", "segmentation"):
-            bundle(root, f"{task}-{rule}", task=task, height=64, width=48, resize=rule, **more)
-    bundle(root, "no-gradients", tail=False)
+            create_bundle(root, f"{task}-{rule}", task=task, height=64, width=48, resize=rule, **more)
+    create_bundle(root, "no-gradients", tail=False)
     return root
 
 
@@ -69,11 +69,13 @@ def start() -> Iterator[Callable[..., Server]]:
     """Start servers: `start(models=…, PERCEPT_X=…)` returns one that is ready; all are stopped at the end."""
     servers: list[Server] = []
 
-    def run(models: Path | None = None, wait: bool = True, **environment: str) -> Server:
+    def run(
+        models: Path | None = None, wait: bool = True, python: str | Path = sys.executable, **environment: str
+    ) -> Server:
         own = {"PERCEPT_PORT": "0", "PERCEPT_DEVICE": "cpu", **environment}
         own |= {"PERCEPT_MODELS": str(models)} if models else {}
         process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "percept", "serve"],
+            [python, "-W", "error", "-m", "percept", "serve"],
             cwd=ROOT,
             env={**os.environ, **own},
             stderr=subprocess.PIPE,
