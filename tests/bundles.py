@@ -1,7 +1,7 @@
-"""Small real bundles whose every answer is known in advance, built with onnx alone and nothing of `models/`.
+"""Small real bundles with known answers, built with onnx alone, without the export toolchain.
 
-The network sees colour: channel k of its one layer, `colour`, is the mean over a cell of relu(2 c_k - the two other
-colours) / 510. White and grey are nothing; a marker of a pure colour is seen, and it is seen where it is.
+The network detects colours: channel k of its only layer, `colour`, is the mean over a cell of relu(2 c_k - the two
+other colours) / 510. White and grey give 0; a marker of a pure colour activates its channel in the cells it covers.
 """
 
 import hashlib
@@ -19,13 +19,13 @@ LABELS = {
     "classification": ["red", "green", "blue"],
     "segmentation": ["ground", "red", "green", "blue"],
 }
-# A pure colour: twice itself minus the two others, so that white and grey are nothing.
-COLOUR = np.array([[2, -1, -1], [-1, 2, -1], [-1, -1, 2]], np.float32) / 510
-GROUND = 0.5
-CELL = 4
+# Each colour counts twice, minus the two others: 0 for white and grey.
+COLOUR_WEIGHTS = np.array([[2, -1, -1], [-1, 2, -1], [-1, -1, 2]], np.float32) / 510
+GROUND_LOGIT = 0.5
+CELL = 4  # pixels of a side
 
 
-def bundle(
+def create_bundle(
     root: Path,
     name: str = "marker",
     version: int = 1,
@@ -39,9 +39,9 @@ def bundle(
     folder = root / name / str(version)
     folder.mkdir(parents=True)
     logits: tuple[int, ...] = (3,) if task == "classification" else (4, h, w)
-    _save(folder / "trunk.onnx", _trunk(rule["height"], rule["width"], h, w, logits))
-    _save(folder / "tail.colour.onnx", _tail(h, w, logits))
-    _golden(folder, rule["height"], rule["width"])
+    _save_model(folder / "trunk.onnx", _create_trunk(rule["height"], rule["width"], h, w, logits))
+    _save_model(folder / "tail.colour.onnx", _create_tail(h, w, logits))
+    _write_golden(folder, rule["height"], rule["width"])
     manifest = {
         "name": name,
         "version": version,
@@ -62,43 +62,43 @@ def bundle(
             }
         ],
         "cam_layer": "colour",
-        "files": {f.name: _sha(f) for f in folder.iterdir()},
+        "files": {f.name: _sha256(f) for f in folder.iterdir()},
         "provenance": {"source": "tests/bundles.py", "weights": "by hand", "license": "Apache-2.0"},
     }
     write_manifest(folder, manifest)
     return folder
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest as plain JSON."""
+def read_manifest_json(folder: Path) -> dict[str, Any]:
+    """The manifest as plain JSON, unchecked."""
     found: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
     return found
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any], rehash: bool = False) -> None:
-    """Write a manifest; with `rehash` its hashes are made true first."""
+    """Write a manifest; `rehash` first updates the hashes of its files."""
     if rehash:
-        manifest["files"] = {name: _sha(folder / name) for name in manifest["files"]}
+        manifest["files"] = {name: _sha256(folder / name) for name in manifest["files"]}
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def _sha(file: Path) -> str:
+def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _golden(folder: Path, height: int, width: int) -> None:
+def _write_golden(folder: Path, height: int, width: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
     session = ort.InferenceSession(folder / "trunk.onnx")
     logits = session.run(["logits"], {"pixels": pixels})[0]
     np.savez(folder / "golden.npz", pixels=pixels, logits=logits)
 
 
-def _save(file: Path, model: onnx.ModelProto) -> None:
+def _save_model(file: Path, model: onnx.ModelProto) -> None:
     onnx.checker.check_model(model, full_check=True)
     file.write_bytes(model.SerializeToString())
 
 
-def _model(
+def _create_model(
     nodes: list[onnx.NodeProto],
     inputs: dict[str, tuple[int, list[int | str]]],
     outputs: dict[str, list[int | str]],
@@ -114,19 +114,19 @@ def _model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 
-def _head(logits: tuple[int, ...], source: str) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
-    """From the layer to the logits: the mean of each channel, or each cell's colours against the ground."""
+def _create_head(logits: tuple[int, ...], source: str) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """From the layer to the logits: the mean of each channel, or for each cell its colours and the ground."""
     if len(logits) == 1:
         axes = {"axes": np.array([2, 3])}
         return [helper.make_node("ReduceMean", [source, "axes"], ["logits"], keepdims=0)], axes
     weights = np.concatenate([np.zeros((1, 3)), np.eye(3)]).astype(np.float32)[:, :, None, None]
-    bias = np.array([GROUND, 0, 0, 0], np.float32)
+    bias = np.array([GROUND_LOGIT, 0, 0, 0], np.float32)
     node = helper.make_node("Conv", [source, "weights", "bias"], ["logits"])
     return [node], {"weights": weights, "bias": bias}
 
 
-def _trunk(height: int, width: int, h: int, w: int, logits: tuple[int, ...]) -> onnx.ModelProto:
-    head, constants = _head(logits, "colour")
+def _create_trunk(height: int, width: int, h: int, w: int, logits: tuple[int, ...]) -> onnx.ModelProto:
+    head, constants = _create_head(logits, "colour")
     nodes = [
         helper.make_node("Cast", ["pixels"], ["floats"], to=T.FLOAT),
         helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2]),
@@ -135,16 +135,16 @@ def _trunk(height: int, width: int, h: int, w: int, logits: tuple[int, ...]) -> 
         helper.make_node("AveragePool", ["fine"], ["colour"], kernel_shape=[CELL] * 2, strides=[CELL] * 2),
         *head,
     ]
-    return _model(
+    return _create_model(
         nodes,
         {"pixels": (T.UINT8, ["N", height, width, 3])},
         {"logits": ["N", *logits], "colour": ["N", 3, h, w]},
-        {"colours": COLOUR[:, :, None, None], **constants},
+        {"colours": COLOUR_WEIGHTS[:, :, None, None], **constants},
     )
 
 
-def _tail(h: int, w: int, logits: tuple[int, ...]) -> onnx.ModelProto:
-    head, constants = _head(logits, "activations")
+def _create_tail(h: int, w: int, logits: tuple[int, ...]) -> onnx.ModelProto:
+    head, constants = _create_head(logits, "activations")
     if len(logits) == 1:
         backward = [
             helper.make_node("Unsqueeze", ["seed", "axes"], ["column"]),
@@ -155,7 +155,7 @@ def _tail(h: int, w: int, logits: tuple[int, ...]) -> onnx.ModelProto:
         constants["cells"] = np.array(h * w, np.float32)
     else:
         backward = [helper.make_node("ConvTranspose", ["seed", "weights"], ["gradients"])]
-    return _model(
+    return _create_model(
         [*head, *backward],
         {"activations": (T.FLOAT, ["N", 3, h, w]), "seed": (T.FLOAT, ["N", *logits])},
         {"logits": ["N", *logits], "gradients": ["N", 3, h, w]},

@@ -1,4 +1,4 @@
-"""Photos made for tests: a pure colour marker at a known place on grey noise."""
+"""Synthetic photos: a marker of a pure colour at a known place on grey noise, encoded in any file format."""
 
 import io
 
@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 ORIENTATION = 0x0112
-# How an upright photo is stored so that a viewer who obeys the EXIF tag sees it upright again.
-STORED = {
+# The transposition that stores an upright photo under each EXIF orientation.
+STORED_TRANSPOSES = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -19,7 +19,7 @@ STORED = {
 }
 
 
-def marked(
+def draw_marker(
     size: tuple[int, int], centre: tuple[float, float], radius: float, colour: tuple[int, int, int] = (255, 0, 0)
 ) -> Image.Image:
     """A grey photo of `size` (width, height) with a square marker of side 2 * radius around `centre` (x, y)."""
@@ -32,14 +32,14 @@ def marked(
     return Image.fromarray(pixels)
 
 
-def encoded(photo: Image.Image, kind: str = "PNG", orientation: int | None = None, **options: object) -> bytes:
-    """A photo in a file format, stored under an EXIF orientation if one is given."""
+def encode_photo(photo: Image.Image, kind: str = "PNG", orientation: int | None = None, **options: object) -> bytes:
+    """Encode a photo in a file format, stored under an EXIF orientation if one is given."""
     stream = io.BytesIO()
     if orientation is not None:
         exif = Image.Exif()
         exif[ORIENTATION] = orientation
-        turn = STORED[orientation]
-        photo = photo if turn is None else photo.transpose(turn)
+        transpose = STORED_TRANSPOSES[orientation]
+        photo = photo if transpose is None else photo.transpose(transpose)
         options["exif"] = exif
     photo.save(stream, kind, **options)
     return stream.getvalue()

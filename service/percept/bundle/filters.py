@@ -1,7 +1,7 @@
-"""The pictures of filters in a bundle: checked when it is loaded, cut into tiles when they are looked at.
+"""The filter pictures of a bundle: checked when the bundle is loaded, cut into tiles when a client requests them.
 
-They stay in memory as the PNG that they are, so that no file that changes later can break an answer. How the pictures
-came to be is known to `models/` alone.
+The server keeps the PNG bytes in memory, so a file that changes after the load cannot break an answer. How the
+pictures are made is known to the export toolchain only.
 """
 
 import io
@@ -13,23 +13,28 @@ from percept.bundle.manifest import FilterPicture
 from percept.errors import BundleError
 
 
-def load_picture(folder: Path, drawing: FilterPicture) -> bytes:
-    """The PNG of a drawing; raises `BundleError` where it is none, or has no room for the tiles."""
-    file = folder / drawing.file
+def load_picture(folder: Path, picture: FilterPicture) -> bytes:
+    """The PNG bytes of a filter picture; raises `BundleError` where it is not a PNG of the stated tiles."""
+    file = folder / picture.file
     try:
         data = file.read_bytes()
-        cut_tiles(data, drawing)
-    except Exception as error:  # a broken PNG makes Pillow raise nearly anything
-        raise BundleError(f"{file.name} is no picture of {drawing.kind}: {error}") from error
+        cut_tiles(data, picture)
+    except Exception as error:  # a broken PNG can make Pillow raise nearly any exception
+        raise BundleError(f"{file.name} is no picture of {picture.kind}: {error}") from error
     return data
 
 
-def cut_tiles(data: bytes, drawing: FilterPicture) -> list[Image.Image]:
-    """The tiles of a drawing in the order of its channels, RGB; raises `ValueError` and what Pillow raises."""
-    picture = Image.open(io.BytesIO(data), formats=("PNG",))
-    (height, width), count = drawing.tile, max(1, len(drawing.channels))
-    columns = picture.width // width
-    if columns == 0 or picture.size != (columns * width, -(-count // columns) * height) or picture.mode != "RGB":
-        raise ValueError(f"{picture.mode} of {picture.width} x {picture.height} holds no {count} of {width} x {height}")
+def cut_tiles(data: bytes, picture: FilterPicture) -> list[Image.Image]:
+    """The tiles of a filter picture as RGB images, in the order of its channels.
+
+    Raises `ValueError` where mode or size differ from the manifest, and what Pillow raises.
+    """
+    image = Image.open(io.BytesIO(data), formats=("PNG",))
+    (height, width), count = picture.tile, max(1, len(picture.channels))
+    columns = image.width // width
+    if columns == 0 or image.size != (columns * width, -(-count // columns) * height) or image.mode != "RGB":
+        raise ValueError(
+            f"{image.mode} of {image.width} x {image.height} pixels cannot hold {count} RGB tiles of {width} x {height}"
+        )
     corners = ((k % columns * width, k // columns * height) for k in range(count))
-    return [picture.crop((x, y, x + width, y + height)) for x, y in corners]
+    return [image.crop((x, y, x + width, y + height)) for x, y in corners]

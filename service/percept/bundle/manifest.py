@@ -1,8 +1,9 @@
-"""The contract between the offline and the online house: what a bundle is.
+"""The bundle contract: the content of `manifest.json` as pydantic models.
 
-A bundle is a folder `<root>/<name>/<version>/` with `manifest.json`, `trunk.onnx`, one `tail.<layer>.onnx` for
-each layer with gradients, their shared `weights.bin`, and `golden.npz`. `models/` writes it, `service/` reads it,
-and both through this module. It opens no ONNX file: what the graphs say is compared in `ports.py`.
+A bundle is a folder `<root>/<name>/<version>/` with `manifest.json`, `trunk.onnx`, one `tail.<layer>.onnx` for each
+layer with gradients, the `weights.bin` that all graphs share, and `golden.npz`. The export toolchain writes it and the
+server reads it, both through this module. It opens no file: `integrity.py` reads and hashes the files of a bundle, and
+`percept.runtime.signature` compares its graphs with the manifest.
 
 Letters: N batch, K classes, H and W input pixels, C channels, h and w cells of a feature map.
 """
@@ -24,7 +25,7 @@ from pydantic import (
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.bin"  # the weights that the trunk and the tails share
-IMAGE = "image"  # the layer that is no layer: what the network takes, normalised, [N,3,H,W]
+IMAGE = "image"  # the name of the layer that is the network's normalised input itself, [N,3,H,W]
 
 Task = Literal["classification", "segmentation"]
 Activation = Literal["softmax", "sigmoid", "none"]
@@ -39,28 +40,28 @@ Colour = tuple[
 ]
 
 
-def _plain(name: str) -> str:
-    """A file directly inside the bundle: no folders, no way out of it."""
+def _check_file_name(name: str) -> str:
+    """Reject paths: every file of a bundle lies directly in its folder."""
     if PurePosixPath(name).name != name or "\\" in name or name in (".", "..", MANIFEST):
         raise ValueError(f"{name!r} is not the name of a file inside the bundle")
     return name
 
 
 Side = Annotated[int, Field(gt=0, le=1024)]
-FileName = Annotated[str, Field(min_length=1), AfterValidator(_plain)]
+FileName = Annotated[str, Field(min_length=1), AfterValidator(_check_file_name)]
 
 
-class _Part(BaseModel):
+class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Preprocessing(_Part):
-    """How a photo becomes the trunk's `pixels` [N,H,W,3], and what the trunk does with them first.
+class Preprocessing(_Model):
+    """How a photo becomes the trunk's input `pixels` [N,H,W,3], and how the trunk normalises it.
 
-    `resize` is the rule: `squeeze` scales the whole photo to H x W whatever its shape; `crop` scales its short
-    side to `short_side` and cuts H x W out of the middle; `pad` scales the whole photo to fit and fills the rest
-    with `fill`. `channels`, `mean` and `std` (in units of 0..255, in the order of `channels`) are inside the
-    graph: they are stated here for people, never applied again.
+    `resize`: `squeeze` scales the whole photo to H x W and ignores its aspect ratio; `crop` scales the short side to
+    `short_side` and crops H x W from the centre; `pad` scales the whole photo to fit and fills the rest with `fill`.
+    `channels`, `mean` and `std` (in units of 0..255, in the order of `channels`) describe the normalisation inside the
+    graph: they are documentation, and the server does not apply them.
     """
 
     height: PositiveInt
@@ -75,24 +76,24 @@ class Preprocessing(_Part):
 
     @property
     def blank(self) -> tuple[float, float, float]:
-        """The RGB colour, 0 to 255, that becomes 0 inside the graph: best what stands for nothing."""
+        """The RGB colour, 0 to 255, that the graph normalises to 0: the neutral input."""
         return self.mean if self.channels == "RGB" else (self.mean[2], self.mean[1], self.mean[0])
 
     @model_validator(mode="after")
-    def _crop_fits(self) -> Self:
+    def _check_crop(self) -> Self:
         if self.resize == "crop" and (self.short_side or 0) < max(self.height, self.width):
-            raise ValueError("a crop needs a short_side at least as long as height and width")
+            raise ValueError("resize 'crop' needs a short_side that is at least height and width")
         return self
 
 
-class Tail(_Part):
-    """The rest of the network after a layer, with its reverse-mode derivative, as a graph of its own.
+class Tail(_Model):
+    """The graph that runs the network after a layer, and its reverse-mode derivative.
 
-    Inputs: `activations` [N,C,h,w], every name in `crossing` (trunk outputs that bypass the layer) and `seed`
+    Inputs: `activations` A [N,C,h,w], every name in `crossing` (trunk outputs that bypass the layer) and `seed`
     (the shape of the logits). Outputs: `logits`, and `gradients` [N,C,h,w] = d(sum of seed * logits)/dA.
 
-    Every layer in `seeds` has a seed of its own, the input `seed.<layer>` of the layer's shape or of one that
-    broadcasts to it; sum(seed.<layer> * layer) is added to what the gradients are of.
+    Every later layer L named in `seeds` adds an input `seed.L` of the layer's shape, or of a shape that broadcasts to
+    it; `gradients` are then those of sum(seed * logits) + sum(seed.L * L).
     """
 
     file: FileName
@@ -101,25 +102,25 @@ class Tail(_Part):
 
 
 def seed_name(layer: str) -> str:
-    """The input of a tail that is the seed of a layer on the way."""
+    """The name of a tail's input that is the seed of a later layer."""
     return f"seed.{layer}"
 
 
-class ReceptiveField(_Part):
-    """What one cell of a layer can see, in input pixels, along (y, x).
+class ReceptiveField(_Model):
+    """The receptive field of the cells of a layer, in input pixels, along (y, x).
 
-    `size` is the extent, `start` the centre of the first cell's field; cell i is centred at start + i * stride.
+    `size` is its extent, `start` its centre for the first cell; the field of cell i is centred at start + i * stride.
     """
 
     size: tuple[PositiveInt, PositiveInt]
     start: tuple[float, float]
 
 
-class Layer(_Part):
-    """A tapped feature map: the trunk's output of the same name, [N,C,h,w] float32.
+class Layer(_Model):
+    """A tapped feature map: the trunk's output of the same name, float32 [N,C,h,w].
 
-    `receptive_field` is None where the graph has no finite one (after a global pooling, say). A layer without a
-    `tail` says in `unavailable` why it has no gradients.
+    `receptive_field` is None where it has no bound, such as after global pooling. A layer has either a `tail`, or
+    `unavailable`: the reason why it has no gradients.
     """
 
     name: Name
@@ -131,22 +132,22 @@ class Layer(_Part):
     unavailable: str | None = None
 
     @model_validator(mode="after")
-    def _tail_or_reason(self) -> Self:
+    def _check_tail(self) -> Self:
         if (self.tail is None) == (self.unavailable is None):
-            raise ValueError(f"layer {self.name!r} needs either a tail or the reason why it has none")
+            raise ValueError(f"layer {self.name!r} needs either 'tail' or 'unavailable', the reason why it has none")
         return self
 
 
-class FilterPicture(_Part):
-    """What filters look like, or look for: a PNG, RGB, of tiles of (height, width) `tile`, row by row without gaps.
+class FilterPicture(_Model):
+    """A picture of filters: an RGB PNG of tiles of size `tile` (height, width), row by row, without gaps.
 
-    - `kernels`: the weights of the first convolution, 128 being zero; each kernel is scaled by its own greatest weight.
-    - `maxima`: the images found to excite single channels of `layer` most. `scores` are the means of the channels'
-      activations there, `noise` the greatest means in pictures of noise with the spectrum and colours of photos.
-    - `inversion`: one tile, the image found to give the activations A of a photo at `layer`; its score is the relative
-      error ‖A(x) - A‖² / ‖A‖². That of the layer `image` is the photo itself.
+    - `kernels`: the weights of the first convolution, each kernel scaled by its largest magnitude; 128 is zero.
+    - `maxima`: activation maximisation, one image per channel of `layer`. `scores` are the means of the channel's
+      activations in these images, `noise` the largest means in noise images with the spectrum and colours of photos.
+    - `inversion`: one tile, the image x whose activations A(x) at `layer` match those of a photo, A; its score is the
+      relative error ‖A(x) - A‖² / ‖A‖². The inversion of the layer `image` is the photo itself.
 
-    `channels` says which channel each tile shows; it is empty for an inversion.
+    `channels` lists the channel that each tile shows; it is empty for an inversion.
     """
 
     kind: FilterKind
@@ -158,30 +159,33 @@ class FilterPicture(_Part):
     noise: tuple[float, ...] = ()
 
     @model_validator(mode="after")
-    def _numbers_fit(self) -> Self:
+    def _check_lengths(self) -> Self:
         n = len(self.channels)
         expected = {"kernels": (n, 0, 0), "maxima": (n, n, n), "inversion": (0, 1, 0)}[self.kind]
-        if (n, len(self.scores), len(self.noise)) != expected or (n == 0) != (self.kind == "inversion"):
-            raise ValueError(f"{self.kind} in {self.file!r} have {n} channels, {len(self.scores)} scores")
+        lengths = (n, len(self.scores), len(self.noise))
+        if lengths != expected or (n == 0) != (self.kind == "inversion"):
+            raise ValueError(
+                "{} in {!r} has {} channels, {} scores and {} noise".format(self.kind, self.file, *lengths)
+            )
         if len(set(self.channels)) != n:
-            raise ValueError(f"{self.kind} in {self.file!r} show a channel twice")
+            raise ValueError(f"{self.kind} in {self.file!r} shows a channel twice")
         if (self.layer is None) != (self.kind == "kernels"):
-            raise ValueError("maxima and inversions are those of a layer, kernels of none")
+            raise ValueError("maxima and inversions need a layer, and kernels must have none")
         return self
 
 
-class Golden(_Part):
+class Golden(_Model):
     """One input with its expected output: the arrays `pixels` uint8 [1,H,W,3] and `logits` float32 in `file`.
 
-    A loaded trunk must reproduce the logits within `tolerance` times their greatest magnitude.
+    A loaded trunk must reproduce the logits within `tolerance` times their largest magnitude.
     """
 
     file: FileName = "golden.npz"
     tolerance: PositiveFloat = 1e-3
 
 
-class Provenance(_Part):
-    """Where the network comes from and how good it was measured to be."""
+class Provenance(_Model):
+    """Where the network comes from, and its measured accuracy."""
 
     source: str
     weights: str
@@ -191,11 +195,11 @@ class Provenance(_Part):
     versions: dict[str, str] = {}
 
 
-class Manifest(_Part):
-    """All that is known of a bundle without opening a graph.
+class Manifest(_Model):
+    """The content of `manifest.json`: everything about a bundle that can be known without opening a graph.
 
-    `precision` is that of the trunk's weights; whatever it is, pixels, logits, layers and all tails keep their types.
-    `tf32` lets a GPU round what float32 graphs multiply to ten bits of mantissa, the gradients' too; a CPU does not.
+    `precision` is that of the trunk's weights; pixels, logits, layers and tails keep their types in every precision.
+    `tf32` lets a GPU round the factors of float32 products to ten bits of mantissa, gradients too; a CPU ignores it.
     """
 
     format: Literal[1] = 1
@@ -219,35 +223,45 @@ class Manifest(_Part):
     provenance: Provenance
 
     @model_validator(mode="after")
-    def _agrees_with_itself(self) -> Self:
-        classes, names = len(self.labels), [layer.name for layer in self.layers]
-        named = {self.trunk, self.golden.file} | {layer.tail.file for layer in self.layers if layer.tail}
-        drawn = [(drawing.kind, drawing.layer) for drawing in self.filters]
-        named |= {drawing.file for drawing in self.filters}
-        rank = {"classification": 1, "segmentation": 3}[self.task]
-        rules = {
+    def _check_consistency(self) -> Self:
+        checks = self._check_classes() | self._check_layers() | self._check_filters()
+        if failed := [message for message, passed in checks.items() if not passed]:
+            raise ValueError("; ".join(failed))
+        return self
+
+    def _check_classes(self) -> dict[str, bool]:
+        """The message of each rule about classes, and whether the manifest keeps the rule."""
+        classes, rank = len(self.labels), {"classification": 1, "segmentation": 3}[self.task]
+        return {
             f"the task {self.task} needs logits of {rank} dimensions, not {self.logits}": len(self.logits) == rank,
             f"there are {classes} labels for {self.logits[0]} classes": classes == self.logits[0],
-            "a mask holds at most 255 classes": self.task != "segmentation" or classes <= 255,
+            "a mask has room for at most 255 classes": self.task != "segmentation" or classes <= 255,
             "two labels are the same": len(set(self.labels)) == classes,
             f"there are {len(self.palette)} colours for {classes} classes": len(self.palette) in (0, classes),
             f"the background {self.background} is not a class": self.background in (None, *range(classes)),
+        }
+
+    def _check_layers(self) -> dict[str, bool]:
+        names = [layer.name for layer in self.layers]
+        return {
             "two layers have the same name": len(set(names)) == len(names),
             f"the CAM layer {self.cam_layer!r} is not among the layers": self.cam_layer in names,
-            "filters of one kind are drawn twice for a layer": len(set(drawn)) == len(drawn),
-            "filters are drawn that no layer has": all(map(self._has, self.filters)),
-            f"files without a hash: {sorted(named - set(self.files))}": named <= set(self.files),
         }
-        broken = [rule for rule, kept in rules.items() if not kept]
-        if broken:
-            raise ValueError("; ".join(broken))
-        return self
+
+    def _check_filters(self) -> dict[str, bool]:
+        keys = [(picture.kind, picture.layer) for picture in self.filters]
+        files = {self.trunk, self.golden.file, *(picture.file for picture in self.filters)}
+        files |= {layer.tail.file for layer in self.layers if layer.tail}
+        return {
+            "a layer has two filter pictures of one kind": len(set(keys)) == len(keys),
+            "a filter picture shows a layer or channel that does not exist": all(map(self._has_channels, self.filters)),
+            f"files without a hash: {sorted(files - set(self.files))}": files <= set(self.files),
+        }
 
     def layer(self, name: str) -> Layer | None:
-        """The layer of that name, or None."""
+        """The layer with this name, or None."""
         return next((layer for layer in self.layers if layer.name == name), None)
 
-    def _has(self, drawing: FilterPicture) -> bool:
-        """Whether there are the layer and the channels of a drawing."""
-        layer = self.layer(drawing.layer) if drawing.layer else None
-        return not drawing.layer or (layer is not None and max(drawing.channels, default=0) < layer.shape[0])
+    def _has_channels(self, picture: FilterPicture) -> bool:
+        layer = self.layer(picture.layer) if picture.layer else None
+        return not picture.layer or (layer is not None and max(picture.channels, default=0) < layer.shape[0])
