@@ -3,6 +3,8 @@
 An error message is written for the person who can fix the cause: it says what is wrong, and what would be right.
 """
 
+from collections.abc import Iterable
+
 from pydantic import ValidationError
 
 
@@ -107,6 +109,15 @@ class NotReady(PerceptError):
 
 
 def format_validation_errors(error: ValidationError) -> str:
-    """Return the errors of pydantic in one line, each with the path of the value that is wrong."""
-    found = ((".".join(map(str, e["loc"])), e["msg"]) for e in error.errors())
-    return "; ".join(": ".join(filter(None, parts)) for parts in found)
+    """Format the invalid fields of a pydantic model in one line."""
+    return format_invalid_fields((details["loc"], details["msg"]) for details in error.errors())
+
+
+def format_invalid_fields(fields: Iterable[tuple[Iterable[str | int], str]]) -> str:
+    """Format the path and message of each invalid field in one line: `inputs.0.name: Field required; …`."""
+    return "; ".join(": ".join(filter(None, (".".join(map(str, path)), message))) for path, message in fields)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the name of its type where the message is empty."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
