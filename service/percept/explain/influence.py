@@ -8,10 +8,10 @@ import numpy as np
 
 from percept.bundle.manifest import IMAGE, Layer
 from percept.errors import GradientsUnavailable, MethodUnavailable
-from percept.imaging.decode import Box, Map
+from percept.imaging.geometry import Box, Map
 from percept.runtime.model import Model
 from percept.runtime.session import Arrays
-from percept.tasks.input_image import View
+from percept.tasks.input_image import InputImage
 
 LEFT_OUT = 0.02275  # of the influence on every side: two standard deviations, were it normal
 
@@ -32,7 +32,7 @@ def image_layer(model: Model, layer: Layer) -> Layer:
     return image
 
 
-def influence(view: View, row: Arrays, layer: Layer, cell: tuple[int, int]) -> Map:
+def influence(view: InputImage, row: Arrays, layer: Layer, cell: tuple[int, int]) -> Map:
     """The length of d(sum over channels of the cell)/d(pixel) at every pixel, float32 [H,W] of the network's input.
 
     `row` holds the image and the logits. All 0 where every channel of the cell is silent.
@@ -41,7 +41,7 @@ def influence(view: View, row: Arrays, layer: Layer, cell: tuple[int, int]) -> M
     seed = np.zeros((1, *layer.shape), np.float32)
     seed[0, :, *cell] = 1
     nothing = np.zeros((1, *row["logits"].shape), np.float32)
-    found = network.tail(image, row, row[IMAGE][None], nothing, ["gradients"], {layer.name: seed})
+    found = network.run_tail(image, row, row[IMAGE][None], nothing, ["gradients"], {layer.name: seed})
     return np.asarray(np.sqrt((found["gradients"][0] ** 2).sum(0)), np.float32)
 
 

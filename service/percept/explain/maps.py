@@ -12,7 +12,7 @@ from PIL import Image
 
 Array = NDArray[np.float32]
 
-KRYLOV = 96  # the most steps towards a singular vector
+MAX_KRYLOV_VECTORS = 96  # the most steps towards a singular vector
 ROUNDING = 2e-6  # of a sum, as a share of the magnitudes that it adds
 CONVERGED = 1e-6  # what may be left of G v - s^2 v, as a share of s^2
 
@@ -22,12 +22,12 @@ def cam(A: Array, g: Array) -> Array:
 
     Zhou et al. 2016, arXiv:1512.04150. It is nothing anywhere else.
     """
-    return weigh(g.sum((1, 2)), A)
+    return weighted_sum(g.sum((1, 2)), A)
 
 
 def gradcam(A: Array, g: Array) -> Array:
     """Grad-CAM: sum_k mean(g_k) A_k. Selvaraju et al. 2017, arXiv:1610.02391."""
-    return weigh(g.mean((1, 2)), A)
+    return weighted_sum(g.mean((1, 2)), A)
 
 
 def gradcam_plus_plus(A: Array, g: Array) -> Array:
@@ -37,12 +37,12 @@ def gradcam_plus_plus(A: Array, g: Array) -> Array:
     """
     S = A.sum((1, 2), keepdims=True)
     a = np.where(g != 0, g**2 / (2 * g**2 + S * g**3 + 1e-6), 0)
-    return weigh((np.maximum(g, 0) * a).sum((1, 2)), A)
+    return weighted_sum((np.maximum(g, 0) * a).sum((1, 2)), A)
 
 
 def xgradcam(A: Array, g: Array) -> Array:
     """XGrad-CAM: sum_k w_k A_k, w_k = sum(g_k A_k) / (S_k + 1e-7). Fu et al. 2020, arXiv:2008.02312."""
-    return weigh((g * A).sum((1, 2)) / (A.sum((1, 2)) + 1e-7), A)
+    return weighted_sum((g * A).sum((1, 2)) / (A.sum((1, 2)) + 1e-7), A)
 
 
 def hirescam(A: Array, g: Array) -> Array:
@@ -69,7 +69,7 @@ def eigencam(A: Array) -> Array:
     X = A.reshape(len(A), -1)
     X = X - X.mean(1, keepdims=True)
     found = _first(X) @ X
-    return np.asarray(_upright(found, X.mean(0)).reshape(A.shape[1:]), np.float32)
+    return np.asarray(_orient(found, X.mean(0)).reshape(A.shape[1:]), np.float32)
 
 
 def eigengradcam(A: Array, g: Array) -> Array:
@@ -97,18 +97,18 @@ GRADIENT_METHODS: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
-def unit(raw: Array, share: float = 1.0) -> Array:
+def normalize(raw: Array, share: float = 1.0) -> Array:
     """The map as it is shown: ReLU, then divided by its maximum, so in [0,1]; all 0 where nothing is positive.
 
     With a `share` below 1 what stands for the maximum is the quantile of it, and what is beyond is 1: among pixels a
     few would outshine all others (Smilkov et al. 2017, arXiv:1706.03825, take 0.99).
     """
     positive = np.maximum(raw, 0)
-    peak = np.quantile(positive, share) or positive.max()
-    return np.minimum(positive / peak, 1) if peak > 0 else positive
+    find_peak = np.quantile(positive, share) or positive.max()
+    return np.minimum(positive / find_peak, 1) if find_peak > 0 else positive
 
 
-def peak(heat: Array) -> tuple[int, int] | None:
+def find_peak(heat: Array) -> tuple[int, int] | None:
     """The row and column of the hottest cell, the first of equals; None where no cell is above 0."""
     row, column = divmod(int(heat.argmax()), heat.shape[1])
     return (row, column) if heat[row, column] > 0 else None
@@ -117,21 +117,21 @@ def peak(heat: Array) -> tuple[int, int] | None:
 def fuse(maps: Sequence[Array]) -> Array:
     """The mean of several layers' unit maps, each resized to the finest: float32 [max h, max w], in [0,1]."""
     shape = max(len(m) for m in maps), max(m.shape[1] for m in maps)
-    return np.asarray(np.mean([resized(m, shape) for m in maps], 0), np.float32)
+    return np.asarray(np.mean([resize(m, shape) for m in maps], 0), np.float32)
 
 
-def resized(values: Array, shape: tuple[int, int], how: Image.Resampling = Image.Resampling.BILINEAR) -> Array:
+def resize(values: Array, shape: tuple[int, int], how: Image.Resampling = Image.Resampling.BILINEAR) -> Array:
     """A map at another `shape` (h, w), its edges where they were: bilinear, or `BOX`, the mean over each new cell."""
     image = Image.fromarray(np.ascontiguousarray(values, np.float32))
     return np.asarray(image.resize(shape[::-1], how))
 
 
-def weigh(w: Array, A: Array) -> Array:
+def weighted_sum(w: Array, A: Array) -> Array:
     """sum_k w_k A_k, float32 [h,w]."""
     return np.asarray(np.tensordot(w, A, 1), np.float32)
 
 
-def _upright(found: Array, mean: Array) -> Array:
+def _orient(found: Array, mean: Array) -> Array:
     """The map or its negative, whichever goes up with the mean; else whichever has the greater peak."""
     agreement, size = float(found @ mean), float(np.linalg.norm(found) * np.linalg.norm(mean))
     if abs(agreement) <= 1e-5 * size:
@@ -147,7 +147,7 @@ def _first(X: Array) -> Array:
     """
     X = X * np.float32(1 / max(float(np.abs(X).max()), 1e-30))  # or the squares of small gradients would vanish
     q = np.asarray(np.random.default_rng(0).standard_normal(len(X)), np.float32)
-    Q, GQ = np.zeros((2, min(len(X), KRYLOV), len(X)), np.float32)
+    Q, GQ = np.zeros((2, min(len(X), MAX_KRYLOV_VECTORS), len(X)), np.float32)
     for i in range(len(Q)):
         length = np.linalg.norm(q)
         for _ in range(2):  # the second time takes away what rounding has left

@@ -20,8 +20,8 @@ from PIL import Image
 
 from percept.explain import maps as maps
 from percept.explain import perturbations
-from percept.explain.maps import Array, resized, weigh
-from percept.explain.perturbations import faded, only, without
+from percept.explain.maps import Array, resize, weighted_sum
+from percept.explain.perturbations import fade, keep_only, zero_out
 from percept.explain.protocol import (
     MethodInput,
     MethodRun,
@@ -135,7 +135,7 @@ def integrated_gradients(scene: MethodInput) -> MethodRun:
         worst = np.argsort(-np.abs(missed), kind="stable")[:HALVED]
         new = (t[worst] + t[worst + 1]) / 2
     width = np.diff(t, prepend=0, append=1).astype(np.float32)
-    return weigh((width[:-1] + width[1:]) / 2, np.stack([node.map for node in nodes]))
+    return weighted_sum((width[:-1] + width[1:]) / 2, np.stack([node.map for node in nodes]))
 
 
 def smoothgrad(scene: MethodInput) -> MethodRun:
@@ -167,7 +167,7 @@ def reciprocam(scene: MethodInput) -> MethodRun:
     h, w = A.shape[1:]
     side = next(b for b in count(1) if -(-h // b) * -(-w // b) <= CELLS)
     blocks = [np.s_[:, i : i + side, j : j + side] for i in range(0, h, side) for j in range(0, w, side)]
-    y = yield from compute_y(TailRequest, (only(A, block) for block in (NOTHING, *blocks)))
+    y = yield from compute_y(TailRequest, (keep_only(A, block) for block in (NOTHING, *blocks)))
     found = np.zeros((1, h, w), np.float32)
     for block, value in zip(blocks, y[1:] - y[0], strict=True):
         found[block] = value / found[block].size
@@ -185,12 +185,12 @@ def ablationcam(scene: MethodInput) -> MethodRun:
     A = scene.A
     if scene.linear:
         now = yield from gradient_pass(scene)
-        return weigh((now.g * A).sum((1, 2)) / max(abs(now.y), 1e-12), A)
+        return weighted_sum((now.g * A).sum((1, 2)) / max(abs(now.y), 1e-12), A)
     alive = np.flatnonzero(A.any((1, 2)))
-    y = yield from compute_y(TailRequest, (without(A, k) for k in (NOTHING, *alive)))
+    y = yield from compute_y(TailRequest, (zero_out(A, k) for k in (NOTHING, *alive)))
     w = np.zeros(len(A), np.float32)
     w[alive] = (y[0] - y[1:]) / max(abs(y[0]), 1e-12)
-    return weigh(w, A)
+    return weighted_sum(w, A)
 
 
 # From forward passes of the whole network
@@ -209,10 +209,10 @@ def scorecam(scene: MethodInput) -> MethodRun:
     strong = strong[strength[strong] > 0]
     size = scene.pixels.shape[:2]
     y = yield from compute_y(
-        NetworkRequest, (faded(scene.pixels, perturbations.stretched(A[k], size), scene.blank) for k in strong)
+        NetworkRequest, (fade(scene.pixels, perturbations.channel_mask(A[k], size), scene.blank) for k in strong)
     )
     power = np.exp((y - y.max(initial=-np.inf)) / scene.terms)
-    return weigh(power / power.sum(), A[strong])
+    return weighted_sum(power / power.sum(), A[strong])
 
 
 def occlusion(scene: MethodInput) -> MethodRun:
@@ -225,9 +225,9 @@ def occlusion(scene: MethodInput) -> MethodRun:
     h, w = scene.A.shape[1:]
     rows, columns = min(h, SIDE), min(w, SIDE)
     size, grid = scene.pixels.shape[:2], (rows, columns)
-    masks = (perturbations.hole(size, i, j, grid) for i in range(rows) for j in range(columns))
-    y = yield from compute_y(NetworkRequest, (faded(scene.pixels, mask, scene.blank) for mask in masks))
-    return resized(np.asarray(scene.y - y, np.float32).reshape(rows, columns), (h, w))
+    masks = (perturbations.patch_mask(size, i, j, grid) for i in range(rows) for j in range(columns))
+    y = yield from compute_y(NetworkRequest, (fade(scene.pixels, mask, scene.blank) for mask in masks))
+    return resize(np.asarray(scene.y - y, np.float32).reshape(rows, columns), (h, w))
 
 
 def rise(scene: MethodInput) -> MethodRun:
@@ -241,12 +241,12 @@ def rise(scene: MethodInput) -> MethodRun:
 
     def images() -> Iterator[NDArray[np.uint8]]:
         for _ in range(MASKS):
-            mask = perturbations.random(scene.pixels.shape[:2], GRID, SHOWN, scene.rng)
-            cells.append(resized(mask, shape, Image.Resampling.BOX))
-            yield faded(scene.pixels, mask, scene.blank)
+            mask = perturbations.random_mask(scene.pixels.shape[:2], GRID, SHOWN, scene.rng)
+            cells.append(resize(mask, shape, Image.Resampling.BOX))
+            yield fade(scene.pixels, mask, scene.blank)
 
     y = yield from compute_y(NetworkRequest, images())
-    return weigh((y - y.mean()) / (MASKS * SHOWN), np.stack(cells))
+    return weighted_sum((y - y.mean()) / (MASKS * SHOWN), np.stack(cells))
 
 
 METHODS: dict[str, Method] = {

@@ -10,25 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from percept.explain.maps import Array, resized
+from percept.explain.maps import Array, resize
 
 Colour = tuple[float, float, float]  # RGB, 0 to 255
 
 
-def faded(pixels: NDArray[np.uint8], mask: Array, blank: Colour) -> NDArray[np.uint8]:
+def fade(pixels: NDArray[np.uint8], mask: Array, blank: Colour) -> NDArray[np.uint8]:
     """The image [H,W,3] where the mask is 1, the blank colour where it is 0, and all between."""
     nothing = np.clip(np.array(blank, np.float32), 0, 255)
     return np.rint(nothing + (pixels - nothing) * mask[:, :, None]).astype(np.uint8)
 
 
-def stretched(values: Array, shape: tuple[int, int]) -> Array:
+def channel_mask(values: Array, shape: tuple[int, int]) -> Array:
     """A channel [h,w] as a mask of `shape`, scaled from its minimum and maximum to [0,1]; a flat one is all 0."""
-    mask = resized(values, shape)
+    mask = resize(values, shape)
     mask = mask - mask.min()
     return np.asarray(mask / max(float(mask.max()), 1e-30), np.float32)
 
 
-def hole(shape: tuple[int, int], i: int, j: int, grid: tuple[int, int]) -> Array:
+def patch_mask(shape: tuple[int, int], i: int, j: int, grid: tuple[int, int]) -> Array:
     """0 on the patch around position (i, j) of a grid: half a step further than its cell on every side."""
     (H, W), (rows, columns) = shape, grid
     mask = np.ones((H, W), np.float32)
@@ -38,7 +38,7 @@ def hole(shape: tuple[int, int], i: int, j: int, grid: tuple[int, int]) -> Array
     return mask
 
 
-def random(shape: tuple[int, int], side: int, shown: float, rng: np.random.Generator) -> Array:
+def random_mask(shape: tuple[int, int], side: int, shown: float, rng: np.random.Generator) -> Array:
     """A random grid of `side` zeros and ones each way, enlarged by one cell more than the image holds and shifted."""
     H, W = shape
     grid = Image.fromarray((rng.random((side, side)) < shown).astype(np.float32))
@@ -47,14 +47,14 @@ def random(shape: tuple[int, int], side: int, shown: float, rng: np.random.Gener
     return np.asarray(grid.resize((W, H), Image.Resampling.BILINEAR, box=(x, y, x + size, y + size)))
 
 
-def only(A: Array, place: Any) -> Array:
+def keep_only(A: Array, place: Any) -> Array:
     """Activations with nothing but one place."""
     kept = np.zeros_like(A)
     kept[place] = A[place]
     return kept
 
 
-def without(A: Array, place: Any) -> Array:
+def zero_out(A: Array, place: Any) -> Array:
     """Activations without one place."""
     rest = A.copy()
     rest[place] = 0

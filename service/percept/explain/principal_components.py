@@ -9,7 +9,7 @@ p = min(C, n).
 
 import numpy as np
 
-from percept.imaging.decode import Map
+from percept.imaging.geometry import Map
 
 EXACT = 256  # up to so many channels or cells all is decomposed; beyond it only the leading part is sought
 BLOCK, ROUNDS = 8, 12  # of the search: so many directions at a time, so often multiplied
@@ -18,7 +18,7 @@ ROUNDING = 1e-6  # the same for the first, as a share of the length of A
 PERCENTILES = (1, 99)
 
 
-def components(A: Map, count: int = 3) -> Map:
+def principal_components(A: Map, count: int = 3) -> Map:
     """The first principal components of the channels, cell by cell: v_i^T X, float32 [count,h,w].
 
     X X^T v_i = s_i^2 v_i, s_1 >= s_2 >= ..., |v_i| = 1; so the map of component i has mean 0 and length s_i. Its sign

@@ -18,7 +18,7 @@ from percept.explain.maps import Array
 from percept.explain.perturbations import Colour
 
 MAX_BATCH = 16  # activations or images in one request
-MAX_BATCH_BYTES = 2**26  # of activations in one request; a request always holds at least one
+MAX_BATCH_BYTES = 2**26  # of one request; a request always holds at least one
 GREY = (127.5, 127.5, 127.5)
 
 

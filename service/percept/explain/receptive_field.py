@@ -9,10 +9,10 @@ from pydantic import BaseModel, Field
 from percept.bundle.manifest import Layer
 from percept.errors import BadParameter
 from percept.explain.influence import extent
-from percept.explain.maps import peak
-from percept.explain.question import Explanation
-from percept.imaging.decode import Box, Map
-from percept.tasks.input_image import View
+from percept.explain.maps import find_peak
+from percept.explain.explanation import Explanation
+from percept.imaging.geometry import Box, Map
+from percept.tasks.input_image import InputImage
 
 Cell = tuple[int, int]  # row and column
 
@@ -65,20 +65,20 @@ class TracedAnswer(FieldAnswer):
         return self.effective.box if self.effective else None
 
 
-def receptive_field(view: View, layer: Layer, cell: Cell) -> FieldAnswer:
+def receptive_field(view: InputImage, layer: Layer, cell: Cell) -> FieldAnswer:
     """What a cell (row, column) of a layer can see of the photo, as far as the network sees it."""
     geometry, rule = view.geometry, view.model.manifest.preprocessing
     shape = (rule.height, rule.width)
     (top, bottom), (left, right) = (_extent(layer, *one) for one in zip((0, 1), cell, shape, strict=True))
-    box = (*geometry.locate(top, left, shape), *geometry.locate(bottom, right, shape))
-    whole = box == (*geometry.locate(0, 0, shape), *geometry.locate(*shape, shape))
+    box = (*geometry.to_photo(top, left, shape), *geometry.to_photo(bottom, right, shape))
+    whole = box == (*geometry.to_photo(0, 0, shape), *geometry.to_photo(*shape, shape))
     return FieldAnswer(cell=cell, whole=whole, **dict(zip(("left", "top", "right", "bottom"), box, strict=True)))
 
 
-def field_under(view: View, layer: Layer, x: float, y: float) -> FieldAnswer:
+def field_under(view: InputImage, layer: Layer, x: float, y: float) -> FieldAnswer:
     """What the cell under the photo point (x, y) can see; raises `BadParameter` where the network does not see it."""
     geometry, (h, w) = view.geometry, layer.shape[1:]
-    row, column = geometry.find(x, y, (h, w))
+    row, column = geometry.to_map(x, y, (h, w))
     if not (x < geometry.width and y < geometry.height and 0 <= row < h and 0 <= column < w):
         left, top, right, bottom = geometry.seen
         seen = f"{left}..{right} x {top}..{bottom}"
@@ -86,14 +86,14 @@ def field_under(view: View, layer: Layer, x: float, y: float) -> FieldAnswer:
     return receptive_field(view, layer, (int(row), int(column)))
 
 
-def effective_field(view: View, influence: Map) -> EffectiveAnswer | None:
+def effective_field(view: InputImage, influence: Map) -> EffectiveAnswer | None:
     """Where most of an influence [H,W] of the network's pixels lies in the photo; None where there is none."""
     found = extent(influence)
     if found is None:
         return None
     left, top, right, bottom = found
     shape = (influence.shape[0], influence.shape[1])
-    (x0, y0), (x1, y1) = view.geometry.locate(top, left, shape), view.geometry.locate(bottom, right, shape)
+    (x0, y0), (x1, y1) = view.geometry.to_photo(top, left, shape), view.geometry.to_photo(bottom, right, shape)
     return EffectiveAnswer(left=x0, top=y0, right=x1, bottom=y1)
 
 
@@ -102,22 +102,22 @@ def field_of_peak(explanation: Explanation) -> FieldAnswer | None:
 
     A fused map is as fine as the finest of its layers, while its heat may come from the field of any of them.
     """
-    cell, layers = peak(explanation.heat), explanation.layers
+    cell, layers = find_peak(explanation.heat), explanation.layers
     if cell is None or len({layer.name for layer in layers}) > 1:
         return None
-    field, influence = receptive_field(explanation.view, layers[0], cell), explanation.influence
-    return field if influence is None else traced(explanation.view, field, influence)
+    field, influence = receptive_field(explanation.image, layers[0], cell), explanation.influence
+    return field if influence is None else traced(explanation.image, field, influence)
 
 
-def traced(view: View, field: FieldAnswer, influence: Map) -> TracedAnswer:
+def traced(view: InputImage, field: FieldAnswer, influence: Map) -> TracedAnswer:
     """A field, and where in it most of an influence lies."""
     return TracedAnswer(**dict(field), effective=effective_field(view, influence))
 
 
-def cell_box(view: View, cell: Cell, shape: tuple[int, ...]) -> Box:
+def cell_box(view: InputImage, cell: Cell, shape: tuple[int, ...]) -> Box:
     """The rectangle of the photo that a cell of a map of `shape` (h, w) covers in it."""
     (row, column), (h, w) = cell, shape
-    return (*view.geometry.locate(row, column, (h, w)), *view.geometry.locate(row + 1, column + 1, (h, w)))
+    return (*view.geometry.to_photo(row, column, (h, w)), *view.geometry.to_photo(row + 1, column + 1, (h, w)))
 
 
 def _extent(layer: Layer, axis: int, i: int, limit: int) -> tuple[float, float]:

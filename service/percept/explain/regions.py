@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from percept.imaging.decode import Geometry, Map, Pixels, spread
+from percept.imaging.geometry import Geometry, Map, Pixels, project_to_photo
 
 MAX_RASTER_PIXELS = 2**16
 
@@ -21,7 +21,7 @@ Rule = float | Literal["otsu"]
 
 
 @dataclass(frozen=True)
-class Region:
+class HotRegion:
     """A connected hot part of a map: the box around it in whole photo pixels, right and bottom exclusive.
 
     `area` is in photo pixels, `share` of the photo that the network saw, `peak` the highest heat inside, `mass` the
@@ -38,7 +38,7 @@ class Region:
     mass: float
 
 
-def regions(heat: Map, view: Geometry, rule: Rule) -> tuple[Region, ...]:
+def hot_regions(heat: Map, view: Geometry, rule: Rule) -> tuple[HotRegion, ...]:
     """The regions of a map float32 [h,w] in [0,1], the largest mass first; none where no pixel is above 0.
 
     With H the heat of the photo's pixels and M its maximum, a pixel is hot where H >= rule M for a `rule` in (0,1),
@@ -46,13 +46,13 @@ def regions(heat: Map, view: Geometry, rule: Rule) -> tuple[Region, ...]:
     or corners. What the network never saw is in no region. Boxes are exact for photos of up to `MAX_RASTER_PIXELS`
     seen pixels, and true to about one pixel of the raster (1/256 of the side) for larger ones.
     """
-    H = np.nan_to_num(spread(heat, _raster(view))).astype(np.float64)
+    H = np.nan_to_num(project_to_photo(heat, _raster(view))).astype(np.float64)
     M = H.max()
     if not M > 0:
         return ()
     levels = np.rint(H / M * 255).astype(np.uint8)
     hot = levels > otsu(levels) if rule == "otsu" else rule * M <= H
-    return tuple(sorted(_measure(H, components(hot), view.seen), key=lambda region: -region.mass))
+    return tuple(sorted(_measure(H, connected_components(hot), view.seen), key=lambda region: -region.mass))
 
 
 def otsu(levels: Pixels) -> int:
@@ -71,7 +71,7 @@ def otsu(levels: Pixels) -> int:
     return int(t[between.argmax()])
 
 
-def components(hot: NDArray[np.bool_]) -> NDArray[np.intp]:
+def connected_components(hot: NDArray[np.bool_]) -> NDArray[np.intp]:
     """The number of the connected component of every pixel of [h,w], 8-neighbours: 0 where not hot, then from 1.
 
     Components are numbered in reading order of their first pixels.
@@ -123,7 +123,7 @@ def _raster(view: Geometry) -> Geometry:
     return part if factor >= 1 else part.scaled(factor)
 
 
-def _measure(H: NDArray[np.float64], labels: NDArray[np.intp], seen: tuple[int, int, int, int]) -> Iterator[Region]:
+def _measure(H: NDArray[np.float64], labels: NDArray[np.intp], seen: tuple[int, int, int, int]) -> Iterator[HotRegion]:
     """The regions of a labelled raster of the photo's rectangle `seen`."""
     (h, w), (x, y, width, height) = H.shape, (seen[0], seen[1], seen[2] - seen[0], seen[3] - seen[1])
     where = np.nonzero(labels)
@@ -143,7 +143,7 @@ def _measure(H: NDArray[np.float64], labels: NDArray[np.intp], seen: tuple[int, 
         peak,
         np.bincount(which, heat) / H.sum(),
     )
-    return starmap(Region, zip(*(column.tolist() for column in columns), strict=True))
+    return starmap(HotRegion, zip(*(column.tolist() for column in columns), strict=True))
 
 
 def _least(which: NDArray[np.intp], places: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -15,16 +15,26 @@ from PIL import Image, ImageFilter
 
 from percept.bundle.manifest import Preprocessing
 from percept.errors import BadParameter
-from percept.explain.faithfulness import BLUR, STEPS, TRIALS, Faithfulness, measured, trials
-from percept.explain.judge import check, judged, scorer
-from percept.explain.maps import resized
-from percept.runtime.execution_plan import Plan, crews
-from percept.runtime.model import Model, load
-from percept.tasks.table import TASKS, activate
-from tests.bundles import COLOUR, bundle, read_manifest, write_manifest
+from percept.explain.faithfulness import (
+    BLUR,
+    PASSES,
+    STEPS,
+    Faithfulness,
+    perturbed_images,
+    require_scores,
+    score_function,
+    summarize,
+)
+from percept.explain.judge import judged
+from percept.explain.maps import resize
+from percept.runtime.execution_plan import ExecutionPlan, create_worker_pools
+from percept.runtime.model import Model, load_model
+from percept.tasks.table import TASKS
+from percept.tasks.task import activate
+from tests.bundles import COLOUR_WEIGHTS, create_bundle, read_manifest_json, write_manifest
 from tests.conftest import Server
 from tests.percept.tasks.test_table import manifest
-from tests.photos import encoded, marked
+from tests.photos import draw_marker, encode_photo
 
 BLACK = (0.0, 0.0, 0.0)
 SIDE = 32
@@ -32,7 +42,7 @@ FLOATS = np.float32
 
 
 def measure(pixels: np.ndarray, heat: np.ndarray, score: Callable[[np.ndarray], float], blank=BLACK) -> Faithfulness:
-    return measured(score(pixels), [score(one) for one in trials(pixels, heat, blank)])
+    return summarize(score(pixels), [score(one) for one in perturbed_images(pixels, heat, blank)])
 
 
 def white() -> np.ndarray:
@@ -55,17 +65,17 @@ def chequered() -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], float]]:
 
 
 def test_the_images_are_made_one_by_one_and_as_many_as_is_said() -> None:
-    found = trials(white(), np.ones((4, 4), FLOATS), BLACK)
+    found = perturbed_images(white(), np.ones((4, 4), FLOATS), BLACK)
     assert isinstance(found, Iterator)
     images = list(found)
-    assert len(images) == TRIALS == 35
+    assert len(images) == PASSES == 35
     assert {(one.dtype, one.shape) for one in images} == {(np.dtype(np.uint8), (SIDE, SIDE, 3))}
 
 
 def test_the_hot_region_is_half_of_the_maximum_and_above() -> None:
     heat = np.zeros((SIDE, SIDE), FLOATS)
     heat[0, :4] = 0.8, 0.4, 0.39, 0.01
-    removed, kept, *_ = trials(white(), heat, (10.4, -5.0, 300.0))
+    removed, kept, *_ = perturbed_images(white(), heat, (10.4, -5.0, 300.0))
     nothing = [10, 0, 255]
     assert removed[0, :4].tolist() == [nothing, nothing, [255] * 3, [255] * 3]
     assert kept[0, :4].tolist() == [[255] * 3, [255] * 3, nothing, nothing]
@@ -74,15 +84,15 @@ def test_the_hot_region_is_half_of_the_maximum_and_above() -> None:
 
 def test_a_map_of_few_cells_is_enlarged_bilinearly() -> None:
     heat = np.array([[1, 0], [0.5, 0.2]], FLOATS)
-    faded = list(itertools.islice(trials(white(), heat, BLACK), 3))[2]
-    np.testing.assert_allclose(faded[:, :, 0], 255 * resized(heat, (SIDE, SIDE)), atol=0.51)
+    faded = list(itertools.islice(perturbed_images(white(), heat, BLACK), 3))[2]
+    np.testing.assert_allclose(faded[:, :, 0], 255 * resize(heat, (SIDE, SIDE)), atol=0.51)
 
 
 def test_pixels_go_and_come_by_their_heat() -> None:
     rng = np.random.default_rng(3)
     pixels = rng.integers(1, 256, (SIDE, SIDE, 3), np.uint8)
     heat = rng.permutation(SIDE * SIDE).reshape(SIDE, SIDE).astype(FLOATS) / SIDE**2
-    images = list(trials(pixels, heat, BLACK))[3:]
+    images = list(perturbed_images(pixels, heat, BLACK))[3:]
     blurred = np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(SIDE * BLUR)))
     for k in range(STEPS):
         gone = heat >= 1 - (k + 1) / STEPS
@@ -93,7 +103,7 @@ def test_pixels_go_and_come_by_their_heat() -> None:
 
 @pytest.mark.parametrize("level", [0, 0.3, 1])
 def test_equally_hot_pixels_go_in_reading_order(level: float) -> None:
-    images = list(trials(white(), np.full((5, 7), level, FLOATS), BLACK))[3 : 3 + STEPS]
+    images = list(perturbed_images(white(), np.full((5, 7), level, FLOATS), BLACK))[3 : 3 + STEPS]
     for k, image in enumerate(images, 1):
         rows = k * SIDE // STEPS
         assert not image[:rows].any()
@@ -159,19 +169,19 @@ def test_a_score_that_grows_without_the_rest_is_an_increase_and_no_drop() -> Non
 
 @pytest.mark.parametrize(("y", "o", "drop", "increase"), [(0.8, 0.6, 0.25, False), (0, 0, 0, False), (0, 0.1, 0, True)])
 def test_the_average_drop_is_a_share_of_the_score(y: float, o: float, drop: float, increase: bool) -> None:
-    found = measured(y, [0.1, 0.2, o, *[0.0] * (2 * STEPS)])
+    found = summarize(y, [0.1, 0.2, o, *[0.0] * (2 * STEPS)])
     assert found.average_drop == pytest.approx(drop)
     assert found.increase is increase
     assert (found.removed, found.kept) == (0.1, 0.2)
 
 
 def test_the_curves_begin_and_end_with_what_is_known() -> None:
-    scores = [k / 100 for k in range(TRIALS)]
-    found = measured(0.9, scores)
+    scores = [k / 100 for k in range(PASSES)]
+    found = summarize(0.9, scores)
     assert found.deletion_curve == [0.9, *scores[3 : 3 + STEPS]]
     assert found.insertion_curve == [*scores[3 + STEPS :], 0.9]
     with pytest.raises(ValueError, match="not enough values"):
-        measured(0.9, [0.1])
+        summarize(0.9, [0.1])
 
 
 # Whose score it is
@@ -182,14 +192,15 @@ def test_the_score_of_a_class_is_that_of_its_task() -> None:
     said = manifest("classification")
     seed = TASKS["classification"].seed(said, logits, 1, None)
     for changed in (logits, logits[::-1]):
-        assert scorer(said, seed, 1)(changed) == pytest.approx(activate(changed, "softmax")[1])
+        assert score_function(said, seed, 1)(changed) == pytest.approx(activate(changed, "softmax")[1])
 
 
 def test_against_a_class_the_score_is_a_softmax_among_the_two() -> None:
     logits = np.array([2.0, 1.0, 7.0], FLOATS)
     said = manifest("classification")
     one, other = (
-        scorer(said, TASKS["classification"].seed(said, logits, a, None), a, b)(logits) for a, b in ((0, 1), (1, 0))
+        score_function(said, TASKS["classification"].seed(said, logits, a, None), a, b)(logits)
+        for a, b in ((0, 1), (1, 0))
     )
     assert one == pytest.approx(np.exp(2) / (np.exp(2) + np.exp(1)))
     assert one + other == pytest.approx(1)
@@ -202,17 +213,17 @@ def test_a_segmenters_score_is_the_mean_over_the_cells_that_it_saw_first() -> No
     target = int(logits[:, 0, 0].argmax())
     seed = TASKS["segmentation"].seed(said, logits, target, None)
     cells = logits.argmax(0) == target
-    assert scorer(said, seed, target)(later) == pytest.approx(activate(later, "softmax")[target][cells].mean())
+    assert score_function(said, seed, target)(later) == pytest.approx(activate(later, "softmax")[target][cells].mean())
     margin = (later[target] - later[0])[cells].mean()
-    assert scorer(said, seed, target, 0)(later) == pytest.approx(1 / (1 + np.exp(-margin)), rel=1e-5)
+    assert score_function(said, seed, target, 0)(later) == pytest.approx(1 / (1 + np.exp(-margin)), rel=1e-5)
 
 
 def test_bare_logits_are_no_scores_but_their_difference_has_one() -> None:
     bare = manifest("classification", activation="none")
     with pytest.raises(BadParameter, match="bare logits"):
-        check(bare)
-    check(bare, against=0)
-    check(manifest("classification", activation="sigmoid"))
+        require_scores(bare)
+    require_scores(bare, against=0)
+    require_scores(manifest("classification", activation="sigmoid"))
 
 
 # How a model is asked
@@ -220,16 +231,16 @@ def test_bare_logits_are_no_scores_but_their_difference_has_one() -> None:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Iterator[Model]:
-    plan = Plan("cpu", 2, 1, 3, 64)
-    staff = crews(plan, 2)
-    found = load(bundle(tmp_path, mean=[120, 130, 140], channels="BGR"), plan, staff)
+    plan = ExecutionPlan("cpu", 2, 1, 3, 64)
+    staff = create_worker_pools(plan, 2)
+    found = load_model(create_bundle(tmp_path, mean=[120, 130, 140], channels="BGR"), plan, staff)
     yield found
     staff.close()
 
 
 def red_scores(images: Sequence[np.ndarray]) -> list[float]:
     """What the marker network says of red, in NumPy."""
-    logits = np.stack([np.maximum(image @ COLOUR.T, 0).mean((0, 1)) for image in images])
+    logits = np.stack([np.maximum(image @ COLOUR_WEIGHTS.T, 0).mean((0, 1)) for image in images])
     return activate(logits.T.astype(FLOATS), "softmax")[0].tolist()
 
 
@@ -246,18 +257,18 @@ def test_a_model_is_asked_about_every_image_in_no_more_than_its_batches(model: M
             waiting -= 1
 
     monkeypatch.setattr(model.queue, "submit", counted)
-    pixels = np.asarray(marked((32, 32), (10, 20), 6))
+    pixels = np.asarray(draw_marker((32, 32), (10, 20), 6))
     heat = np.random.default_rng(1).random((8, 8), FLOATS)
 
     async def run() -> Faithfulness:
         logits = (await model.logits(pixels[None]))[0]
         seed = np.eye(3, dtype=FLOATS)[0]
-        return await judged(model, pixels, logits, heat, scorer(model.manifest, seed, 0), asyncio.to_thread)
+        return await judged(model, pixels, logits, heat, score_function(model.manifest, seed, 0), asyncio.to_thread)
 
     found = asyncio.run(run())
-    assert (asked, most) == (1 + TRIALS, 6)
+    assert (asked, most) == (1 + PASSES, 6)
     blank = (140.0, 130.0, 120.0)
-    expected = measured(red_scores([pixels])[0], red_scores(list(trials(pixels, heat, blank))))
+    expected = summarize(red_scores([pixels])[0], red_scores(list(perturbed_images(pixels, heat, blank))))
     for name, value in expected:
         assert getattr(found, name) == pytest.approx(value, rel=1e-4), name
 
@@ -271,7 +282,7 @@ def test_who_leaves_is_not_worked_for_any_longer(model: Model, monkeypatch) -> N
         return await submit(item)
 
     monkeypatch.setattr(model.queue, "submit", counted)
-    pixels = np.asarray(marked((32, 32), (10, 20), 6))
+    pixels = np.asarray(draw_marker((32, 32), (10, 20), 6))
 
     async def run() -> None:
         args = (np.zeros(3, FLOATS), np.ones((2, 2), FLOATS), lambda logits: 0.5, asyncio.to_thread)
@@ -293,9 +304,9 @@ def test_who_leaves_is_not_worked_for_any_longer(model: Model, monkeypatch) -> N
 # What the service answers
 
 CLASSIFIER, SEGMENTER = "/cam?model=classification-squeeze", "/cam?model=segmentation-squeeze"
-PHOTO = marked((150, 110), (40, 30), 16)
+PHOTO = draw_marker((150, 110), (40, 30), 16)
 PHOTO.paste((0, 0, 255), (100, 70, 120, 90))
-DATA = encoded(PHOTO)
+DATA = encode_photo(PHOTO)
 
 
 def ask(client: httpx.Client, url: str) -> dict:
@@ -335,7 +346,7 @@ def by_hand(heat: np.ndarray, score: Callable[[np.ndarray], float]) -> dict[str,
 
 def colours(pixels: np.ndarray) -> np.ndarray:
     """The layer of the marker bundles, [3,h,w]: its logits are the means, or with the ground the cells."""
-    seen = np.maximum(pixels @ COLOUR.T, 0)
+    seen = np.maximum(pixels @ COLOUR_WEIGHTS.T, 0)
     return seen.reshape(16, 4, 12, 4, 3).mean((1, 3)).transpose(2, 0, 1).astype(FLOATS)
 
 
@@ -448,8 +459,8 @@ def test_sixteen_maps_are_not_too_many(client: httpx.Client) -> None:
 
 
 def test_a_model_of_bare_logits_is_asked_against_a_class_only(start: Callable[..., Server], tmp_path: Path) -> None:
-    folder = bundle(tmp_path, "bare")
-    write_manifest(folder, read_manifest(folder) | {"activation": "none"})
+    folder = create_bundle(tmp_path, "bare")
+    write_manifest(folder, read_manifest_json(folder) | {"activation": "none"})
     client = start(tmp_path).client
     answer = client.post("/cam?model=bare&faithfulness=true", content=DATA)
     assert (answer.status_code, answer.json()["code"]) == (422, "bad_parameter")

@@ -12,11 +12,11 @@ from PIL import Image
 from percept.bundle.integrity import read_manifest
 from percept.explain.methods import METHODS
 from percept.explain.protocol import MethodInput, PassResult, TailRequest, run_method
-from percept.runtime.network import Look, Network
-from percept_models.export.arguments import REPOSITORY
-from tests.photos import encoded, marked
+from percept.runtime.network import Network, TrunkInput
+from percept.settings import BUILT_IN_BUNDLES
+from tests.photos import draw_marker, encode_photo
 
-DATA = encoded(marked((60, 90), (20, 30), 14))
+DATA = encode_photo(draw_marker((60, 90), (20, 30), 14))
 PIXELS = [name for name, method in METHODS.items() if method.pixels]
 
 
@@ -48,22 +48,22 @@ class Seen:
     """cifar10 at one photo and one class, asked in float64 where slopes are taken."""
 
     def __init__(self) -> None:
-        self.network = Network(REPOSITORY / "cifar10" / "1", "cpu", 1)
+        self.network = Network(BUILT_IN_BUNDLES / "cifar10" / "1", "cpu", 1)
         self.layer = self.network.manifest.layer("image")
         rng = np.random.default_rng(1)
         self.pixels = np.asarray(Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8)).resize((32, 32)))
-        (self.row,) = self.network.forward([Look(self.pixels, frozenset({"logits", "image"}))])
+        (self.row,) = self.network.run_trunk([TrunkInput(self.pixels, frozenset({"logits", "image"}))])
         self.seed = np.zeros(10, np.float32)
         self.seed[self.row["logits"].argmax()] = 1
 
     def y(self, A: np.ndarray) -> np.ndarray:
         seeds = np.repeat(self.seed[None], len(A), 0)
-        return np.float64(self.network.tail(self.layer, self.row, A, seeds, ["logits"])["logits"]) @ self.seed
+        return np.float64(self.network.run_tail(self.layer, self.row, A, seeds, ["logits"])["logits"]) @ self.seed
 
     def map(self, method: str) -> np.ndarray:
         def tail(ask: TailRequest) -> PassResult:
             seeds = np.repeat(self.seed[None], len(ask.activations), 0)
-            found = self.network.tail(self.layer, self.row, ask.activations, seeds)
+            found = self.network.run_tail(self.layer, self.row, ask.activations, seeds)
             return PassResult(found["logits"] @ self.seed, found["gradients"])
 
         scene = MethodInput(self.row["image"], self.pixels, 0.0, np.random.default_rng(0))
@@ -71,7 +71,7 @@ class Seen:
 
 
 def test_the_image_is_what_the_network_takes() -> None:
-    seen, how = Seen(), read_manifest(REPOSITORY / "cifar10" / "1").preprocessing
+    seen, how = Seen(), read_manifest(BUILT_IN_BUNDLES / "cifar10" / "1").preprocessing
     expected = ((seen.pixels - np.array(how.mean)) / np.array(how.std)).transpose(2, 0, 1)
     np.testing.assert_allclose(seen.row["image"], expected, atol=1e-5)
     np.testing.assert_allclose(seen.y(seen.row["image"][None]), seen.row["logits"] @ seen.seed, rtol=1e-5)

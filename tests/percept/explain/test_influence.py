@@ -12,15 +12,15 @@ from PIL import Image
 
 from percept.bundle.manifest import IMAGE
 from percept.explain.influence import extent, influence
-from percept.imaging.decode import geometry
-from percept.runtime.network import Look, Network
-from percept.tasks.input_image import View
-from percept_models.export.arguments import REPOSITORY
+from percept.imaging.geometry import compute_geometry
+from percept.runtime.network import Network, TrunkInput
+from percept.settings import BUILT_IN_BUNDLES
+from percept.tasks.input_image import InputImage
 from percept_models.sources.trunk import Trunk
-from percept_models.training.recipes import reference
-from tests.photos import encoded, marked
+from percept_models.training.bundles import reference_network
+from tests.photos import draw_marker, encode_photo
 
-DATA = encoded(marked((90, 120), (30, 40), 20))
+DATA = encode_photo(draw_marker((90, 120), (30, 40), 20))
 PLACE = {"x": "45", "y": "60"}
 
 
@@ -33,17 +33,17 @@ class Subject:
     """A built-in network at a smooth picture of its own size."""
 
     def __init__(self, name: str) -> None:
-        self.folder = REPOSITORY / name / "1"
+        self.folder = BUILT_IN_BUNDLES / name / "1"
         self.network = Network(self.folder, "cpu", 1)
         self.manifest = self.network.manifest
         rule = self.manifest.preprocessing
         blots = np.random.default_rng(2).integers(0, 256, (6, 5, 3), np.uint8)
         photo = Image.fromarray(blots).resize((rule.width, rule.height), Image.Resampling.BICUBIC)
         self.pixels = np.asarray(photo)
-        self.view = View("", self, photo, geometry(photo.size, rule), self.pixels, lambda: photo)
+        self.view = InputImage("", self, photo, compute_geometry(photo.size, rule), self.pixels, lambda: photo)
 
     def row(self, pixels: np.ndarray, *layers: str) -> dict[str, np.ndarray]:
-        return self.network.forward([Look(pixels, frozenset({"logits", IMAGE, *layers}))])[0]
+        return self.network.run_trunk([TrunkInput(pixels, frozenset({"logits", IMAGE, *layers}))])[0]
 
     def influence(self, name: str, cell: tuple[int, int]) -> np.ndarray:
         return influence(self.view, self.row(self.pixels, name), self.manifest.layer(name), cell)
@@ -55,7 +55,7 @@ class Subject:
 )
 def test_influence_is_the_gradient_at_the_image(model: str, layer: str, cell: tuple[int, int]) -> None:
     subject = Subject(model)
-    module = Trunk(reference(subject.folder), subject.manifest.preprocessing, (IMAGE, layer))
+    module = Trunk(reference_network(subject.folder), subject.manifest.preprocessing, (IMAGE, layer))
     _, image, tap = module(torch.tensor(subject.pixels[None]))
     (g,) = torch.autograd.grad(tap[0, :, *cell].sum(), image)
     truth = g[0].pow(2).sum(0).sqrt().numpy()

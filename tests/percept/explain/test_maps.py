@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from percept.explain.maps import GRADIENT_METHODS, eigencam, fuse, resized, unit
+from percept.explain.maps import GRADIENT_METHODS, eigencam, fuse, normalize, resize
 
 rng = np.random.default_rng(0)
 A = np.maximum(rng.standard_normal((6, 5, 4)), 0).astype(np.float32)
@@ -115,8 +115,8 @@ def test_eigengradcam_goes_up_with_hirescam() -> None:
 
 
 def test_unit_is_relu_divided_by_the_maximum() -> None:
-    np.testing.assert_allclose(unit(np.array([[-2, 1], [4, 0]], np.float32)), [[0, 0.25], [1, 0]])
-    assert unit(np.full((2, 2), -1, np.float32)).max() == 0
+    np.testing.assert_allclose(normalize(np.array([[-2, 1], [4, 0]], np.float32)), [[0, 0.25], [1, 0]])
+    assert normalize(np.full((2, 2), -1, np.float32)).max() == 0
 
 
 def test_maps_of_one_size_are_fused_to_their_mean() -> None:
@@ -125,7 +125,7 @@ def test_maps_of_one_size_are_fused_to_their_mean() -> None:
 
 
 def test_a_map_alone_is_fused_to_itself() -> None:
-    np.testing.assert_array_equal(fuse([unit(CAM)]), unit(CAM))
+    np.testing.assert_array_equal(fuse([normalize(CAM)]), normalize(CAM))
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4), st.integers(0, 99))
@@ -141,18 +141,18 @@ def test_a_coarse_map_is_fused_in_its_place() -> None:
     """A quarter of the picture stays that quarter: cells are areas, and the middle of the coarse one is its peak."""
     coarse = np.array([[0, 0], [1, 0]], np.float32)
     found = fuse([coarse, np.zeros((8, 8), np.float32)])
-    np.testing.assert_allclose(found, resized(coarse, (8, 8)) / 2)
+    np.testing.assert_allclose(found, resize(coarse, (8, 8)) / 2)
     assert found[6:, :2].min() == 0.5
     assert found[:2].max() == found[:, 6:].max() == 0
 
 
 def test_of_pixels_the_hottest_hundredth_is_the_maximum() -> None:
     raw = np.arange(-100, 900, dtype=np.float32).reshape(20, 50)
-    heat = unit(raw, 0.99)
+    heat = normalize(raw, 0.99)
     assert heat.max() == 1
     assert (heat == 1).sum() == 10
     assert heat[2, 1] == pytest.approx(1 / np.quantile(np.maximum(raw, 0), 0.99))
     lonely = np.zeros((20, 50), np.float32)
     lonely[3, 4] = 7
-    assert unit(lonely, 0.99)[3, 4] == 1
-    assert not unit(-lonely, 0.99).any()
+    assert normalize(lonely, 0.99)[3, 4] == 1
+    assert not normalize(-lonely, 0.99).any()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from percept.explain import maps, methods, protocol
-from percept.explain.maps import unit
+from percept.explain.maps import normalize
 from percept.explain.methods import CELLS, CHANNELS, METHODS, Method
 from percept.explain.protocol import (
     GREY,
@@ -250,7 +250,7 @@ def test_ablationcam_says_the_same_where_y_is_negative() -> None:
     scene = network.scene(network.noise())
     found = []
     for network.b in (-scene.y - 5, -scene.y + 5):
-        found.append(unit(network.map("ablationcam", scene)))
+        found.append(normalize(network.map("ablationcam", scene)))
     np.testing.assert_allclose(*found, atol=1e-4)
 
 

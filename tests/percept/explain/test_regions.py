@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from percept.bundle.manifest import Preprocessing
-from percept.explain.regions import MAX_RASTER_PIXELS, Region, components, otsu, regions
-from percept.imaging.decode import BOXES, Geometry, geometry, spread
+from percept.explain.regions import MAX_RASTER_PIXELS, HotRegion, connected_components, hot_regions, otsu
+from percept.imaging.geometry import RESIZE_RULES, Geometry, compute_geometry, project_to_photo
 
 MASKS = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 MAPS = arrays(np.float32, st.tuples(st.integers(1, 7), st.integers(1, 7)), elements=st.floats(0, 1, width=32))
@@ -21,10 +21,10 @@ def views(draw: st.DrawFn, longest: int) -> Geometry:
     rule = Preprocessing(
         width=draw(st.integers(8, 64)),
         height=draw(st.integers(8, 64)),
-        resize=draw(st.sampled_from(sorted(BOXES))),
+        resize=draw(st.sampled_from(sorted(RESIZE_RULES))),
         short_side=draw(st.integers(64, 80)),
     )
-    return geometry((draw(st.integers(1, longest)), draw(st.integers(1, longest))), rule)
+    return compute_geometry((draw(st.integers(1, longest)), draw(st.integers(1, longest))), rule)
 
 
 def flood(hot: np.ndarray) -> list[set[tuple[int, int]]]:
@@ -54,7 +54,7 @@ def bump(x: float, y: float, radius: float, shape: tuple[int, int] = (14, 14)) -
 
 @given(MASKS)
 def test_components_are_those_of_a_flood(hot: np.ndarray) -> None:
-    labels = components(hot)
+    labels = connected_components(hot)
     assert labels.shape == hot.shape
     assert ((labels > 0) == hot).all()
     found = [set(zip(*(p.tolist() for p in np.nonzero(labels == k + 1)), strict=True)) for k in range(labels.max())]
@@ -65,7 +65,9 @@ def test_components_are_those_of_a_flood(hot: np.ndarray) -> None:
 @given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.95), st.sampled_from([(60, 80), (1, 300), (300, 1)]))
 def test_large_components_are_those_of_a_flood(seed: int, share: float, shape: tuple[int, int]) -> None:
     hot = np.random.default_rng(seed).random(shape) < share
-    assert [int((components(hot) == k + 1).sum()) for k in range(len(flood(hot)))] == [len(p) for p in flood(hot)]
+    assert [int((connected_components(hot) == k + 1).sum()) for k in range(len(flood(hot)))] == [
+        len(p) for p in flood(hot)
+    ]
 
 
 def test_a_spiral_is_one_component_and_touching_corners_connect() -> None:
@@ -79,9 +81,9 @@ def test_a_spiral_is_one_component_and_touching_corners_connect() -> None:
         if step <= 0:
             break
     assert spiral.mean() < 0.6
-    assert components(spiral).max() == 1
-    assert components(np.indices((40, 30)).sum(0) % 2 == 0).max() == 1
-    assert components(np.eye(9, dtype=bool)[::2]).max() == 5
+    assert connected_components(spiral).max() == 1
+    assert connected_components(np.indices((40, 30)).sum(0) % 2 == 0).max() == 1
+    assert connected_components(np.eye(9, dtype=bool)[::2]).max() == 5
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 8), st.integers(1, 8))))
@@ -108,10 +110,10 @@ def test_otsu_is_that_of_opencv() -> None:
 @settings(max_examples=60, deadline=None)
 @given(MAPS, views(40), RULES)
 def test_regions_are_the_connected_hot_pixels_of_the_picture(heat: np.ndarray, view: Geometry, rule) -> None:
-    H = spread(heat, view).astype(np.float64)
+    H = project_to_photo(heat, view).astype(np.float64)
     seen = ~np.isnan(H)
     if not H[seen].max() > 0:
-        assert regions(heat, view, rule) == ()
+        assert hot_regions(heat, view, rule) == ()
         return
     levels = np.rint(np.nan_to_num(H) / H[seen].max() * 255).astype(np.uint8)
     hot = seen & (levels > otsu(levels[seen]) if rule == "otsu" else rule * H[seen].max() <= H)
@@ -125,7 +127,7 @@ def test_regions_are_the_connected_hot_pixels_of_the_picture(heat: np.ndarray, v
                 (len(piece) / seen.sum(), inside.max(), inside.sum() / H[seen].sum()),
             )
         )
-    found = regions(heat, view, rule)
+    found = hot_regions(heat, view, rule)
     assert [region.mass for region in found] == sorted((region.mass for region in found), reverse=True)
     assert len(found) == len(expected)
     numbers = [((r.left, r.top, r.right, r.bottom, r.area), (r.share, r.peak, r.mass)) for r in found]
@@ -138,7 +140,7 @@ def test_regions_are_the_connected_hot_pixels_of_the_picture(heat: np.ndarray, v
 @given(MAPS, views(50_000), RULES)
 def test_boxes_lie_in_what_was_seen_of_any_photo(heat: np.ndarray, view: Geometry, rule) -> None:
     left, top, right, bottom = view.seen
-    found = regions(heat, view, rule)
+    found = hot_regions(heat, view, rule)
     for region in found:
         assert left <= region.left < region.right <= right
         assert top <= region.top < region.bottom <= bottom
@@ -154,12 +156,12 @@ def test_boxes_lie_in_what_was_seen_of_any_photo(heat: np.ndarray, view: Geometr
 def test_two_hills_on_a_huge_photo_are_two_boxes_in_its_own_pixels() -> None:
     heat = np.maximum(bump(0.25, 0.25, 0.1), 0.9 * bump(0.7, 0.8, 0.07))
     view = Geometry(8000, 6000, (0, 0, 8000, 6000))
-    found = regions(heat, view, 0.5)
+    found = hot_regions(heat, view, 0.5)
     assert len(found) == 2
     for region, (x, y) in zip(found, [(2000, 1500), (5600, 4800)], strict=True):
         assert (region.left + region.right) / 2 == pytest.approx(x, abs=300)
         assert (region.top + region.bottom) / 2 == pytest.approx(y, abs=300)
-    truth = spread(heat, view) >= 0.5 * spread(heat, view).max()
+    truth = project_to_photo(heat, view) >= 0.5 * project_to_photo(heat, view).max()
     assert sum(region.area for region in found) == pytest.approx(truth.sum(), rel=0.02)
     pixel = 8000 / (4 / 3 * MAX_RASTER_PIXELS) ** 0.5
     for region in found:
@@ -174,8 +176,8 @@ def test_two_hills_on_a_huge_photo_are_two_boxes_in_its_own_pixels() -> None:
 
 def test_a_box_moves_with_a_crop_and_a_photo() -> None:
     heat = bump(0.5, 0.5, 0.1)
-    whole = regions(heat, Geometry(200, 200, (0, 0, 200, 200)), 0.5)
-    cropped = regions(heat, Geometry(500, 300, (150, 50, 350, 250)), 0.5)
+    whole = hot_regions(heat, Geometry(200, 200, (0, 0, 200, 200)), 0.5)
+    cropped = hot_regions(heat, Geometry(500, 300, (150, 50, 350, 250)), 0.5)
     assert len(whole) == len(cropped) == 1
     a, b = whole[0], cropped[0]
     assert (b.left, b.top, b.right, b.bottom) == (a.left + 150, a.top + 50, a.right + 150, a.bottom + 50)
@@ -184,25 +186,25 @@ def test_a_box_moves_with_a_crop_and_a_photo() -> None:
 
 def test_a_map_without_heat_has_no_regions_and_an_even_one_is_one_region() -> None:
     view = Geometry(6400, 480, (-10, -200, 6410, 680))
-    assert regions(np.zeros((7, 7), np.float32), view, 0.5) == ()
-    assert regions(np.full((7, 7), np.nan, np.float32), view, "otsu") == ()
+    assert hot_regions(np.zeros((7, 7), np.float32), view, 0.5) == ()
+    assert hot_regions(np.full((7, 7), np.nan, np.float32), view, "otsu") == ()
     for level in (1.0, 0.3, 1e-45):
         for rule in (0.5, 0.99, "otsu"):
-            (region,) = regions(np.full((7, 7), level, np.float32), view, rule)
+            (region,) = hot_regions(np.full((7, 7), level, np.float32), view, rule)
             box = (region.left, region.top, region.right, region.bottom)
             assert (box, region.area) == ((0, 0, 6400, 480), 6400 * 480)
             assert (region.share, region.mass) == (1, pytest.approx(1))
 
 
 @pytest.mark.parametrize("size", [(48_000_000, 1), (1, 48_000_000), (12_000_000, 4), (1, 1)])
-@pytest.mark.parametrize("resize", BOXES)
+@pytest.mark.parametrize("resize", RESIZE_RULES)
 def test_photos_of_absurd_proportions_have_regions_too(size: tuple[int, int], resize) -> None:
-    view = geometry(size, Preprocessing(width=32, height=32, short_side=36, resize=resize))
-    (region,) = regions(bump(0.5, 0.5, 0.2), view, 0.2)
+    view = compute_geometry(size, Preprocessing(width=32, height=32, short_side=36, resize=resize))
+    (region,) = hot_regions(bump(0.5, 0.5, 0.2), view, 0.2)
     assert 0 <= region.left < region.right <= size[0]
     assert 0 <= region.top < region.bottom <= size[1]
     assert MAX_RASTER_PIXELS == 2**16
 
 
 def test_a_region_is_a_value() -> None:
-    assert Region(0, 0, 1, 1, 1, 1.0, 1.0, 1.0) == Region(0, 0, 1, 1, 1, 1.0, 1.0, 1.0)
+    assert HotRegion(0, 0, 1, 1, 1, 1.0, 1.0, 1.0) == HotRegion(0, 0, 1, 1, 1, 1.0, 1.0, 1.0)
