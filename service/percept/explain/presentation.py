@@ -1,124 +1,157 @@
-"""How explanations are shown: one over its photo, several side by side, or as arrays.
+"""How maps are shown: one over its photo, several on a contact sheet, or as arrays; and one answer of `/cam` in bytes.
 
-Explanations and a `Style` come in, pictures and arrays leave. It knows no HTTP, and no encoding.
+Explanations and a `Style` come in; pictures, arrays and encoded bytes leave. It knows no HTTP.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from percept.errors import BadParameter
-from percept.explain.maps import peak
-from percept.explain.question import Explanation
-from percept.explain.receptive_field import cell_box, field_of_peak
-from percept.imaging.decode import Map, spread
-from percept.imaging.overlay import COLORMAPS, HOTTEST, heatmap, mark, overlay
-from percept.imaging.sheet import Tile, sheet, with_legend
-from percept.tasks.input_image import View
+from percept.explain.explanation import Explanation
+from percept.explain.maps import find_peak
+from percept.explain.receptive_field import cell_box, field_at_peak
+from percept.explain.regions import Rule
+from percept.imaging.colormaps import COLORMAPS, render_heatmap
+from percept.imaging.encode import encode, encode_npy
+from percept.imaging.geometry import Map, project_to_photo
+from percept.imaging.legend import add_legend
+from percept.imaging.overlay import PEAK_COLOUR, outline_cell, overlay_heatmap
+from percept.imaging.sheet import Tile, render_sheet
+from percept.tasks.input_image import InputImage
+from percept.telemetry.context import stage
 
-SHEET_PIXELS = 640  # the longer side of a photo on a sheet
-MAX_PIXELS = 2**26  # of all maps in one answer together, where there are several as large as the photo
+SHEET_PHOTO_PIXELS = 640  # the longer side of a photo on a contact sheet
+MAX_PHOTO_MAP_PIXELS = 2**26  # of all maps of one answer, if there are several at the photo's size
 
 
 class Style(BaseModel):
     """The parameters that say how a map is shown."""
 
+    model_config = ConfigDict(frozen=True)
+
     view: Literal["overlay", "heatmap", "sheet"] = "overlay"
     by: Literal["methods", "classes", "layers"] | None = Field(None, description="what a sheet compares")
-    alpha: float = Field(0.75, ge=0, le=1, description="opacity of the hottest place")
+    alpha: float = Field(0.75, ge=0, le=1, description="opacity of the overlay where the map has its maximum")
     colormap: Literal[COLORMAPS] = "inferno"  # type: ignore[valid-type]
-    legend: bool = Field(False, description="draw the colours' meaning below the picture")
+    legend: bool = Field(False, description="draw the meaning of the colours below the picture")
     field: bool | Literal["effective"] = Field(
         False,
-        description="outline the hottest cell and the rectangle of the photo that it can see; `effective`: that from "
-        "where it is moved in this photo, by its gradient at the image",
+        description="outline the hottest cell and its receptive field; `effective`: its effective receptive field in "
+        "this photo, computed from the cell's gradient at the image",
     )
     size: Literal["map", "photo"] = Field("map", description="npy, multipart, zip: in cells or in photo pixels")
     scale: Literal["raw", "unit"] = Field("raw", description="npy, multipart, zip: before ReLU, or in [0,1]")
 
 
-def picture(explanation: Explanation, style: Style) -> Image.Image:
-    """The map over the photo or bare, as large as the photo; with a legend higher by that."""
-    drawn = _drawn(explanation, style)
+@dataclass(frozen=True)
+class CamOutput:
+    """What an answer of `/cam` holds: its format, the style of its pictures, and the rule for hot regions."""
+
+    format: str
+    style: Style = Style()
+    boxes: Rule | None = None
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the answer is one picture or array, which `encode_maps` makes."""
+        return self.format in ("npy", "jpeg", "png", "webp")
+
+
+@stage("render")
+def encode_maps(explanations: Sequence[Explanation], output: CamOutput) -> bytes:
+    """One picture or array of one or several maps, in the format of the output."""
+    style = output.style
+    if output.format == "npy":
+        return encode_npy(stack_maps(map_arrays(explanations, style)))
+    single = len(explanations) == 1 and style.view != "sheet"
+    picture = draw_map(explanations[0], style) if single else draw_contact_sheet(explanations, style)
+    return encode(picture, output.format)
+
+
+def draw_map(explanation: Explanation, style: Style) -> Image.Image:
+    """The map over the photo or alone, as large as the photo; a legend is added below it."""
+    picture = _draw_plain(explanation, style)
     if not style.legend:
-        return drawn
+        return picture
     top = max(float(explanation.raw.max()), 0)
-    return with_legend(drawn, style.colormap, "0", f"{top:.3g}", _title(explanation))
+    return add_legend(picture, style.colormap, "0", f"{top:.3g}", _title(explanation))
 
 
-def contact(found: Sequence[Explanation], style: Style) -> Image.Image:
-    """A contact sheet of several maps of one image, each with what it shows."""
-    small = _small(found[0].view)
-    drawn = sheet([_tile(replace(one, view=small), style) for one in found])
-    return with_legend(drawn, style.colormap, "0", "1", "of each map's maximum") if style.legend else drawn
+def draw_contact_sheet(explanations: Sequence[Explanation], style: Style) -> Image.Image:
+    """Several maps of one image side by side, each with its title and numbers."""
+    small = _scale_down(explanations[0].image)
+    sheet = render_sheet([_tile(replace(one, image=small), style) for one in explanations])
+    return add_legend(sheet, style.colormap, "0", "1", "of each map's maximum") if style.legend else sheet
 
 
-def arrays(found: Sequence[Explanation], style: Style) -> list[Map]:
-    """Every map as float32 [h,w], in cells or in pixels of the photo, before ReLU or in [0,1]."""
-    values = [one.raw if style.scale == "raw" else one.heat for one in found]
+def map_arrays(explanations: Sequence[Explanation], style: Style) -> list[Map]:
+    """Every map as float32 [h,w]: in cells or photo pixels, before ReLU or in [0,1]."""
+    maps = [one.raw if style.scale == "raw" else one.heat for one in explanations]
     if style.size == "map":
-        return values
-    bounded(found)
-    return [spread(one, found[0].view.geometry) for one in values]
+        return maps
+    require_bounded(explanations)
+    return [project_to_photo(one, explanations[0].image.geometry) for one in maps]
 
 
-def stacked(maps: Sequence[Map]) -> Map:
-    """One map [h,w], or several [n,h,w]; raises `BadParameter` where they differ in size."""
+def stack_maps(maps: Sequence[Map]) -> Map:
+    """One map [h,w], or several [n,h,w]; raises `BadParameter` if their sizes differ."""
     if len({one.shape for one in maps}) > 1:
-        raise BadParameter("the layers have maps of different sizes: ask for size=photo, or one by one")
+        raise BadParameter("the maps of these layers differ in size: use size=photo, or one layer per request")
     return maps[0] if len(maps) == 1 else np.stack(maps)
 
 
-def bounded(found: Sequence[Explanation]) -> None:
-    """Raises `BadParameter` where maps as large as the photo would be too much for one answer."""
-    width, height = found[0].view.geometry.size
-    if len(found) > 1 and len(found) * width * height > MAX_PIXELS:
+def require_bounded(explanations: Sequence[Explanation]) -> None:
+    """Raise `BadParameter` if several maps at the photo's size would be too large for one answer."""
+    width, height = explanations[0].image.geometry.size
+    if len(explanations) > 1 and len(explanations) * width * height > MAX_PHOTO_MAP_PIXELS:
         raise BadParameter(
-            f"{len(found)} maps of {width} x {height} pixels are too much at once: {MAX_PIXELS} pixels are the most; "
-            "ask for fewer, or send a smaller photo"
+            f"{len(explanations)} maps of {width} x {height} pixels have more than {MAX_PHOTO_MAP_PIXELS} pixels "
+            "together; request fewer maps, or send a smaller photo"
         )
 
 
-def _drawn(explanation: Explanation, style: Style) -> Image.Image:
-    view = explanation.view
+def _draw_plain(explanation: Explanation, style: Style) -> Image.Image:
+    image = explanation.image
     if style.view == "heatmap":
-        drawn = heatmap(spread(explanation.heat, view.geometry), style.colormap)
+        picture = render_heatmap(project_to_photo(explanation.heat, image.geometry), style.colormap)
     else:
-        drawn = overlay(view.photo, explanation.heat, view.geometry, style.colormap, style.alpha)
-    return _marked(drawn, explanation) if style.field else drawn
+        picture = overlay_heatmap(image.photo, explanation.heat, image.geometry, style.colormap, style.alpha)
+    return _outline_peak(picture, explanation) if style.field else picture
 
 
-def _marked(drawn: Image.Image, explanation: Explanation) -> Image.Image:
-    """The picture with the hottest cell outlined, and what it can see."""
-    cell = peak(explanation.heat)
+def _outline_peak(picture: Image.Image, explanation: Explanation) -> Image.Image:
+    """The picture with outlines around the hottest cell and its receptive field."""
+    cell = find_peak(explanation.heat)
     if cell is None:
-        return drawn
-    drawn = drawn.convert("RGBA" if drawn.has_transparency_data else "RGB")
-    field = field_of_peak(explanation)
-    mark(drawn, cell_box(explanation.view, cell, explanation.heat.shape), field.shown if field else None, HOTTEST)
-    return drawn
+        return picture
+    picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    field = field_at_peak(explanation)
+    box = cell_box(explanation.image, cell, explanation.heat.shape)
+    outline_cell(picture, box, field.outline if field else None, PEAK_COLOUR)
+    return picture
 
 
-def _small(view: View) -> View:
-    """The same view of a photo of at most `SHEET_PIXELS`."""
-    geometry = view.geometry.scaled(min(1.0, SHEET_PIXELS / max(view.geometry.size)))
-    photo = view.photo.resize((geometry.width, geometry.height), Image.Resampling.BICUBIC)
-    return replace(view, decoded=photo, geometry=geometry)
+def _scale_down(image: InputImage) -> InputImage:
+    """The same input image with a photo of at most `SHEET_PHOTO_PIXELS`."""
+    geometry = image.geometry.scaled(min(1.0, SHEET_PHOTO_PIXELS / max(image.geometry.size)))
+    photo = image.photo.resize(geometry.size, Image.Resampling.BICUBIC)
+    return replace(image, decoded=photo, geometry=geometry)
 
 
 def _tile(explanation: Explanation, style: Style) -> Tile:
-    said = {"classes": _title(explanation), "methods": explanation.method, "layers": explanation.layer}
-    title = said.pop(style.by or "classes")
-    trust = explanation.faithfulness
-    numbers = trust.areas if trust else f"score {explanation.score:.3g}"
-    return Tile(_drawn(explanation, style), title, f"{', '.join(said.values())}; {numbers}")
+    texts = {"classes": _title(explanation), "methods": explanation.method, "layers": explanation.layer}
+    title = texts.pop(style.by or "classes")
+    faithfulness = explanation.faithfulness
+    numbers = faithfulness.caption if faithfulness else f"score {explanation.score:.3g}"
+    return Tile(_draw_plain(explanation, style), title, f"{', '.join(texts.values())}; {numbers}")
 
 
 def _title(explanation: Explanation) -> str:
-    labels = explanation.view.model.manifest.labels
+    labels = explanation.image.model.manifest.labels
     against = "" if explanation.against is None else f", not {labels[explanation.against]}"
     return labels[explanation.target] + against

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from percept.bundle.manifest import IMAGE
-from percept.explain.influence import extent, influence
+from percept.explain.receptive_field import central_box, measure_influence
 from percept.imaging.geometry import compute_geometry
 from percept.runtime.network import Network, TrunkInput
 from percept.settings import BUILT_IN_BUNDLES
@@ -46,7 +46,7 @@ class Subject:
         return self.network.run_trunk([TrunkInput(pixels, frozenset({"logits", IMAGE, *layers}))])[0]
 
     def influence(self, name: str, cell: tuple[int, int]) -> np.ndarray:
-        return influence(self.view, self.row(self.pixels, name), self.manifest.layer(name), cell)
+        return measure_influence(self.view, self.row(self.pixels, name), self.manifest.layer(name), cell)
 
 
 @pytest.mark.parametrize(
@@ -89,16 +89,16 @@ def test_pixels_without_influence_are_those_that_change_nothing(layer: str, cell
 
 def test_the_extent_leaves_as_much_out_on_every_side() -> None:
     even = np.ones((40, 100), np.float32)
-    np.testing.assert_allclose(extent(even), (2.275, 0.91, 97.725, 39.09), atol=1e-4)
+    np.testing.assert_allclose(central_box(even), (2.275, 0.91, 97.725, 39.09), atol=1e-4)
     y, x = np.mgrid[:201, :201]
     normal = np.exp(-((x - 80) ** 2) / 200 - (y - 120) ** 2 / 450).astype(np.float32)
-    np.testing.assert_allclose(extent(normal), (80.5 - 20, 120.5 - 30, 80.5 + 20, 120.5 + 30), atol=0.1)
+    np.testing.assert_allclose(central_box(normal), (80.5 - 20, 120.5 - 30, 80.5 + 20, 120.5 + 30), atol=0.1)
     one = np.zeros((5, 7), np.float32)
     one[1, 4] = 3
-    left, top, right, bottom = extent(one)
+    left, top, right, bottom = central_box(one)
     assert 4 <= left < right <= 5
     assert 1 <= top < bottom <= 2
-    assert extent(0 * one) is None
+    assert central_box(0 * one) is None
 
 
 def test_what_a_cell_heeds_lies_in_what_it_can_see(builtin: httpx.Client) -> None:
