@@ -1,4 +1,4 @@
-"""Decoding, geometry and preprocessing of photos; encoding, colour maps and drawing of pictures.
+"""Photos and pictures: decode, geometry and preprocessing; colour maps, overlays, sheets, legends and encoding.
 
 May import `percept.errors` and `percept.bundle`. It knows no network and no HTTP.
 """

@@ -1,4 +1,8 @@
-"""TODO: what comes in, what leaves."""
+"""Colour maps for heat, palettes for masks, and the grey that stands for what the network does not see.
+
+Heat is quantized to the levels 1..255 of a colour map; level 0 is reserved for what the network does not see, so that
+it is never mistaken for cold. It knows no model and no HTTP.
+"""
 
 import io
 from collections.abc import Sequence
@@ -10,31 +14,30 @@ from PIL import Image
 from percept.bundle.manifest import Colour
 from percept.imaging.geometry import UNSEEN, Map, Pixels
 
+# The rows of `colormaps.png`, a picture of 256 columns: those of matplotlib.
 COLORMAPS = ("inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet", "gray")
+_TABLES = np.asarray(Image.open(io.BytesIO(files("percept.imaging").joinpath("colormaps.png").read_bytes())))
 
-
-# What was never seen, where a format has no transparency.
+# The grey level of what the network does not see, in formats without transparency.
 GREY = 128
 
 
-_TABLES = np.asarray(Image.open(io.BytesIO(files("percept.imaging").joinpath("colormaps.png").read_bytes())))
-
-
 def render_heatmap(heat: Map, colormap: str) -> Image.Image:
-    """A map in [0,1] as an indexed picture of the same size; NaN is transparent, or grey where that cannot be."""
+    """A map in [0,1] as an indexed picture of the same size; NaN is transparent, or grey in formats that cannot be."""
     return apply_colormap(quantize(heat), colormap)
 
 
 def quantize(heat: Map) -> Pixels:
-    """[0,1] → 1..255, NaN → 0."""
+    """Quantize heat: [0,1] → 1..255, NaN → 0."""
     scaled = heat * np.float32(254)
     scaled += np.float32(1.5)
     if np.isnan(scaled.sum()):
-        np.fmax(scaled, 0, out=scaled)  # takes the number beside a NaN
+        np.fmax(scaled, 0, out=scaled)  # of a number and NaN, `fmax` returns the number
     return scaled.astype(np.uint8)
 
 
 def apply_colormap(levels: Pixels, colormap: str) -> Image.Image:
+    """Levels 0..255 as an indexed picture in the colours of a map; level 0 is transparent, its colour grey."""
     picture = Image.fromarray(levels).convert("P")
     colours = _TABLES[COLORMAPS.index(colormap)].copy()
     colours[0] = GREY
@@ -45,7 +48,7 @@ def apply_colormap(levels: Pixels, colormap: str) -> Image.Image:
 
 
 def class_palette(colours: Sequence[Colour]) -> Pixels:
-    """256 colours: those of the bundle, or evenly different ones; the last for what was not seen."""
+    """The colours uint8 [256,3] of the labels of a mask: the bundle's, then those of Pascal VOC; `UNSEEN` is grey."""
     table = np.zeros((256, 3), np.uint8)
     for k in range(256):
         table[k] = _voc_colour(k)
@@ -54,17 +57,17 @@ def class_palette(colours: Sequence[Colour]) -> Pixels:
     return table
 
 
-def _voc_colour(k: int) -> Colour:
-    """The Pascal VOC colour of class k: its bits dealt out to red, green and blue, from the highest down."""
-    channels = [0, 0, 0]
-    for bit in range(8):
-        channels[bit % 3] |= (k >> bit & 1) << (7 - bit // 3)
-    return channels[0], channels[1], channels[2]
-
-
 def flatten(picture: Image.Image) -> Image.Image:
-    """The picture as RGB, what is transparent in the grey of the unseen."""
+    """The picture as RGB, with grey where it is transparent."""
     if not picture.has_transparency_data:
         return picture.convert("RGB")
     layer = picture.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", layer.size, (GREY, GREY, GREY, 255)), layer).convert("RGB")
+
+
+def _voc_colour(k: int) -> Colour:
+    """The Pascal VOC colour of class k: its bits go to red, green and blue in turn, filling each from the highest."""
+    channels = [0, 0, 0]
+    for bit in range(8):
+        channels[bit % 3] |= (k >> bit & 1) << (7 - bit // 3)
+    return channels[0], channels[1], channels[2]

@@ -1,4 +1,4 @@
-"""TODO: what comes in, what leaves."""
+"""Pictures and arrays → bytes: JPEG, PNG, WebP, and NumPy's own file format."""
 
 import io
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+# What `Image.save` receives for each format.
 ENCODERS: dict[str, dict[str, Any]] = {
     "jpeg": {"format": "JPEG", "quality": 85},
     # Level 1 takes a fifth of the time of level 6 for a tenth more bytes (overlays of ten photos at 640 x 480).
@@ -16,7 +17,10 @@ ENCODERS: dict[str, dict[str, Any]] = {
 
 
 def encode(picture: Image.Image, name: str) -> bytes:
-    """A picture as JPEG, PNG or WebP; a palette is kept by PNG and resolved elsewhere, JPEG leaves transparency out."""
+    """Encode a picture in the format `name` of `ENCODERS`.
+
+    PNG keeps a palette, the others store its colours; JPEG drops transparency.
+    """
     stream = io.BytesIO()
     if name == "jpeg" and picture.mode in ("P", "RGBA"):
         picture = picture.convert("RGB")
@@ -27,7 +31,7 @@ def encode(picture: Image.Image, name: str) -> bytes:
 
 
 def encode_npy(array: NDArray[Any]) -> bytes:
-    """An array in NumPy's own file format, C order."""
+    """Encode an array in NumPy's file format, C order."""
     stream = io.BytesIO()
     np.save(stream, np.ascontiguousarray(array), allow_pickle=False)
     return stream.getvalue()

@@ -1,4 +1,9 @@
-"""TODO: what comes in, what leaves."""
+"""The relation between a photo and the network's input, and the projection of maps onto the photo.
+
+`Geometry` describes the whole relation: one rectangle of the photo, in photo pixels, that the network's input covers.
+It is smaller than the photo where the rule crops, larger where the rule pads; the same arithmetic serves both.
+Coordinates are continuous: pixel i covers [i, i+1), x runs right and y down. It knows no model and no HTTP.
+"""
 
 import math
 from dataclasses import dataclass
@@ -9,22 +14,17 @@ from PIL import Image
 
 from percept.bundle.manifest import Preprocessing
 
-# The class of what the network never saw, in masks.
-UNSEEN = 255
-
-
-Box = tuple[float, float, float, float]
-
-
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 Pixels = NDArray[np.uint8]
-
-
 Map = NDArray[np.float32]
+
+# The label, in masks, of the pixels that the network does not see.
+UNSEEN = 255
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """A photo of width x height pixels, and the rectangle (left, top, right, bottom) of it that the network sees."""
+    """A photo of width x height pixels, and the box of it that the network's input covers."""
 
     width: int
     height: int
@@ -37,61 +37,61 @@ class Geometry:
 
     @property
     def seen(self) -> tuple[int, int, int, int]:
-        """The photo pixels whose centres lie inside the box, as (left, top, right, bottom), never empty."""
-        left, right = _whole(self.box[0], self.box[2], self.width)
-        top, bottom = _whole(self.box[1], self.box[3], self.height)
+        """The photo pixels whose centres lie inside the box, as (left, top, right, bottom); never empty."""
+        left, right = _covered_pixels(self.box[0], self.box[2], self.width)
+        top, bottom = _covered_pixels(self.box[1], self.box[3], self.height)
         return left, top, right, bottom
 
-    def locate(self, row: float, column: float, shape: tuple[int, int]) -> tuple[float, float]:
-        """The photo point (x, y) of a continuous position in a map of `shape` (h, w), kept inside the photo."""
+    def to_photo(self, row: float, column: float, shape: tuple[int, int]) -> tuple[float, float]:
+        """The photo point (x, y) of a continuous position in a map of `shape` (h, w), clipped to the photo."""
         left, top, right, bottom = self.box
         x = left + column / shape[1] * (right - left)
         y = top + row / shape[0] * (bottom - top)
         return min(max(x, 0.0), float(self.width)), min(max(y, 0.0), float(self.height))
 
-    def find(self, x: float, y: float, shape: tuple[int, int]) -> tuple[float, float]:
-        """The continuous position (row, column) in a map of `shape` (h, w) of a photo point: `locate` the other way."""
+    def to_map(self, x: float, y: float, shape: tuple[int, int]) -> tuple[float, float]:
+        """The continuous position (row, column) of a photo point in a map of `shape` (h, w); inverts `to_photo`."""
         left, top, right, bottom = self.box
         return (y - top) / (bottom - top) * shape[0], (x - left) / (right - left) * shape[1]
 
     def scaled(self, factor: float) -> "Geometry":
-        """The same view of the photo at another size."""
+        """The geometry of the photo scaled by a factor."""
         return self.resized(max(1, round(self.width * factor)), max(1, round(self.height * factor)))
 
     def resized(self, width: int, height: int) -> "Geometry":
-        """The same view of the photo in so many pixels."""
+        """The geometry of the photo resized to width x height."""
         fx, fy = width / self.width, height / self.height
         left, top, right, bottom = self.box
         return Geometry(width, height, (left * fx, top * fy, right * fx, bottom * fy))
 
 
 def compute_geometry(size: tuple[int, int], rule: Preprocessing) -> Geometry:
-    """The geometry of a photo of `size` (width, height) under the rule of a bundle."""
+    """The geometry of a photo of `size` (width, height) under a bundle's preprocessing."""
     width, height = size
-    return Geometry(width, height, BOXES[rule.resize](width, height, rule))
+    return Geometry(width, height, RESIZE_RULES[rule.resize](width, height, rule))
 
 
-def project_to_photo(values: Map, view: Geometry) -> Map:
-    """A map [h,w] over the network's input, bilinearly laid over the photo: [height,width], NaN where not seen."""
-    left, top, right, bottom = view.seen
-    seen = project_to_seen(values, view)
-    if seen.shape == (view.height, view.width):
+def project_to_photo(values: Map, geometry: Geometry) -> Map:
+    """Resize a map [h,w] over the network's input bilinearly to the photo: [height,width], NaN where not seen."""
+    left, top, right, bottom = geometry.seen
+    seen = project_to_seen(values, geometry)
+    if seen.shape == (geometry.height, geometry.width):
         return seen
-    photo = np.full((view.height, view.width), np.nan, np.float32)
+    photo = np.full((geometry.height, geometry.width), np.nan, np.float32)
     photo[top:bottom, left:right] = seen
     return photo
 
 
-def project_to_seen(values: Map, view: Geometry) -> Map:
-    """A map [h,w] over the network's input, bilinearly laid over what is seen of the photo: of the size of that box."""
-    left, top, right, bottom = view.seen
+def project_to_seen(values: Map, geometry: Geometry) -> Map:
+    """Resize a map [h,w] over the network's input bilinearly to the size of `geometry.seen`."""
+    left, top, right, bottom = geometry.seen
     h, w = values.shape
-    fx, fy = w / (view.box[2] - view.box[0]), h / (view.box[3] - view.box[1])
+    fx, fy = w / (geometry.box[2] - geometry.box[0]), h / (geometry.box[3] - geometry.box[1])
     source = (
-        max(0.0, (left - view.box[0]) * fx),
-        max(0.0, (top - view.box[1]) * fy),
-        min(float(w), (right - view.box[0]) * fx),
-        min(float(h), (bottom - view.box[1]) * fy),
+        max(0.0, (left - geometry.box[0]) * fx),
+        max(0.0, (top - geometry.box[1]) * fy),
+        min(float(w), (right - geometry.box[0]) * fx),
+        min(float(h), (bottom - geometry.box[1]) * fy),
     )
     image = Image.fromarray(np.ascontiguousarray(values, np.float32))
     return np.asarray(image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=source))
@@ -102,7 +102,7 @@ def _squeeze(width: int, height: int, rule: Preprocessing) -> Box:
 
 
 def _crop(width: int, height: int, rule: Preprocessing) -> Box:
-    """Short side to `short_side`, then the middle: rounded as torchvision's Resize and CenterCrop round."""
+    """Scale the short side to `short_side` and crop the centre, rounding as torchvision's Resize and CenterCrop do."""
     short = rule.short_side or min(rule.width, rule.height)
     scaled_width = short if width <= height else int(short * width / height)
     scaled_height = short if height <= width else int(short * height / width)
@@ -118,9 +118,11 @@ def _pad(width: int, height: int, rule: Preprocessing) -> Box:
     return -dx, -dy, width + dx, height + dy
 
 
-BOXES = {"squeeze": _squeeze, "crop": _crop, "pad": _pad}
+# The box of the photo that the network's input covers, for each value of `Preprocessing.resize`.
+RESIZE_RULES = {"squeeze": _squeeze, "crop": _crop, "pad": _pad}
 
 
-def _whole(low: float, high: float, limit: int) -> tuple[int, int]:
+def _covered_pixels(low: float, high: float, limit: int) -> tuple[int, int]:
+    """The range [first, stop) of the pixels 0..limit-1 whose centres lie in [low, high]; at least one pixel."""
     first = min(max(0, math.ceil(low - 0.5)), limit - 1)
     return first, max(first + 1, min(limit, math.floor(high + 0.5)))

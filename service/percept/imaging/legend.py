@@ -1,4 +1,4 @@
-"""TODO: what comes in, what leaves."""
+"""The legend of a colour map: a bar of its colours with the values at its ends, alone or below a picture."""
 
 import math
 
@@ -6,52 +6,53 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from percept.imaging.colormaps import flatten, render_heatmap
-from percept.imaging.text import BACKGROUND, BRIGHT, EDGE, MUTED, draw_text, shorten, text_width
+from percept.imaging.text import BACKGROUND, BRIGHT, MUTED, draw_text, shorten, text_width
 
-# Narrower than this a legend cannot be read.
+# The texts of a narrower legend would be illegible.
 MIN_LEGEND_WIDTH = 240
+BORDER = (82, 82, 91)  # the colour of the line around the bar
 
 
 def render_legend(width: int, colormap: str, low: str, high: str, title: str) -> Image.Image:
-    """A bar of the colours of a map, `low` and `high` under its ends and `title` between them: RGB, `width` wide."""
-    return _legend(width, _legend_text(width), colormap, (low, high, title))
+    """A bar of the colours of a map with `low` and `high` under its ends and `title` between: RGB, `width` wide."""
+    return _render_legend(width, _text_size(width), colormap, (low, high, title))
 
 
 def add_legend(picture: Image.Image, colormap: str, low: str, high: str, title: str) -> Image.Image:
-    """The picture in RGB, pixel for pixel, with its legend below.
+    """The picture as RGB with its legend below.
 
-    Where both sides are shorter than `MIN_LEGEND_WIDTH` every pixel becomes a square of several; a picture that is
-    only narrower than that stands in the middle of that width.
+    A picture with both sides below `MIN_LEGEND_WIDTH` is enlarged by a whole number; one that is only narrower is
+    centred in that width. Otherwise its pixels stay as they are.
     """
     picture = flatten(picture)
-    times = math.ceil(MIN_LEGEND_WIDTH / max(picture.size))
-    picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
+    factor = math.ceil(MIN_LEGEND_WIDTH / max(picture.size))
+    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
     width = max(picture.width, MIN_LEGEND_WIDTH)
-    below = _legend(width, _legend_text(min(width, 2 * picture.height)), colormap, (low, high, title))
-    canvas = Image.new("RGB", (width, picture.height + below.height), BACKGROUND)
+    legend = _render_legend(width, _text_size(min(width, 2 * picture.height)), colormap, (low, high, title))
+    canvas = Image.new("RGB", (width, picture.height + legend.height), BACKGROUND)
     canvas.paste(picture, ((width - picture.width) // 2, 0))
-    canvas.paste(below, (0, picture.height))
+    canvas.paste(legend, (0, picture.height))
     return canvas
 
 
-def _legend_text(width: int) -> int:
-    """The text size of a legend: it grows with the picture, but slower."""
+def _text_size(width: int) -> int:
+    """The text size of a legend: it grows more slowly than the legend."""
     return max(12, round(9 + width / 120))
 
 
-def _legend(width: int, text: int, colormap: str, texts: tuple[str, str, str]) -> Image.Image:
-    bar, top, inset = max(6, round(0.7 * text)), round(0.9 * text), min(text, width // 8)
-    baseline = top + bar + round(1.25 * text)
-    canvas = Image.new("RGB", (width, baseline + text), BACKGROUND)
-    pen = ImageDraw.Draw(canvas)
+def _render_legend(width: int, text_size: int, colormap: str, texts: tuple[str, str, str]) -> Image.Image:
+    height, top, inset = max(6, round(0.7 * text_size)), round(0.9 * text_size), min(text_size, width // 8)
+    baseline = top + height + round(1.25 * text_size)
     length = max(1, width - 2 * inset)
+    canvas = Image.new("RGB", (width, baseline + text_size), BACKGROUND)
+    pen = ImageDraw.Draw(canvas)
+    pen.rectangle((inset - 1, top - 1, inset + length, top + height), outline=BORDER)
     colours = render_heatmap(np.linspace(0, 1, length, dtype=np.float32)[None], colormap).convert("RGB")
-    pen.rectangle((inset - 1, top - 1, inset + length, top + bar), outline=EDGE)
-    canvas.paste(colours.resize((length, bar), Image.Resampling.NEAREST), (inset, top))
-    low, high = (shorten(end, text, length / 3) for end in texts[:2])
-    ends = max(text_width(low, text), text_width(high, text)) + text
-    title = shorten(texts[2], text, length - 2 * ends)
-    draw_text(pen, (inset, baseline), low, text, BRIGHT)
-    draw_text(pen, (inset + length - text_width(high, text), baseline), high, text, BRIGHT)
-    draw_text(pen, ((width - text_width(title, text)) / 2, baseline), title, text, MUTED)
+    canvas.paste(colours.resize((length, height), Image.Resampling.NEAREST), (inset, top))
+    low, high = (shorten(end, text_size, length / 3) for end in texts[:2])
+    low_width, high_width = text_width(low, text_size), text_width(high, text_size)
+    title = shorten(texts[2], text_size, length - 2 * (max(low_width, high_width) + text_size))
+    draw_text(pen, (inset, baseline), low, text_size, BRIGHT)
+    draw_text(pen, (inset + length - high_width, baseline), high, text_size, BRIGHT)
+    draw_text(pen, ((width - text_width(title, text_size)) / 2, baseline), title, text_size, MUTED)
     return canvas

@@ -1,4 +1,8 @@
-"""TODO: what comes in, what leaves."""
+"""An RGB photo → the network's input in pixels.
+
+The graph normalises the pixels itself, so this is resampling only: one step from the photo's own pixels, as the rule
+of the bundle says. It knows no model and no HTTP.
+"""
 
 import numpy as np
 from PIL import Image
@@ -7,21 +11,26 @@ from percept.bundle.manifest import Preprocessing
 from percept.imaging.geometry import Geometry, Pixels
 
 
-def prepare(photo: Image.Image, view: Geometry, rule: Preprocessing) -> Pixels:
-    """The network's input for a photo: uint8 [H,W,3] RGB, by one resampling from the photo's own pixels.
+def prepare(photo: Image.Image, geometry: Geometry, rule: Preprocessing) -> Pixels:
+    """The network's input for a photo: uint8 [H,W,3] RGB, resampled once from the photo's own pixels.
 
-    The photo may have been decoded smaller than `view` says.
+    The photo may be smaller than `geometry` says, as `decode_reduced` returns it.
     """
-    if photo.size != view.size:
-        view = view.resized(*photo.size)
-    left, top, right, bottom = view.box
-    size = (rule.width, rule.height)
-    filter_ = Image.Resampling[rule.interpolation.upper()]
-    if left >= 0 and top >= 0 and right <= view.width and bottom <= view.height:
-        return np.asarray(photo.resize(size, filter_, box=view.box))
-    # Padding: the whole photo is scaled to its place inside the input.
-    x0, x1 = (round((x - left) / (right - left) * rule.width) for x in (0, view.width))
-    y0, y1 = (round((y - top) / (bottom - top) * rule.height) for y in (0, view.height))
-    canvas = Image.new("RGB", size, rule.fill)
-    canvas.paste(photo.resize((max(1, x1 - x0), max(1, y1 - y0)), filter_), (x0, y0))
+    if photo.size != geometry.size:
+        geometry = geometry.resized(*photo.size)
+    left, top, right, bottom = geometry.box
+    if left >= 0 and top >= 0 and right <= geometry.width and bottom <= geometry.height:
+        resampling = Image.Resampling[rule.interpolation.upper()]
+        return np.asarray(photo.resize((rule.width, rule.height), resampling, box=geometry.box))
+    return _pad(photo, geometry, rule)
+
+
+def _pad(photo: Image.Image, geometry: Geometry, rule: Preprocessing) -> Pixels:
+    """Scale the whole photo to its place inside the input, on a canvas of the fill colour."""
+    left, top, right, bottom = geometry.box
+    x0, x1 = (round((x - left) / (right - left) * rule.width) for x in (0, geometry.width))
+    y0, y1 = (round((y - top) / (bottom - top) * rule.height) for y in (0, geometry.height))
+    resampling = Image.Resampling[rule.interpolation.upper()]
+    canvas = Image.new("RGB", (rule.width, rule.height), rule.fill)
+    canvas.paste(photo.resize((max(1, x1 - x0), max(1, y1 - y0)), resampling), (x0, y0))
     return np.asarray(canvas)

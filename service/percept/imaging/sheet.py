@@ -1,7 +1,7 @@
-"""Pictures side by side under their names, and the legend that says what the colours of a map mean.
+"""Sheets: pictures side by side on a dark background, with a title above and a caption below each.
 
-Pictures and texts come in, one RGB picture leaves; drawn with Pillow and its built-in font alone. That font knows
-little beyond ASCII, so texts are spelled with what it has. It knows no model and no HTTP.
+`render_sheet` arranges any pictures and texts; `render_channels` shows the channels of a feature map. Both return one
+RGB picture. It knows no model and no HTTP.
 """
 
 import math
@@ -13,11 +13,16 @@ from PIL import Image, ImageDraw
 
 from percept.imaging.colormaps import flatten, render_heatmap
 from percept.imaging.geometry import Map
-from percept.imaging.text import BACKGROUND, BRIGHT, MUTED, WELL, draw_text, shorten
+from percept.imaging.text import BACKGROUND, BRIGHT, MUTED, draw_text, shorten
 
 MAX_SHEET_PIXELS = 2**24
-# A sheet whose columns are free is about this much wider than high: nearly square, with the lean of a slide.
+# Width / height of a sheet whose number of columns is free: about that of a slide.
 ASPECT = 1.4
+FRAME_COLOUR = (39, 39, 42)
+
+# The channels of a feature map: the longer side of a picture, the line above it, the gap around it, in pixels.
+CHANNEL_SIDE, CHANNEL_LINE, CHANNEL_GAP = 96, 14, 4
+CHANNEL_LABEL = (228, 228, 231)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +36,13 @@ class Tile:
 
 @dataclass(frozen=True)
 class SheetLayout:
-    """The measures of a sheet in pixels: each cell is a title line, a well for the picture, and a caption line."""
+    """The measures of a sheet in pixels: a grid of cells with a gap around each.
 
-    well: tuple[int, int]
-    title: int
-    caption: int
+    A cell is a title line `above` pixels high, a `frame` (width, height) for the picture, and a caption line `below`
+    pixels high.
+    """
+
+    frame: tuple[int, int]
     above: int
     below: int
     gap: int
@@ -43,105 +50,116 @@ class SheetLayout:
     rows: int
 
     @property
-    def cell(self) -> tuple[int, int]:
-        """Width and height of a cell with the gap after it."""
-        return self.well[0] + self.gap, self.above + self.well[1] + self.below + self.gap
+    def pitch(self) -> tuple[int, int]:
+        """The distance (x, y) from one cell to the next."""
+        return self.frame[0] + self.gap, self.above + self.frame[1] + self.below + self.gap
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the sheet."""
-        return self.columns * self.cell[0] + self.gap, self.rows * self.cell[1] + self.gap
+        return self.columns * self.pitch[0] + self.gap, self.rows * self.pitch[1] + self.gap
+
+    def create_canvas(self) -> Image.Image:
+        """An empty sheet of the size that the layout needs."""
+        return Image.new("RGB", self.size, BACKGROUND)
+
+    def corner(self, index: int) -> tuple[int, int]:
+        """The top left corner (x, y) of a cell, counted row by row."""
+        row, column = divmod(index, self.columns)
+        return self.gap + column * self.pitch[0], self.gap + row * self.pitch[1]
 
 
-def render_sheet(tiles: Sequence[Tile], columns: int | None = None, tile: int = 320) -> Image.Image:
-    """The tiles in reading order on a dark ground, as one RGB picture of at most `MAX_SHEET_PIXELS`.
+def render_sheet(tiles: Sequence[Tile], columns: int | None = None, side: int = 320) -> Image.Image:
+    """The tiles row by row as one RGB picture of at most `MAX_SHEET_PIXELS`.
 
-    Each picture is fitted into `tile` x `tile` pixels, proportions kept, small ones enlarged; what is transparent
-    becomes the grey of the unseen. `tile` shrinks where the sheet would be too large. Without `columns` the sheet
-    is a little wider than high. A text too long for its tile ends in an ellipsis.
+    Each picture is scaled to fit into `side` x `side` pixels, with its aspect ratio kept; what is transparent becomes
+    grey. `side` shrinks where the sheet would be too large. Without `columns` the sheet's aspect ratio is near
+    `ASPECT`. Texts too long for their tile end in an ellipsis.
     """
-    plan = _plan(tiles, columns, tile)
-    while tile > 1 and plan.size[0] * plan.size[1] > MAX_SHEET_PIXELS:
-        tile = min(tile - 1, int(tile * (MAX_SHEET_PIXELS / (plan.size[0] * plan.size[1])) ** 0.5))
-        plan = _plan(tiles, columns, max(1, tile))
-    canvas = Image.new("RGB", plan.size, BACKGROUND)
-    for place, one in enumerate(tiles):
-        row, column = divmod(place, plan.columns)
-        _draw(canvas, one, plan, (plan.gap + column * plan.cell[0], plan.gap + row * plan.cell[1]))
+    layout = _create_layout(tiles, columns, side)
+    while side > 1 and layout.size[0] * layout.size[1] > MAX_SHEET_PIXELS:
+        side = min(side - 1, int(side * (MAX_SHEET_PIXELS / (layout.size[0] * layout.size[1])) ** 0.5))
+        layout = _create_layout(tiles, columns, max(1, side))
+    canvas = layout.create_canvas()
+    for index, tile in enumerate(tiles):
+        _draw_tile(canvas, tile, layout, layout.corner(index), max(1, side))
     return canvas
 
 
-def _plan(tiles: Sequence[Tile], columns: int | None, tile: int) -> SheetLayout:
-    """Wells as large as the largest fitted picture, and wide enough for a name."""
-    fitted = [_fit(one.picture.size, tile) for one in tiles]
-    well = max([round(0.6 * tile), *(w for w, _ in fitted)]), max([1, *(h for _, h in fitted)])
-    title, caption = max(11, round(tile / 18)), max(10, round(tile / 23))
-    above = round(1.5 * title) if any(one.title for one in tiles) else 0
-    below = round(1.8 * caption) if any(one.caption for one in tiles) else 0
-    gap = max(4, round(tile / 16))
-    cell = (well[0] + gap, above + well[1] + below + gap)
-    columns = min(columns or _columns(len(tiles), cell[0] / cell[1]), max(1, len(tiles)))
-    return SheetLayout(well, title, caption, above, below, gap, columns, -(-len(tiles) // columns))
-
-
-def _columns(count: int, cell_aspect: float) -> int:
-    """The number of columns that gives nearly the wanted shape and leaves few places empty."""
-
-    def badness(columns: int) -> float:
-        rows = -(-count // columns)
-        return abs(math.log(columns * cell_aspect / rows / ASPECT)) + 2 * (columns * rows - count) / count
-
-    return min(range(1, count + 1), key=badness, default=1)
-
-
-def _draw(canvas: Image.Image, one: Tile, plan: SheetLayout, corner: tuple[int, int]) -> None:
-    (x, y), (width, height), pen = corner, plan.well, ImageDraw.Draw(canvas)
-    y += plan.above
-    # The longer side of every fitted picture is that of the well.
-    picture = _resized(one.picture, _fit(one.picture.size, max(plan.well)))
-    pen.rectangle((x, y, x + width - 1, y + height - 1), fill=WELL)
-    canvas.paste(picture, (x + (width - picture.width) // 2, y + (height - picture.height) // 2))
-    draw_text(pen, (x, y - round(0.5 * plan.title)), shorten(one.title, plan.title, width), plan.title, BRIGHT)
-    baseline = y + height + round(1.3 * plan.caption)
-    draw_text(pen, (x, baseline), shorten(one.caption, plan.caption, width), plan.caption, MUTED)
-
-
-def _fit(size: tuple[int, int], tile: int) -> tuple[int, int]:
-    scale = tile / max(size)
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    enlarged = size[0] > picture.width
-    filter_ = Image.Resampling.BICUBIC if enlarged else Image.Resampling.LANCZOS
-    return flatten(picture).resize(size, filter_, reducing_gap=3)
-
-
-# The longer side of a tile of a grid, the line above it that names it, and the gap around it, in pixels.
-TILE, LINE, GAP = 96, 14, 4
-
-
 def render_channels(features: Map, colormap: str, count: int) -> Image.Image:
-    """The `count` strongest channels of [C,h,w], by their mean magnitude, each scaled to its own range.
+    """The `count` channels of [C,h,w] with the greatest mean magnitude, each scaled to its own range.
 
-    The strongest is at the top left; each tile carries the number of its channel.
+    The strongest is at the top left; the number of the channel stands above each.
     """
     order = np.argsort(-np.abs(features).mean((1, 2)), kind="stable")[:count].tolist()
     columns = math.ceil(len(order) ** 0.5)
     h, w = features.shape[1:]
-    size = (max(1, round(TILE * w / max(h, w))), max(1, round(TILE * h / max(h, w))))
-    step = (size[0] + GAP, size[1] + LINE + GAP)
-    rows = math.ceil(len(order) / columns)
-    render_sheet = Image.new("RGB", (columns * step[0] + GAP, rows * step[1] + GAP), (24, 24, 27))
-    pen = ImageDraw.Draw(render_sheet)
-    for place, k in enumerate(order):
-        x, y = GAP + place % columns * step[0], GAP + place // columns * step[1]
-        tile = render_heatmap(_stretched(features[k]), colormap).convert("RGB")
-        render_sheet.paste(tile.resize(size, Image.Resampling.NEAREST), (x, y + LINE))
-        pen.text((x + 1, y), str(k), fill=(228, 228, 231))
-    return render_sheet
+    frame = max(1, round(CHANNEL_SIDE * w / max(h, w))), max(1, round(CHANNEL_SIDE * h / max(h, w)))
+    layout = SheetLayout(frame, CHANNEL_LINE, 0, CHANNEL_GAP, columns, math.ceil(len(order) / columns))
+    canvas = layout.create_canvas()
+    pen = ImageDraw.Draw(canvas)
+    for index, k in enumerate(order):
+        x, y = layout.corner(index)
+        picture = render_heatmap(_scale_to_unit(features[k]), colormap).convert("RGB")
+        canvas.paste(picture.resize(layout.frame, Image.Resampling.NEAREST), (x, y + layout.above))
+        pen.text((x + 1, y), str(k), fill=CHANNEL_LABEL)
+    return canvas
 
 
-def _stretched(channel: Map) -> Map:
+def _create_layout(tiles: Sequence[Tile], columns: int | None, side: int) -> SheetLayout:
+    """Frames as large as the largest scaled picture, and wide enough for a title."""
+    sizes = [_fit(tile.picture.size, side) for tile in tiles]
+    frame = max([round(0.6 * side), *(w for w, _ in sizes)]), max([1, *(h for _, h in sizes)])
+    above = round(1.5 * _title_size(side)) if any(tile.title for tile in tiles) else 0
+    below = round(1.8 * _caption_size(side)) if any(tile.caption for tile in tiles) else 0
+    gap = max(4, round(side / 16))
+    cell_aspect = (frame[0] + gap) / (above + frame[1] + below + gap)
+    columns = min(columns or _choose_columns(len(tiles), cell_aspect), max(1, len(tiles)))
+    return SheetLayout(frame, above, below, gap, columns, -(-len(tiles) // columns))
+
+
+def _title_size(side: int) -> int:
+    return max(11, round(side / 18))
+
+
+def _caption_size(side: int) -> int:
+    return max(10, round(side / 23))
+
+
+def _choose_columns(count: int, cell_aspect: float) -> int:
+    """The number of columns that gives an aspect ratio near `ASPECT` and leaves few cells empty."""
+
+    def cost(columns: int) -> float:
+        rows = -(-count // columns)
+        return abs(math.log(columns * cell_aspect / rows / ASPECT)) + 2 * (columns * rows - count) / count
+
+    return min(range(1, count + 1), key=cost, default=1)
+
+
+def _draw_tile(canvas: Image.Image, tile: Tile, layout: SheetLayout, corner: tuple[int, int], side: int) -> None:
+    (x, y), (width, height), pen = corner, layout.frame, ImageDraw.Draw(canvas)
+    y += layout.above
+    pen.rectangle((x, y, x + width - 1, y + height - 1), fill=FRAME_COLOUR)
+    picture = _resize(tile.picture, _fit(tile.picture.size, side))
+    canvas.paste(picture, (x + (width - picture.width) // 2, y + (height - picture.height) // 2))
+    title_size, caption_size = _title_size(side), _caption_size(side)
+    draw_text(pen, (x, y - round(0.5 * title_size)), shorten(tile.title, title_size, width), title_size, BRIGHT)
+    baseline = y + height + round(1.3 * caption_size)
+    draw_text(pen, (x, baseline), shorten(tile.caption, caption_size, width), caption_size, MUTED)
+
+
+def _fit(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """The size (width, height) scaled so that its longer side is `side`."""
+    scale = side / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _resize(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    enlarged = size[0] > picture.width
+    resampling = Image.Resampling.BICUBIC if enlarged else Image.Resampling.LANCZOS
+    return flatten(picture).resize(size, resampling, reducing_gap=3)
+
+
+def _scale_to_unit(channel: Map) -> Map:
     low, high = float(channel.min()), float(channel.max())
     return (channel - low) / (high - low) if high > low else np.zeros_like(channel)

@@ -1,4 +1,8 @@
-"""TODO: what comes in, what leaves."""
+"""Lines of text on pictures, in Pillow's built-in font.
+
+That font knows little beyond ASCII, so texts are transliterated into characters that it has. Sizes and widths are in
+pixels. It knows no model and no HTTP.
+"""
 
 import unicodedata
 from bisect import bisect
@@ -6,67 +10,48 @@ from functools import lru_cache
 
 from PIL import ImageDraw, ImageFont
 
-LONGEST_TEXT = 400
-
-
-# Of a text's size. The font's own space, 0.22, nearly vanishes in small text.
+MAX_CHARACTERS = 400
+# The width of a space, as a share of the text size: the font's own, 0.22, nearly vanishes in small text.
 SPACE = 0.3
 
+# The background of sheets and legends, and the two colours of text on it.
+BACKGROUND, BRIGHT, MUTED = (24, 24, 27), (244, 244, 245), (172, 172, 180)
 
-BACKGROUND, WELL, EDGE = (24, 24, 27), (39, 39, 42), (82, 82, 91)
-
-
-BRIGHT, MUTED = (244, 244, 245), (172, 172, 180)
-
-
-# What the font lacks and Unicode does not decompose, by its spelling.
-_SPELT = (
+# Spelling → the characters with this spelling, which the font lacks and Unicode does not decompose.
+_SPELLINGS = (
     {"-": "‐‒–—−", "·": "•∙⋅", "x": "×", "/": "÷", "->": "→", "<-": "←", "<=": "≤", ">=": "≥", "~": "≈", "'": "′"}
-    | {
-        '"': "„",
-        "ss": "ß",
-        "ae": "æ",
-        "Ae": "Æ",
-        "oe": "œ",
-        "Oe": "Œ",
-        "o": "ø",
-        "O": "Ø",
-        "l": "ł",
-        "L": "Ł",
-        "i": "ı",
-    }
+    | {"ss": "ß", "ae": "æ", "Ae": "Æ", "oe": "œ", "Oe": "Œ", "o": "ø", "O": "Ø", "l": "ł", "L": "Ł", "i": "ı"}
     | {"d": "đð∂", "D": "ĐÐ", "th": "þ", "Th": "Þ", "alpha": "α", "beta": "β", "gamma": "γ", "u": "μ", "Sum": "Σ∑"}
+    | {'"': "„"}
 )
-
-
-SPELLINGS = {character: spelling for spelling, characters in _SPELT.items() for character in characters}
-
-
-# What keeps 10² and 3½ from becoming 102 and 31/2.
-MARKS = {"<super>": "^", "<fraction>": " "}
-
+SPELLINGS = {character: spelling for spelling, characters in _SPELLINGS.items() for character in characters}
+# Written before characters of these Unicode decompositions, so that 10² and 3½ do not become 102 and 31/2.
+SEPARATORS = {"<super>": "^", "<fraction>": " "}
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def transliterate(text: str) -> str:
-    """The text on one line in characters that the font can draw, as near as may be; `?` for what has no spelling."""
-    return " ".join("".join(map(_transliterate_character, text[:LONGEST_TEXT])).split())
+    """The text on one line, in characters that the font has; `?` stands for characters without a spelling."""
+    return " ".join("".join(map(_transliterate_character, text[:MAX_CHARACTERS])).split())
 
 
 def shorten(text: str, size: int, width: float) -> str:
-    """The text as `transliterate`, cut so that it is at most `width` pixels wide, with an ellipsis where it was cut."""
+    """The transliterated text, cut and ended with an ellipsis where it is wider than `width`."""
     text = transliterate(text)
     if text_width(text, size) <= width:
         return text
-    cuts = bisect(range(len(text)), width, key=lambda n: text_width(text[:n].rstrip() + "…", size))
-    return text[: cuts - 1].rstrip() + "…" if cuts else ""
+    fitting = bisect(range(len(text)), width, key=lambda n: text_width(text[:n].rstrip() + "…", size))
+    return text[: fitting - 1].rstrip() + "…" if fitting else ""
 
 
 def draw_text(
     pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: int, fill: tuple[int, int, int]
 ) -> None:
-    """A line of text that starts at `place` (x, baseline), word by word: on whole pixels letters are crisp."""
+    """Draw a line of text that starts at `place` (x, baseline).
+
+    Each word starts at a whole pixel, where its letters are sharp.
+    """
     x, baseline = place
     for word in text.split():
         pen.text((round(x), baseline), word, fill=fill, font=_font(size), anchor="ls")
@@ -74,9 +59,18 @@ def draw_text(
 
 
 def text_width(text: str, size: int) -> float:
-    """What `draw_text` takes of a line."""
+    """The width of a line as `draw_text` draws it."""
     words = text.split()
     return sum(_font(size).getlength(word) for word in words) + SPACE * size * max(0, len(words) - 1)
+
+
+def has_glyph(character: str) -> bool:
+    """Whether the font has the character: it draws an empty box, that of U+E000, for all others."""
+    if unicodedata.category(character)[0] == "C":
+        return False
+    font = _font(16)
+    mask, box = font.getmask(character), font.getmask("\ue000")
+    return (mask.size, bytes(mask)) != (box.size, bytes(box))
 
 
 @lru_cache(64)
@@ -86,7 +80,7 @@ def _font(size: int) -> Font:
 
 @lru_cache(4096)
 def _transliterate_character(character: str) -> str:
-    if character.isspace() or is_drawable(character):
+    if character.isspace() or has_glyph(character):
         return character
     if character in SPELLINGS:
         return SPELLINGS[character]
@@ -96,13 +90,4 @@ def _transliterate_character(character: str) -> str:
     if parts == character:
         return "?"
     kind = unicodedata.decomposition(character).partition(" ")[0]
-    return MARKS.get(kind, "") + "".join(map(_transliterate_character, parts))
-
-
-def is_drawable(character: str) -> bool:
-    """Whether the font has a glyph for it, other than the box that stands for a missing one."""
-    if unicodedata.category(character)[0] == "C":
-        return False
-    font = _font(16)
-    mask, box = font.getmask(character), font.getmask("\ue000")
-    return (mask.size, bytes(mask)) != (box.size, bytes(box))
+    return SEPARATORS.get(kind, "") + "".join(map(_transliterate_character, parts))

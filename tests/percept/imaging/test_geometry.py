@@ -1,60 +1,96 @@
-"""A marker in the photo comes back under the map and the mask at the right pixels, over HTTP, whatever the photo."""
+"""Geometry: maps over the network's input return to the right pixels of every photo."""
 
-import io
-
-import httpx
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from tests.photos import encoded, marked
+from percept.bundle.manifest import Preprocessing
+from percept.imaging.geometry import Geometry, compute_geometry, project_to_photo, project_to_seen
+from percept.imaging.preprocess import prepare
+from tests.photos import draw_marker
 
-SIZES = [(150, 110), (97, 203), (641, 480), (333, 77), (48, 64)]
-RULES = ["squeeze", "crop", "pad"]
-CELLS = (16, 12)
-INPUT = (64, 48)
-
-
-def cell(size: tuple[int, int], rule: str) -> tuple[float, float]:
-    """The size (x, y) of one feature cell in photo pixels, worked out by hand."""
-    width, height = size
-    scale = {
-        "squeeze": (width / INPUT[1], height / INPUT[0]),
-        "crop": (min(size) / 72, min(size) / 72),
-        "pad": (max(width / INPUT[1], height / INPUT[0]),) * 2,
-    }[rule]
-    return scale[0] * 4, scale[1] * 4
+CELL = 4  # pixels of the input along each side of a cell
+RULES = {
+    "squeeze": Preprocessing(height=64, width=48),
+    "crop": Preprocessing(height=64, width=48, resize="crop", short_side=72),
+    "pad": Preprocessing(height=64, width=48, resize="pad"),
+}
 
 
-def centre(size: tuple[int, int], rule: str) -> tuple[float, float]:
-    """A place away from the middle that every rule lets the network see."""
-    x, y = cell(size, rule)
-    return size[0] / 2 - 2.5 * x, size[1] / 2 + 1.5 * y
+@given(
+    width=st.integers(1, 700),
+    height=st.integers(1, 700),
+    rule=st.sampled_from(list(RULES.values())),
+    cells=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+)
+def test_map_returns_in_the_size_of_the_photo(width: int, height: int, rule: Preprocessing, cells) -> None:
+    geometry = compute_geometry((width, height), rule)
+    assert prepare(Image.new("RGB", (width, height)), geometry, rule).shape == (64, 48, 3)
+    found = project_to_photo(np.ones(cells, np.float32), geometry)
+    left, top, right, bottom = geometry.seen
+    assert found.shape == (height, width)
+    assert np.allclose(found[top:bottom, left:right], 1)
+    assert np.isnan(found).sum() == width * height - (right - left) * (bottom - top)
+    assert project_to_seen(np.ones(cells, np.float32), geometry).shape == (bottom - top, right - left)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_a_marker_comes_back_where_it_was(client: httpx.Client, size, rule: str, orientation: int) -> None:
-    (dx, dy), (x, y) = cell(size, rule), centre(size, rule)
-    data = encoded(marked(size, (x, y), max(dx, dy) * 1.2), "PNG", orientation)
-    answer = client.post(f"/cam?model=classification-{rule}&format=json", content=data).json()
-    assert answer["image"] == {"width": size[0], "height": size[1]}
-    assert abs(answer["peak"]["x"] - x) <= max(dx, dy) * 1.2 + dx / 2
-    assert abs(answer["peak"]["y"] - y) <= max(dx, dy) * 1.2 + dy / 2
+@given(
+    width=st.integers(48, 700),
+    height=st.integers(48, 700),
+    rule=st.sampled_from(list(RULES.values())),
+    place=st.tuples(st.floats(0.3, 0.7), st.floats(0.3, 0.7)),
+)
+def test_marker_returns_to_its_place(width: int, height: int, rule: Preprocessing, place: tuple[float, float]) -> None:
+    """A marker in the photo, averaged over cells of the input and projected back, has its centre where it was."""
+    geometry = compute_geometry((width, height), rule)
+    left, top, right, bottom = geometry.seen
+    x, y = left + place[0] * (right - left), top + place[1] * (bottom - top)
+    cell = max((geometry.box[2] - geometry.box[0]) / 12, (geometry.box[3] - geometry.box[1]) / 16)
+    photo = draw_marker((width, height), (x, y), 1.2 * cell)
+    redness = np.clip(prepare(photo, geometry, rule).astype(np.float32) @ [1, -0.5, -0.5], 0, None)
+    cells = redness.reshape(16, CELL, 12, CELL).mean((1, 3), dtype=np.float32)
+    rows, columns = np.nonzero(np.nan_to_num(project_to_photo(cells, geometry)) > cells.max() / 2)
+    visible_x, visible_y = (
+        (max(low, round(centre - 1.2 * cell)) + min(high, round(centre + 1.2 * cell))) / 2
+        for centre, low, high in ((x, left, right), (y, top, bottom))
+    )
+    assert (columns.mean() + 0.5, rows.mean() + 0.5) == pytest.approx((visible_x, visible_y), abs=cell)
 
-    full = client.post(f"/cam?model=classification-{rule}&format=npy&size=photo&scale=unit", content=data)
-    heat = np.nan_to_num(np.load(io.BytesIO(full.content)))
-    assert heat.shape == (size[1], size[0])
-    assert middle(heat > 0.5) == pytest.approx((x, y), abs=max(dx, dy))
 
-    png = client.post(f"/predict?model=segmentation-{rule}&format=png", content=data)
-    mask = np.asarray(Image.open(io.BytesIO(png.content)))
-    assert mask.shape == (size[1], size[0])
-    assert middle(mask == 1) == pytest.approx((x, y), abs=max(dx, dy))
+def test_projection_equals_bilinear_interpolation_of_torch() -> None:
+    values = np.random.default_rng(0).random((5, 7), np.float32)
+    geometry = compute_geometry((70, 41), Preprocessing(height=32, width=32))
+    ours = project_to_photo(values, geometry)
+    theirs = torch.nn.functional.interpolate(torch.from_numpy(values)[None, None], size=(41, 70), mode="bilinear")
+    assert np.abs(ours - theirs[0, 0].numpy()).max() < 1e-5
 
 
-def middle(where: np.ndarray) -> tuple[float, float]:
-    """The centre of mass (x, y) of the pixels that are true."""
-    rows, columns = np.nonzero(where)
-    return float(columns.mean() + 0.5), float(rows.mean() + 0.5)
+def test_map_positions_lie_at_the_right_photo_points() -> None:
+    squeeze, crop, pad = (compute_geometry((400, 200), rule) for rule in RULES.values())
+    assert squeeze.to_photo(0.5, 0.5, (2, 4)) == (50, 50)
+    assert crop.to_photo(4, 4, (8, 8)) == pytest.approx((200, 100), abs=2)
+    assert pad.to_photo(0, 0, (8, 8)) == (0, 0)
+    assert pad.to_photo(4, 4, (8, 8)) == pytest.approx((200, 100))
+
+
+@given(
+    width=st.integers(1, 700),
+    height=st.integers(1, 700),
+    rule=st.sampled_from(list(RULES.values())),
+    point=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_to_map_inverts_to_photo(width: int, height: int, rule: Preprocessing, point: tuple[float, float]) -> None:
+    geometry = compute_geometry((width, height), rule)
+    left, top, right, bottom = geometry.box
+    x = max(left, 0) + point[0] * (min(right, width) - max(left, 0))
+    y = max(top, 0) + point[1] * (min(bottom, height) - max(top, 0))
+    assert geometry.to_photo(*geometry.to_map(x, y, (7, 9)), (7, 9)) == pytest.approx((x, y), abs=1e-6)
+
+
+def test_scaled_geometry_covers_the_same_part() -> None:
+    geometry = compute_geometry((400, 200), RULES["crop"]).scaled(0.5)
+    assert (geometry.size, geometry.box) == ((200, 100), pytest.approx(compute_geometry((200, 100), RULES["crop"]).box))
+    assert Geometry(3, 3, (0, 0, 3, 3)).scaled(0.01).size == (1, 1)

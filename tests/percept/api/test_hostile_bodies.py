@@ -1,34 +1,34 @@
-"""Hostile bytes: whatever is posted, the answer is a 2xx or a 4xx, the process lives and its memory stays."""
+"""Hostile request bodies: every answer is a 2xx or a 4xx, the process survives, and its memory does not grow."""
 
 import random
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Server
-from tests.photos import encoded, marked
+from tests.photos import draw_marker, encode_photo
 
-ENVELOPE = (
+MULTIPART = (
     b'--x\r\nContent-Disposition: form-data; name="a"; filename="f"\r\nContent-Type: image/png\r\n\r\n%s\r\n--x--\r\n'
 )
 PATHS = ("/predict", "/predict?model=segmentation-pad&format=png", "/cam")
 
 
 @pytest.fixture(scope="module")
-def victim(start, bundles: Path) -> Server:
-    """A server of its own, warmed with the largest photos it takes, so that its memory is at its working size."""
+def attacked(start: Callable[..., Server], bundles: Path) -> Server:
+    """A separate server, after a few requests with the largest photos it accepts: its memory has its working size."""
     server = start(bundles, PERCEPT_MAX_IMAGE_PIXELS="6000000")
-    large = encoded(marked((3000, 2000), (900, 900), 200), "JPEG")
+    large = encode_photo(draw_marker((3000, 2000), (900, 900), 200), "JPEG")
     assert set(post_all(server, [large] * 24)) == {200}
     return server
 
 
 def post_all(server: Server, bodies: Iterable[bytes]) -> list[int]:
-    """Post every body to the endpoints in turn, two at a time; the statuses, none of which is a fault of ours."""
+    """Post every body to the endpoints in turn, two at a time, and return the statuses; a 5xx fails the test."""
 
     def post(job: tuple[int, bytes]) -> int:
         answer = server.client.post(PATHS[job[0] % len(PATHS)], content=job[1])
@@ -39,8 +39,8 @@ def post_all(server: Server, bodies: Iterable[bytes]) -> list[int]:
         return list(pool.map(post, enumerate(bodies)))
 
 
-def bombard(server: Server, bodies: Iterable[bytes]) -> Counter[int]:
-    """Post every body; the process lives, its memory stays, and the statuses are counted."""
+def attack(server: Server, bodies: Iterable[bytes]) -> Counter[int]:
+    """Post every body and count the statuses; the process must survive and its memory must not grow."""
     before = server.memory_mb()
     counts = Counter(post_all(server, bodies))
     assert server.process.poll() is None
@@ -49,31 +49,31 @@ def bombard(server: Server, bodies: Iterable[bytes]) -> Counter[int]:
     return counts
 
 
-def mutations(data: bytes, count: int) -> Iterator[bytes]:
-    """`count` random mutations: bytes flipped, cut out, doubled, or the end cut off."""
-    dice = random.Random(0)
+def mutate(data: bytes, count: int) -> Iterator[bytes]:
+    """`count` random mutations of the data: bytes replaced, deleted or repeated, or the end cut off."""
+    rng = random.Random(0)
     for _ in range(count):
         mutant = bytearray(data)
-        for _ in range(dice.randint(1, 8)):
+        for _ in range(rng.randint(1, 8)):
             if len(mutant) < 2:
                 break
-            a, b = sorted(dice.sample(range(len(mutant)), 2))
-            act = dice.randrange(4)
-            if act == 0:
-                mutant[a] = dice.randrange(256)
-            elif act == 1:
+            a, b = sorted(rng.sample(range(len(mutant)), 2))
+            kind = rng.randrange(4)
+            if kind == 0:
+                mutant[a] = rng.randrange(256)
+            elif kind == 1:
                 del mutant[a : min(b, a + 64)]
-            elif act == 2:
+            elif kind == 2:
                 mutant[a:a] = mutant[a : min(b, a + 64)]
-            elif dice.random() < 0.2 and a > 16:
+            elif rng.random() < 0.2 and a > 16:
                 del mutant[a:]
         yield bytes(mutant)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_thousand_mutations_of_an_image(victim: Server, kind: str) -> None:
-    data = encoded(marked((120, 90), (40, 30), 12), kind)
-    counts = bombard(victim, mutations(data, 1000))
+def test_mutated_images_are_answered(attacked: Server, kind: str) -> None:
+    data = encode_photo(draw_marker((120, 90), (40, 30), 12), kind)
+    counts = attack(attacked, mutate(data, 1000))
     assert sum(counts.values()) == 1000
     assert counts[200] > 10
     assert counts[422] > 10
@@ -82,44 +82,44 @@ def test_a_thousand_mutations_of_an_image(victim: Server, kind: str) -> None:
 @pytest.mark.parametrize(
     ("content_type", "body"),
     [
-        ("multipart/form-data; boundary=x", ENVELOPE % b"no image"),
+        ("multipart/form-data; boundary=x", MULTIPART % b"no image"),
         ("application/json", b'{"image": "bm8gaW1hZ2U="}'),
     ],
 )
-def test_mutations_of_the_envelope(victim: Server, content_type: str, body: bytes) -> None:
-    for mutant in mutations(body, 500):
-        answer = victim.client.post("/predict", content=mutant, headers={"content-type": content_type})
+def test_mutated_envelopes_are_rejected(attacked: Server, content_type: str, body: bytes) -> None:
+    for mutant in mutate(body, 500):
+        answer = attacked.client.post("/predict", content=mutant, headers={"content-type": content_type})
         assert 400 <= answer.status_code < 500, answer.text
 
 
-@pytest.mark.parametrize("said", [True, False])
-def test_mutations_of_an_inference_request(victim: Server, said: bool) -> None:
-    """Of the JSON and of the binary tensors behind it, with a length of the JSON that is true, wrong or none."""
-    image = encoded(marked((60, 45), (20, 15), 6))
+@pytest.mark.parametrize("with_length", [True, False])
+def test_mutated_inference_requests_are_answered(attacked: Server, with_length: bool) -> None:
+    """Mutates the JSON and the binary tensors after it, with and without the header that states the JSON's length."""
+    image = encode_photo(draw_marker((60, 45), (20, 15), 6))
     head = (
         b'{"inputs":[{"name":"image","shape":[1],"datatype":"BYTES","parameters":{"binary_data_size":%d}}],'
         b'"outputs":[{"name":"cam","parameters":{"binary_data":true,"target":"red"}},{"name":"scores"}]}'
     ) % (len(image) + 4)
     body = head + len(image).to_bytes(4, "little") + image
-    headers = {"inference-header-content-length": str(len(head))} if said else {}
+    headers = {"inference-header-content-length": str(len(head))} if with_length else {}
     statuses = Counter[int]()
-    for mutant in mutations(body, 500):
-        answer = victim.client.post("/v2/models/classification-squeeze/infer", content=mutant, headers=headers)
+    for mutant in mutate(body, 500):
+        answer = attacked.client.post("/v2/models/classification-squeeze/infer", content=mutant, headers=headers)
         assert answer.status_code == 200 or (400 <= answer.status_code < 500 and answer.json()["error"]), answer.text
         statuses[answer.status_code] += 1
     assert statuses[400] > 10
-    assert (statuses[200] > 0) == said
+    assert (statuses[200] > 0) == with_length
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "BMP", "TIFF", "AVIF"])
-def test_mutations_of_every_other_format(victim: Server, kind: str) -> None:
-    data = encoded(marked((60, 45), (20, 15), 6), kind)
-    assert sum(bombard(victim, mutations(data, 150)).values()) == 150
+def test_mutated_images_of_other_formats_are_answered(attacked: Server, kind: str) -> None:
+    data = encode_photo(draw_marker((60, 45), (20, 15), 6), kind)
+    assert sum(attack(attacked, mutate(data, 150)).values()) == 150
 
 
-def test_every_odd_png(victim: Server, shared: Path) -> None:
+def test_every_png_of_pngsuite_is_answered(attacked: Server, shared: Path) -> None:
     files = sorted((shared / "images" / "odd" / "pngsuite").glob("*.png"))
-    counts = bombard(victim, [file.read_bytes() for file in files])
+    counts = attack(attacked, [file.read_bytes() for file in files])
     assert sum(counts.values()) == len(files) > 100
     broken = [file for file in files if file.name.startswith("x")]
     assert counts[200] >= len(files) - len(broken) - 1
@@ -127,8 +127,8 @@ def test_every_odd_png(victim: Server, shared: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["go-fuzz-corpus-images", "libjpeg-turbo-testimages"])
-def test_every_file_of_a_fuzz_corpus(victim: Server, shared: Path, name: str) -> None:
+def test_every_file_of_a_fuzz_corpus_is_answered(attacked: Server, shared: Path, name: str) -> None:
     with tarfile.open(shared / "images" / "odd" / f"{name}.tar") as archive:
         bodies = [archive.extractfile(m).read() for m in archive.getmembers() if m.isfile()]
-    counts = bombard(victim, bodies)
+    counts = attack(attacked, bodies)
     assert sum(counts.values()) == len(bodies)

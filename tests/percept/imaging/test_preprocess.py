@@ -1,0 +1,40 @@
+"""Preprocessing: the network's input has its size, and equals what torchvision's transforms would give."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from percept.bundle.manifest import Preprocessing
+from percept.imaging.geometry import compute_geometry
+from percept.imaging.preprocess import prepare
+from tests.photos import draw_marker
+
+
+@pytest.mark.parametrize("size", [(640, 480), (481, 641), (73, 300), (300, 200), (64, 64)])
+def test_crop_equals_resize_then_centre_crop(size: tuple[int, int]) -> None:
+    rule = Preprocessing(height=64, width=64, resize="crop", short_side=80)
+    photo = draw_marker(size, (size[0] / 2, size[1] / 2), 12)
+    width = 80 if size[0] <= size[1] else int(80 * size[0] / size[1])
+    height = 80 if size[1] <= size[0] else int(80 * size[1] / size[0])
+    left, top = round((width - 64) / 2), round((height - 64) / 2)
+    twice = photo.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + 64, top + 64))
+    once = prepare(photo, compute_geometry(size, rule), rule)
+    assert np.abs(once.astype(int) - np.asarray(twice)).max() <= 1
+
+
+@pytest.mark.parametrize(("resize", "corner"), [("squeeze", 255), ("crop", 255), ("pad", 0)])
+def test_only_padding_fills_uncovered_pixels(resize: str, corner: int) -> None:
+    rule = Preprocessing(height=64, width=48, resize=resize, short_side=72)
+    pixels = prepare(Image.new("RGB", (400, 100), "white"), compute_geometry((400, 100), rule), rule)
+    assert (pixels[0, 0] == corner).all()
+    assert (pixels[32, 24] == 255).all()
+
+
+@pytest.mark.parametrize("resize", ["squeeze", "crop", "pad"])
+def test_reduced_photo_gives_nearly_the_same_input(resize: str) -> None:
+    """The geometry may be that of the photo before it was reduced."""
+    rule = Preprocessing(height=64, width=48, resize=resize, short_side=72)
+    photo = draw_marker((400, 300), (180, 150), 60)
+    geometry = compute_geometry(photo.size, rule)
+    difference = prepare(photo.reduce(2), geometry, rule).astype(int) - prepare(photo, geometry, rule)
+    assert np.abs(difference).mean() < 2
