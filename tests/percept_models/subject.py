@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from percept.bundle.manifest import Preprocessing
-from percept.explain.maps import unit
+from percept.explain.maps import normalize
 from percept.explain.methods import METHODS
 from percept.explain.protocol import MethodInput, NetworkRequest, PassResult, TailRequest, run_method
 from percept.imaging.geometry import compute_geometry, project_to_photo
 from percept.runtime.session import Session
-from percept_models.autodiff.reverse import LOGITS, tail
+from percept_models.autodiff.tail import LOGITS, build_tail
 from percept_models.graph.reader import Array, Graph
-from percept_models.sources.tracing_modes import Apart
+from percept_models.sources.tracing_modes import OutOfPlace
 from percept_models.sources.trunk import PIXELS, Trunk, trace
 from percept_models.verify.checks import GRADIENT_LIMIT, LIMIT, difference
 from tests.percept_models.autodiff.test_oracle import tapped, zoo
@@ -45,7 +45,7 @@ NAMES = {
 
 
 class Row(NamedTuple):
-    """A network, the size of its picture, and its layers, the first of at most `CHANNELS` channels."""
+    """A network, the size of its picture, and its layers, the first of at most `MAX_CHANNELS` channels."""
 
     make: Callable[[], nn.Module]
     size: int
@@ -104,7 +104,7 @@ class Subject:
         self.how = Preprocessing(height=row.size, width=row.size, mean=MEAN, std=STD)
         model = trace(network, self.how, row.layers)
         self.network = Trunk(network, self.how, ()).network
-        cut = {layer: tail(Graph(model), layer) for layer in row.layers}
+        cut = {layer: build_tail(Graph(model), layer) for layer in row.layers}
         self.tails = {layer: (Session(one.SerializeToString()), names) for layer, (one, names) in cut.items()}
         crossing = tuple(name for _, names in self.tails.values() for name in names)
         self.trunk = Session(tapped(model, crossing).SerializeToString())
@@ -162,7 +162,7 @@ class Subject:
 
     def shown(self, raw: Array) -> Array:
         """Percept's final map, as large as the picture."""
-        return scaled(self.laid(unit(raw)))
+        return scaled(self.laid(normalize(raw)))
 
     def truth(
         self,
@@ -180,7 +180,7 @@ class Subject:
         network = nn.Sequential(first, self.network) if first else self.network
         targets = [self.network.get_submodule(layer) for layer in layers]
         with getattr(grad_cam(), NAMES[method])(model=network, target_layers=targets, **more) as cam:
-            with nullcontext() if in_place else Apart():
+            with nullcontext() if in_place else OutOfPlace():
                 found = cam(input_tensor=self.input, targets=[target or _SeedTarget(self.seed[0])])[0]
             for layer, A in zip(layers, cam.activations_and_grads.activations, strict=False):
                 assert in_place or difference(self.seen[layer], A.numpy()) < LIMIT
@@ -190,7 +190,7 @@ class Subject:
         """The reference's own A, g and Grad-CAM, of the network or of another by its numbers."""
         network = network or self.network
         x = self.input.to(next(network.parameters()).dtype)
-        with Apart():
+        with OutOfPlace():
             return explain(network, layer, x, self.seed[0], "GradCAM")
 
     @property

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from percept.explain.maps import GRADIENT_METHODS, fuse, unit
-from percept.explain.methods import CHANNELS, METHODS
+from percept.explain.maps import GRADIENT_METHODS, fuse, normalize
+from percept.explain.methods import METHODS
+from percept.explain.perturbation_methods import MAX_CHANNELS
 from percept.runtime.session import Session
 from percept_models.sources.trunk import PIXELS, trace
 from percept_models.verify.checks import GRADIENT_LIMIT
@@ -85,7 +86,7 @@ def test_a_region_is_explained_as_by_the_reference(subject: Subject) -> None:
 @everywhere
 def test_layers_are_fused_as_in_the_reference(subject: Subject) -> None:
     """But that it stretches each from its minimum first, and works at the size of the picture, not of the finest."""
-    stretched = [scaled(unit(subject.raw("gradcam", layer))) for layer in subject.row.layers]
+    stretched = [scaled(normalize(subject.raw("gradcam", layer))) for layer in subject.row.layers]
     expected = subject.truth("gradcam", *subject.row.layers)
     assert apart(scaled(fuse([subject.laid(cells) for cells in stretched])), expected) < MAP_LIMIT
     assert np.corrcoef(subject.laid(fuse(stretched)).ravel(), expected.ravel())[0, 1] > 0.98
@@ -189,7 +190,7 @@ def test_scorecam_of_the_reference_enlarges_its_masks_past_the_edges(
     one channel alone, so a smaller part of y is explained too, which needs all of them.
     """
     for layer in subject.row.layers:
-        if subject.seen[layer].shape[1] > CHANNELS:
+        if subject.seen[layer].shape[1] > MAX_CHANNELS:
             continue
         y = (subject.seed * subject.seen["logits"]).sum()
         for seed in (subject.seed, subject.seed * min(1, 4 / y)):

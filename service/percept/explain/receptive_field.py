@@ -82,8 +82,8 @@ def theoretical_field(image: InputImage, layer: Layer, cell: Cell) -> Theoretica
     geometry, preprocessing = image.geometry, image.model.manifest.preprocessing
     shape = (preprocessing.height, preprocessing.width)
     (top, bottom), (left, right) = (_interval(layer, *one) for one in zip((0, 1), cell, shape, strict=True))
-    box = (*geometry.locate(top, left, shape), *geometry.locate(bottom, right, shape))
-    whole = box == (*geometry.locate(0, 0, shape), *geometry.locate(*shape, shape))
+    box = (*geometry.to_photo(top, left, shape), *geometry.to_photo(bottom, right, shape))
+    whole = box == (*geometry.to_photo(0, 0, shape), *geometry.to_photo(*shape, shape))
     return TheoreticalField(cell=cell, whole=whole, **dict(zip(("left", "top", "right", "bottom"), box, strict=True)))
 
 
@@ -93,7 +93,7 @@ def field_at_point(image: InputImage, layer: Layer, x: float, y: float) -> Theor
     Raises `BadParameter` if the network does not see the point.
     """
     geometry, (h, w) = image.geometry, layer.shape[1:]
-    row, column = geometry.find(x, y, (h, w))
+    row, column = geometry.to_map(x, y, (h, w))
     if not (x < geometry.width and y < geometry.height and 0 <= row < h and 0 <= column < w):
         left, top, right, bottom = geometry.seen
         seen = f"{left}..{right} x {top}..{bottom}"
@@ -125,7 +125,7 @@ def effective_field(image: InputImage, influence: Map) -> EffectiveField | None:
         return None
     left, top, right, bottom = box
     shape = (influence.shape[0], influence.shape[1])
-    (x0, y0), (x1, y1) = image.geometry.locate(top, left, shape), image.geometry.locate(bottom, right, shape)
+    (x0, y0), (x1, y1) = image.geometry.to_photo(top, left, shape), image.geometry.to_photo(bottom, right, shape)
     return EffectiveField(left=x0, top=y0, right=x1, bottom=y1)
 
 
@@ -174,7 +174,7 @@ def central_box(influence: Map) -> Box | None:
 def cell_box(image: InputImage, cell: Cell, shape: tuple[int, ...]) -> Box:
     """The rectangle of the photo that a cell of a map of `shape` (h, w) covers."""
     (row, column), (h, w) = cell, shape
-    return (*image.geometry.locate(row, column, (h, w)), *image.geometry.locate(row + 1, column + 1, (h, w)))
+    return (*image.geometry.to_photo(row, column, (h, w)), *image.geometry.to_photo(row + 1, column + 1, (h, w)))
 
 
 def _interval(layer: Layer, axis: int, i: int, limit: int) -> tuple[float, float]:

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from percept.explain import maps, methods, protocol
+from percept.explain import gradient_methods, maps, perturbation_methods, protocol
 from percept.explain.maps import normalize
-from percept.explain.methods import CELLS, CHANNELS, METHODS, Method
+from percept.explain.methods import METHODS, Method
+from percept.explain.perturbation_methods import MAX_CELLS, MAX_CHANNELS
 from percept.explain.protocol import (
     GREY,
     MAX_BATCH,
@@ -161,7 +162,7 @@ def test_a_map_is_about_the_target_or_says_that_it_is_not(name: str) -> None:
     other.W2 = -network.W2[::-1] + 1
     pixels = network.noise()
     found = [n.map(name, n.scene(pixels)) for n in (network, other)]
-    assert np.allclose(*found) != METHODS[name].classes
+    assert np.allclose(*found) != METHODS[name].class_specific
 
 
 def test_the_ends_of_a_run_are_its_asks_and_its_map() -> None:
@@ -287,7 +288,7 @@ def test_reciprocam_of_many_cells_asks_about_blocks(shape) -> None:
     network = Network("linear", shape, scale=1)
     scene = network.scene(network.noise())
     found = network.map("reciprocam", scene)
-    assert sum(len(ask.activations) for ask in network.asks) <= 1 + CELLS
+    assert sum(len(ask.activations) for ask in network.asks) <= 1 + MAX_CELLS
     side = 1 if shape[1] == 32 else 2
     cells = network.map("cam", scene) / scene.A[0].size
     for i, j in np.ndindex(-(-shape[1] // side), -(-shape[2] // side)):
@@ -309,7 +310,7 @@ def test_asks_of_great_activations_hold_fewer_rows(name: str, monkeypatch: pytes
 
 
 def test_saliency_and_smoothgrad_without_noise_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods, "NOISE", 0)
+    monkeypatch.setattr(gradient_methods, "NOISE", 0)
     network = Network()
     scene = network.scene(network.noise())
     np.testing.assert_allclose(network.map("smoothgrad", scene), network.map("saliency", scene), rtol=1e-5)
@@ -319,7 +320,7 @@ def test_smoothgrad_is_the_mean_of_noisy_saliencies() -> None:
     network = Network()
     scene = network.scene(network.noise())
     rng, sigma = np.random.default_rng(0), 0.15 * (scene.A.max() - scene.A.min())
-    noisy = [scene.A + sigma * rng.standard_normal(scene.A.shape, np.float32) for _ in range(methods.SAMPLES)]
+    noisy = [scene.A + sigma * rng.standard_normal(scene.A.shape, np.float32) for _ in range(gradient_methods.SAMPLES)]
     expected = np.mean([maps.saliency(A, network.g(A[None].astype(np.float64))[0]) for A in noisy], 0)
     np.testing.assert_allclose(network.map("smoothgrad", scene), expected, rtol=1e-4)
 
@@ -397,12 +398,12 @@ def test_scorecam_weighs_channels_by_what_is_seen_through_them() -> None:
 
 
 def test_scorecam_asks_about_the_strongest_channels_only() -> None:
-    network = Network(shape=(CHANNELS + 50, 4, 3))
+    network = Network(shape=(MAX_CHANNELS + 50, 4, 3))
     scene = network.scene(network.noise())
     order = np.argsort(-scene.A.mean((1, 2)))
     found = network.map("scorecam", scene)
-    assert sum(len(ask.pixels) for ask in network.asks) == CHANNELS
-    scene.A[order[CHANNELS:]] = 0
+    assert sum(len(ask.pixels) for ask in network.asks) == MAX_CHANNELS
+    scene.A[order[MAX_CHANNELS:]] = 0
     np.testing.assert_allclose(network.map("scorecam", scene), found, rtol=1e-5)
 
 
@@ -438,7 +439,7 @@ def test_rise_is_the_mean_of_masks_weighed_by_what_is_seen_through_them() -> Non
     found = network.map("rise", scene)
     asked = np.concatenate([ask.pixels for ask in network.asks])
     masks = asked[..., 0] / 255
-    assert len(masks) == methods.MASKS
+    assert len(masks) == perturbation_methods.MASKS
     assert 0.45 < masks.mean() < 0.55
     y = network.y(network.layer(asked))
     cells = masks.reshape(len(masks), 4, 8, 3, 8).mean((2, 4))
@@ -458,5 +459,5 @@ def test_masks_of_rise_are_shifted() -> None:
     """Grids that are only enlarged would be sums of no more than their own 7 x 7 pictures."""
     network = Network("linear", (2, 6, 8), scale=8)
     network.map("rise", network.scene(np.full_like(network.noise(), 255), blank=(0, 0, 0)))
-    masks = np.concatenate([ask.pixels for ask in network.asks])[..., 0].reshape(methods.MASKS, -1)
+    masks = np.concatenate([ask.pixels for ask in network.asks])[..., 0].reshape(perturbation_methods.MASKS, -1)
     assert np.linalg.matrix_rank(masks.astype(float), tol=2000) > 7 * 7
