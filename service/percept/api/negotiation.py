@@ -1,4 +1,8 @@
-"""Which media type an answer has: by the parameter `format`, else by the `Accept` header, else the first offered."""
+"""Content negotiation: the format of a response, from the parameter `format`, else the `Accept` header.
+
+The parameter, the header and the available formats come in; the name of one format leaves. `MEDIA_TYPES` gives its
+media type.
+"""
 
 from collections.abc import Sequence
 
@@ -15,36 +19,37 @@ MEDIA_TYPES = {
 }
 
 
-def choose(wish: str | None, accept: str | None, offered: Sequence[str]) -> str:
-    """The format, out of those `offered` in order of preference.
+def choose_format(requested: str | None, accept: str | None, available: Sequence[str]) -> str:
+    """Choose one of the `available` formats, which stand in order of preference; the first one is the default.
 
-    Raises `BadParameter` where `format` names another one, `NotAcceptable` where `Accept` admits none.
+    Raises `BadParameter` if `requested` is not available, `NotAcceptable` if `Accept` admits none of them.
     """
-    if wish is not None:
-        if wish not in offered:
-            raise BadParameter(f"format={wish} cannot be made here; there are {', '.join(offered)}")
-        return wish
+    if requested is not None:
+        if requested not in available:
+            raise BadParameter(f"format={requested} is not available here; available are {', '.join(available)}")
+        return requested
     if not accept:
-        return offered[0]
-    weights = {name: _weight(MEDIA_TYPES[name], accept) for name in offered}
-    best = max(offered, key=lambda name: weights[name])
-    if weights[best] <= 0:
-        types = ", ".join(MEDIA_TYPES[name] for name in offered)
-        raise NotAcceptable(f"nothing in Accept: {accept} can be made here; there are {types}")
+        return available[0]
+    qualities = {name: _quality(MEDIA_TYPES[name], accept) for name in available}
+    best = max(available, key=lambda name: qualities[name])
+    if qualities[best] <= 0:
+        types = ", ".join(MEDIA_TYPES[name] for name in available)
+        raise NotAcceptable(f"no media type of Accept: {accept} is available here; available are {types}")
     return best
 
 
-def _weight(media_type: str, accept: str) -> float:
-    """The quality of a type, from the most specific range that matches it (RFC 9110, 12.5.1)."""
+def _quality(media_type: str, accept: str) -> float:
+    """The quality of a media type: that of the most specific range that matches it (RFC 9110, section 12.5.1)."""
     ranges = (media_type, media_type.split("/")[0] + "/*", "*/*")
-    found: dict[str, float] = {}
+    qualities: dict[str, float] = {}
     for part in accept.lower().split(","):
         name, *parameters = (piece.strip() for piece in part.split(";"))
-        found[name] = max(found.get(name, 0.0), _quality(parameters))
-    return next((found[name] for name in ranges if name in found), 0.0)
+        qualities[name] = max(qualities.get(name, 0.0), _weight(parameters))
+    return next((qualities[name] for name in ranges if name in qualities), 0.0)
 
 
-def _quality(parameters: Sequence[str]) -> float:
+def _weight(parameters: Sequence[str]) -> float:
+    """The value of the parameter `q` of a media range; 1 without one, 0 if it is not a number."""
     for parameter in parameters:
         if parameter.startswith("q="):
             try:

@@ -1,11 +1,11 @@
-"""Which media type an answer has."""
+"""The format of a response: by `format`, by `Accept`, or the default."""
 
 import pytest
 
-from percept.api.negotiation import choose
+from percept.api.negotiation import choose_format
 from percept.errors import BadParameter, NotAcceptable
 
-OFFERED = ("jpeg", "png", "webp", "npy", "json")
+FORMATS = ("jpeg", "png", "webp", "npy", "json")
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8"
 
 
@@ -25,16 +25,16 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,imag
         (BROWSER, "webp"),
     ],
 )
-def test_accept_decides(accept: str | None, expected: str) -> None:
-    assert choose(None, accept, OFFERED) == expected
+def test_accept_chooses_the_format(accept: str | None, expected: str) -> None:
+    assert choose_format(None, accept, FORMATS) == expected
 
 
-def test_format_wins_over_accept() -> None:
-    assert choose("npy", "image/png", OFFERED) == "npy"
+def test_format_parameter_overrides_accept() -> None:
+    assert choose_format("npy", "image/png", FORMATS) == "npy"
 
 
-def test_what_cannot_be_made_is_refused_with_what_can() -> None:
+def test_error_lists_the_available_formats() -> None:
     with pytest.raises(NotAcceptable, match="image/jpeg, image/png"):
-        choose(None, "text/html", ("jpeg", "png"))
-    with pytest.raises(BadParameter, match="there are json"):
-        choose("png", None, ("json",))
+        choose_format(None, "text/html", ("jpeg", "png"))
+    with pytest.raises(BadParameter, match="available are json"):
+        choose_format("png", None, ("json",))
