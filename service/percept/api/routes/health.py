@@ -1,33 +1,33 @@
-"""`GET /health/live` and `/health/ready`: whether to restart the process, and whether to send it work."""
+"""`GET /health/live` and `GET /health/ready`: the liveness and readiness probes."""
 
 from fastapi import APIRouter
 
 from percept import errors
-from percept.api.params import Service, State
-from percept.api.problems import documented
+from percept.api.openapi import problem_responses
 from percept.api.schemas.models import Health
+from percept.api.state import AppState, Service
 
 router = APIRouter(prefix="/health", tags=["health"])
 
 
-@router.get("/live", summary="Whether the process lives")
+@router.get("/live", summary="Liveness probe")
 async def live(service: Service) -> Health:
-    """200 as long as the process answers at all, loading or not."""
+    """Respond 200 while the process runs, even while it loads models."""
     return _health("live", service)
 
 
 @router.get(
     "/ready",
-    summary="Whether a model can answer",
-    responses=documented(errors.NotReady),
+    summary="Readiness probe",
+    responses=problem_responses(errors.NotReady),
 )
 async def ready(service: Service) -> Health:
-    """200 once every bundle was loaded or refused and at least one is served; 503 with the reason before."""
-    service.check()
+    """Respond 200 once every bundle is loaded or refused and at least one is served; until then 503 with the reason."""
+    service.check_ready()
     return _health("ready", service)
 
 
-def _health(status: str, service: State) -> Health:
+def _health(status: str, service: AppState) -> Health:
     repository = service.repository
-    names = [f"{m.manifest.name}/{m.manifest.version}" for m in repository.models]
+    names = [f"{model.manifest.name}/{model.manifest.version}" for model in repository.models]
     return Health(status=status, models=names, refused=repository.refused)

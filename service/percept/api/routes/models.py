@@ -1,22 +1,22 @@
-"""`GET /models`, `GET /models/{name}`: what is served, and what is known of it."""
+"""`GET /models`: the served models; `GET /models/{name}`: the description of one."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
 from percept import errors
-from percept.api.params import Service, find
-from percept.api.problems import documented
+from percept.api.openapi import problem_responses
 from percept.api.schemas.models import ModelAnswer, ModelsAnswer, ModelSummary, model_layers
+from percept.api.state import Service
 from percept.runtime.model import Model
 from percept.runtime.repository import Repository
 
 router = APIRouter(prefix="/models", tags=["models"])
 
 
-@router.get("", summary="The models", responses=documented(errors.NotReady))
+@router.get("", summary="List the models", responses=problem_responses(errors.NotReady))
 async def models(service: Service) -> ModelsAnswer:
-    """Every served model in its newest version, and every refused bundle with the reason."""
+    """List every served model in its newest version, and every refused bundle with the reason."""
     repository = service.repository
     return ModelsAnswer(
         models=[_summary(model, repository) for model in repository.models],
@@ -26,25 +26,25 @@ async def models(service: Service) -> ModelsAnswer:
 
 @router.get(
     "/{name}",
-    summary="One model",
-    responses=documented(errors.UnknownModel, errors.BadParameter, errors.NotReady),
+    summary="Describe a model",
+    responses=problem_responses(errors.UnknownModel, errors.BadParameter, errors.NotReady),
 )
 async def model(
-    name: Annotated[str, Path(examples=["cifar10"])],
+    name: Annotated[str, Path(description="name of the model", examples=["cifar10"])],
     service: Service,
-    version: Annotated[int | None, Query(description="default: the newest")] = None,
+    version: Annotated[int | None, Query(description="version of the model; default: the newest")] = None,
 ) -> ModelAnswer:
-    """Labels, preprocessing, layers with receptive fields, and where the network comes from."""
-    found = find(service.repository, name, version)
-    manifest = found.manifest
+    """Describe a model: labels, preprocessing, layers with receptive fields and methods, and provenance."""
+    model = service.find_model(name, version)
+    manifest = model.manifest
     return ModelAnswer(
-        **_summary(found, service.repository).model_dump(),
+        **_summary(model, service.repository).model_dump(),
         labels=list(manifest.labels),
         activation=manifest.activation,
         palette=list(manifest.palette),
         background=manifest.background,
         preprocessing=manifest.preprocessing,
-        layers=await service.pipeline.work(model_layers, found),
+        layers=await service.pipeline.workers.run(model_layers, model),
         provenance=manifest.provenance,
     )
 

@@ -1,4 +1,4 @@
-"""The JSON that endpoints answer with.
+"""The JSON responses of the endpoints, as pydantic models.
 
 May import `percept.pipeline` and everything below it.
 """

@@ -1,15 +1,18 @@
-"""The JSON answers about models: what is served, and what is known of a model and its layers without an image."""
+"""The JSON responses about models: which are served, and the description of a model and its layers.
+
+Manifests and models come in; pydantic models leave.
+"""
 
 from pydantic import BaseModel, Field
 
 from percept.bundle.manifest import Layer, Manifest, Preprocessing, Provenance, ReceptiveField
 from percept.explain.methods import METHODS
-from percept.explain.question import fault
+from percept.explain.question import unavailable_reason
 from percept.runtime.model import Model
 
 
 class ModelName(BaseModel):
-    """Which model answered."""
+    """The model that computed a response."""
 
     name: str = Field(examples=["cifar10"])
     version: int = Field(examples=[1])
@@ -24,44 +27,44 @@ class LayerInfo(BaseModel):
     stride: tuple[float, float] = Field(examples=[(4.0, 4.0)])
     dilation: tuple[int, int] = Field(examples=[(1, 1)])
     receptive_field: ReceptiveField | None
-    gradients: bool = Field(description="whether gradient methods work here", examples=[True])
-    unavailable: str | None = Field(None, description="why there are no gradients")
+    gradients: bool = Field(description="whether gradient methods work at this layer", examples=[True])
+    unavailable: str | None = Field(None, description="why the layer has no gradients")
 
 
 class LayersAnswer(BaseModel):
-    """The layers that a model taps."""
+    """The tapped layers of a model."""
 
     model: ModelName
     layers: list[LayerInfo]
 
 
 class ModelSummary(ModelName):
-    """A served model in one line."""
+    """A served model in brief."""
 
     versions: list[int]
     classes: int
     input: tuple[int, int] = Field(description="height and width in pixels", examples=[(32, 32)])
     precision: str = Field(description="of the trunk's weights", examples=["float32"])
     cam_layer: str
-    default: bool = Field(description="whether it answers where no model is named")
+    default: bool = Field(description="whether requests without a model use this one")
 
 
 class ModelsAnswer(BaseModel):
-    """What is served, and what was refused with the reason."""
+    """The served models, and the refused bundles with the reason."""
 
     models: list[ModelSummary]
     refused: dict[str, str]
 
 
 class ModelLayer(LayerInfo):
-    """A tapped layer, with the methods of `/cam` that work there and why others do not."""
+    """A tapped layer, with the methods of `/cam` that work there, and why others do not."""
 
     methods: list[str] = Field(examples=[["gradcam", "layercam"]])
     unavailable_methods: dict[str, str] = {}
 
 
 class ModelAnswer(ModelSummary):
-    """All that is known of a model."""
+    """The full description of a model."""
 
     labels: list[str]
     activation: str
@@ -81,22 +84,22 @@ class Health(BaseModel):
 
 
 def model_name(manifest: Manifest) -> ModelName:
-    """Which model answers."""
+    """The name, version and task of a model."""
     return ModelName(name=manifest.name, version=manifest.version, task=manifest.task)
 
 
 def layer_info(layer: Layer) -> LayerInfo:
-    """A layer of a manifest as people see it."""
-    known = layer.model_dump(exclude={"tail"})
-    return LayerInfo(**known, gradients=layer.tail is not None)
+    """The public description of a layer of a manifest."""
+    fields = layer.model_dump(exclude={"tail"})
+    return LayerInfo(**fields, gradients=layer.tail is not None)
 
 
 def model_layers(model: Model) -> list[ModelLayer]:
-    """The layers of a model with the methods that work there; a network may be asked for it."""
-    found = []
+    """The layers of a model with the methods that work there; this may run the network."""
+    layers = []
     for layer in model.manifest.layers:
-        faults = {method: fault(model, layer, method) for method in METHODS}
-        reasons = {method: str(why) for method, why in faults.items() if why}
+        errors = {method: unavailable_reason(model, layer, method) for method in METHODS}
+        reasons = {method: str(error) for method, error in errors.items() if error}
         usable = [method for method in METHODS if method not in reasons]
-        found.append(ModelLayer(**dict(layer_info(layer)), methods=usable, unavailable_methods=reasons))
-    return found
+        layers.append(ModelLayer(**dict(layer_info(layer)), methods=usable, unavailable_methods=reasons))
+    return layers

@@ -1,4 +1,4 @@
-"""Live, ready, and what is served."""
+"""The probes, the list and description of models, and the OpenAPI document."""
 
 import re
 import time
@@ -6,18 +6,18 @@ from pathlib import Path
 
 import httpx
 
-from tests.bundles import bundle
+from tests.bundles import create_bundle
 
 
-def test_live_and_ready(client: httpx.Client) -> None:
+def test_server_is_live_and_ready(client: httpx.Client) -> None:
     assert client.get("/health/live").json()["status"] == "live"
     ready = client.get("/health/ready").json()
     assert ready["status"] == "ready"
     assert "segmentation-pad/1" in ready["models"]
 
 
-def test_nothing_to_serve_is_live_but_not_ready_and_says_why(start, tmp_path: Path) -> None:
-    (bundle(tmp_path, "bad") / "golden.npz").unlink()
+def test_server_without_models_is_live_but_not_ready(start, tmp_path: Path) -> None:
+    (create_bundle(tmp_path, "bad") / "golden.npz").unlink()
     client = start(tmp_path, wait=False).client
     for _ in range(100):
         ready = client.get("/health/ready")
@@ -33,28 +33,28 @@ def test_nothing_to_serve_is_live_but_not_ready_and_says_why(start, tmp_path: Pa
     assert "golden.npz" in client.get("/models").json()["refused"]["bad/1"]
 
 
-def test_the_models_are_listed_with_the_default(client: httpx.Client) -> None:
-    answer = client.get("/models").json()
-    names = [m["name"] for m in answer["models"]]
+def test_models_are_listed_with_the_default(client: httpx.Client) -> None:
+    response = client.get("/models").json()
+    names = [m["name"] for m in response["models"]]
     assert names == sorted(names)
-    assert [m["name"] for m in answer["models"] if m["default"]] == ["classification-crop"]
+    assert [m["name"] for m in response["models"] if m["default"]] == ["classification-crop"]
     assert client.post("/features").json()["model"]["name"] == "classification-crop"
 
 
-def test_the_default_is_a_setting(start, bundles: Path) -> None:
+def test_default_model_is_a_setting(start, bundles: Path) -> None:
     client = start(bundles, PERCEPT_DEFAULT_MODEL="segmentation-pad").client
     assert client.post("/features").json()["model"]["name"] == "segmentation-pad"
 
 
-def test_a_model_tells_all_that_is_known_of_it(client: httpx.Client) -> None:
-    answer = client.get("/models/segmentation-crop").json()
-    assert answer["labels"] == ["ground", "red", "green", "blue"]
-    assert answer["preprocessing"]["short_side"] == 72
-    assert answer["layers"][0]["shape"] == [3, 16, 12]
-    assert answer["provenance"]["license"] == "Apache-2.0"
+def test_model_is_described(client: httpx.Client) -> None:
+    response = client.get("/models/segmentation-crop").json()
+    assert response["labels"] == ["ground", "red", "green", "blue"]
+    assert response["preprocessing"]["short_side"] == 72
+    assert response["layers"][0]["shape"] == [3, 16, 12]
+    assert response["provenance"]["license"] == "Apache-2.0"
 
 
-def test_the_documentation_describes_every_endpoint_with_examples(client: httpx.Client) -> None:
+def test_openapi_describes_every_endpoint_with_examples(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     for path in ("/predict", "/features", "/cam"):
         post = document["paths"][path]["post"]
@@ -63,7 +63,7 @@ def test_the_documentation_describes_every_endpoint_with_examples(client: httpx.
         assert all("description" in p or p["schema"].get("default") for p in post["parameters"])
 
 
-def test_the_documentation_page_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
+def test_documentation_page_loads_no_external_files(client: httpx.Client) -> None:
     page = client.get("/docs")
     assert page.status_code == 200
     sources = re.findall(r'(?:src|href)="([^"]+)"', page.text)
