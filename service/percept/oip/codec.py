@@ -1,9 +1,10 @@
-"""Tensors on the wire of the Open Inference Protocol (version 2, REST): a request to arrays, and arrays to an answer.
+"""Tensors of the Open Inference Protocol (version 2, REST): request bodies to arrays, and arrays to response bodies.
 
-A request is a JSON object, an answer too; with the binary tensor data extension the values of tensors stand behind it,
-in the tensors' order. Numbers are little-endian and row by row, an element of `BYTES` is its length in four bytes and
-then itself. In JSON `BYTES` are base64, for there is no other way to write an image there. It knows no model.
-(kserve.github.io, "Open Inference Protocol" and "Binary Tensor Data Extension".)
+A body is a JSON object. With the binary tensor data extension the values of tensors follow it, in the order of the
+tensors: numbers little-endian in C order; an element of `BYTES` as its length in 4 bytes and its content. In JSON the
+elements of `BYTES` are base64. This module does not know any model.
+
+Specification: kserve.github.io, "Open Inference Protocol" and "Binary Tensor Data Extension".
 """
 
 import base64
@@ -17,20 +18,21 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 from pydantic_core import to_json
 
-from percept.errors import BadRequest, faults
+from percept.errors import BadRequest, format_validation_errors
 
 Parameters = dict[str, bool | int | float | str]
 Tensor = NDArray[np.uint8] | list[bytes]
 
-SIZE = "binary_data_size"  # of an input or output whose values stand behind the JSON
-BINARY = "binary_data"  # of an output: whether they shall
-ALL_BINARY = "binary_data_output"  # of a request: the same for all outputs that do not say
+# The parameters of the binary tensor data extension.
+SIZE = "binary_data_size"  # of a tensor: the number of its bytes behind the JSON
+BINARY = "binary_data"  # of an output: whether its values are binary
+ALL_BINARY = "binary_data_output"  # of a request: the default of `BINARY` for all outputs
 LENGTH = 4  # bytes of the length of an element of BYTES
 DATATYPES = {np.dtype("<f4"): "FP32", np.dtype("<i8"): "INT64", np.dtype(object): "BYTES"}  # of outputs
 
 
 class RequestInput(BaseModel):
-    """A tensor that comes in: its values in `data`, nested or flat, or behind the JSON."""
+    """An input tensor: its values in `data`, nested or flat, or behind the JSON."""
 
     name: str = Field(examples=["image"])
     shape: list[NonNegativeInt] = Field(examples=[[1]])
@@ -40,14 +42,14 @@ class RequestInput(BaseModel):
 
 
 class RequestOutput(BaseModel):
-    """A tensor that is asked for."""
+    """A requested output tensor."""
 
     name: str = Field(examples=["scores"])
     parameters: Parameters = {}
 
 
 class InferRequest(BaseModel):
-    """The JSON of a request."""
+    """The JSON of an inference request."""
 
     id: str | None = None
     parameters: Parameters = {}
@@ -56,7 +58,7 @@ class InferRequest(BaseModel):
 
 
 class ResponseOutput(BaseModel):
-    """A tensor that goes out."""
+    """An output tensor."""
 
     name: str = Field(examples=["scores"])
     shape: list[int] = Field(examples=[[1, 3]])
@@ -66,7 +68,7 @@ class ResponseOutput(BaseModel):
 
 
 class InferResponse(BaseModel):
-    """The JSON of an answer."""
+    """The JSON of an inference response."""
 
     model_name: str = Field(examples=["cifar10"])
     model_version: str = Field(examples=["1"])
@@ -75,8 +77,8 @@ class InferResponse(BaseModel):
 
 
 @dataclass(frozen=True, eq=False)
-class Output:
-    """An array on its way out: float32, int64, or objects that are bytes."""
+class OutputTensor:
+    """An output before encoding: an array of float32, int64 or `bytes` objects, and whether it is sent as binary."""
 
     name: str
     array: NDArray[Any]
@@ -84,81 +86,81 @@ class Output:
     parameters: Parameters = field(default_factory=dict)
 
 
-def read(body: bytes, json_bytes: int | None = None) -> tuple[InferRequest, dict[str, Tensor]]:
-    """A request and its tensors by name; `json_bytes` of the body are JSON where binary data follow.
+def decode_request(body: bytes, json_bytes: int | None = None) -> tuple[InferRequest, dict[str, Tensor]]:
+    """Decode a request and its tensors by name; the first `json_bytes` of the body are JSON, by default all.
 
-    A tensor is uint8 of its shape, a view of the body where it can be, or a list of bytes. Raises `BadRequest`.
+    A tensor is uint8 of its shape, a view of the body if it is binary, or a list of bytes. Raises `BadRequest`.
     """
     if json_bytes is not None and json_bytes > len(body):
-        raise BadRequest(f"the JSON is said to have {json_bytes} bytes, and the body has {len(body)}")
+        raise BadRequest(f"the JSON is declared to have {json_bytes} bytes; the body has {len(body)}")
     rest = memoryview(body)[len(body) if json_bytes is None else json_bytes :]
     try:
         request = InferRequest.model_validate_json(body[:json_bytes])
     except ValidationError as error:
-        raise BadRequest(f"the body is no inference request: {faults(error)}") from error
+        raise BadRequest(f"the body is not an inference request: {format_validation_errors(error)}") from error
     tensors: dict[str, Tensor] = {}
-    for one in request.inputs:
-        if one.name in tensors:
-            raise BadRequest(f"the input {one.name!r} is there twice")
-        tensors[one.name], rest = _tensor(one, rest)
+    for tensor in request.inputs:
+        if tensor.name in tensors:
+            raise BadRequest(f"two inputs have the name {tensor.name!r}")
+        tensors[tensor.name], rest = _decode_tensor(tensor, rest)
     if len(rest):
         raise BadRequest(f"{len(rest)} bytes follow the last tensor")
     return request, tensors
 
 
-def write(response: InferResponse, outputs: Sequence[Output]) -> tuple[bytes, int | None]:
-    """The body of an answer with these outputs, and how many bytes of it are JSON if not all are."""
-    behind = [_binary(one.array) for one in outputs if one.binary]
-    sizes = iter(map(len, behind))
-    response.outputs = [_described(one, next(sizes) if one.binary else None) for one in outputs]
+def encode_response(response: InferResponse, outputs: Sequence[OutputTensor]) -> tuple[bytes, int | None]:
+    """Encode a response with these outputs: the body, and how many bytes of it are JSON if binary data follow."""
+    binary = [_encode_binary(output.array) for output in outputs if output.binary]
+    sizes = iter(map(len, binary))
+    response.outputs = [_describe_output(output, next(sizes) if output.binary else None) for output in outputs]
     head = to_json(response, exclude_none=True)
-    return (b"".join([head, *behind]), len(head)) if behind else (head, None)
+    return (b"".join([head, *binary]), len(head)) if binary else (head, None)
 
 
-def _described(one: Output, size: int | None) -> ResponseOutput:
-    """An output as JSON: with its values, or with how many bytes of them follow."""
-    parameters = one.parameters if size is None else {**one.parameters, SIZE: size}
+def _describe_output(output: OutputTensor, size: int | None) -> ResponseOutput:
+    """An output as JSON: with its values, or with the `size` of its binary data."""
+    parameters = output.parameters if size is None else {**output.parameters, SIZE: size}
     return ResponseOutput(
-        name=one.name,
-        shape=list(one.array.shape),
-        datatype=DATATYPES[one.array.dtype],
+        name=output.name,
+        shape=list(output.array.shape),
+        datatype=DATATYPES[output.array.dtype],
         parameters=parameters or None,
-        data=_plain(one.array) if size is None else None,
+        data=_flat_list(output.array) if size is None else None,
     )
 
 
-def _tensor(one: RequestInput, rest: memoryview) -> tuple[Tensor, memoryview]:
-    """An input's values, and what is left of the binary data."""
-    if one.datatype not in READERS:
-        raise BadRequest(f"the input {one.name!r} is {one.datatype}; inputs are {' or '.join(READERS)}")
-    from_json, from_binary = READERS[one.datatype]
-    size = one.parameters.get(SIZE)
+def _decode_tensor(tensor: RequestInput, binary: memoryview) -> tuple[Tensor, memoryview]:
+    """The values of an input, and the rest of the binary data."""
+    if tensor.datatype not in DECODERS:
+        raise BadRequest(f"the input {tensor.name!r} is {tensor.datatype}; inputs are {' or '.join(DECODERS)}")
+    from_json, from_binary = DECODERS[tensor.datatype]
+    size = tensor.parameters.get(SIZE)
     try:
         if size is None:
-            return from_json(one), rest
-        if not isinstance(size, int) or not 0 <= size <= len(rest):
-            raise ValueError(f"{SIZE} is {size!r}, and {len(rest)} bytes follow")
-        return from_binary(one, rest[:size]), rest[size:]
+            return from_json(tensor), binary
+        if not isinstance(size, int) or not 0 <= size <= len(binary):
+            raise ValueError(f"{SIZE} is {size!r}, and {len(binary)} bytes follow")
+        return from_binary(tensor, binary[:size]), binary[size:]
     except ValueError as error:
-        raise BadRequest(f"the input {one.name!r} cannot be read: {error}") from error
+        raise BadRequest(f"the input {tensor.name!r} is invalid: {error}") from error
 
 
-def _numbers(one: RequestInput) -> Tensor:
-    values = np.array(_given(one))  # raises ValueError where it is ragged
+def _uint8_from_json(tensor: RequestInput) -> Tensor:
+    values = np.array(_data(tensor))  # raises ValueError if the lists are ragged
     if values.dtype.kind not in "iu" or (values.size and not 0 <= values.min() <= values.max() <= 255):
         raise ValueError("UINT8 are whole numbers from 0 to 255")
-    _check(one, values.size)
-    return values.astype(np.uint8).reshape(one.shape)
+    _check_count(tensor, values.size)
+    return values.astype(np.uint8).reshape(tensor.shape)
 
 
-def _numbers_behind(one: RequestInput, data: memoryview) -> Tensor:
-    _check(one, len(data))
-    return np.frombuffer(data, np.uint8).reshape(one.shape)
+def _uint8_from_binary(tensor: RequestInput, data: memoryview) -> Tensor:
+    _check_count(tensor, len(data))
+    return np.frombuffer(data, np.uint8).reshape(tensor.shape)
 
 
-def _strings(one: RequestInput) -> Tensor:
-    values = np.array(_given(one), dtype=object).ravel().tolist()
-    _check(one, len(values))
+def _bytes_from_json(tensor: RequestInput) -> Tensor:
+    values = np.array(_data(tensor), dtype=object).ravel().tolist()
+    _check_count(tensor, len(values))
     if not all(isinstance(value, str) for value in values):
         raise ValueError("BYTES in JSON are strings of base64")
     try:
@@ -167,46 +169,46 @@ def _strings(one: RequestInput) -> Tensor:
         raise ValueError(f"BYTES in JSON are base64: {error}") from error
 
 
-def _strings_behind(one: RequestInput, data: memoryview) -> Tensor:
-    found: list[bytes] = []
+def _bytes_from_binary(tensor: RequestInput, data: memoryview) -> Tensor:
+    elements: list[bytes] = []
     while len(data):
         if len(data) < LENGTH:
-            raise ValueError(f"{len(data)} bytes are no length of element {len(found)}")
+            raise ValueError(f"element {len(elements)} has {len(data)} bytes instead of a length of {LENGTH}")
         length, data = int.from_bytes(data[:LENGTH], "little"), data[LENGTH:]
         if length > len(data):
-            raise ValueError(f"element {len(found)} is said to have {length} bytes, and {len(data)} follow")
-        found.append(bytes(data[:length]))
+            raise ValueError(f"element {len(elements)} is declared to have {length} bytes, and {len(data)} follow")
+        elements.append(bytes(data[:length]))
         data = data[length:]
-    _check(one, len(found))
-    return found
+    _check_count(tensor, len(elements))
+    return elements
 
 
-READERS: dict[str, tuple[Callable[[RequestInput], Tensor], Callable[[RequestInput, memoryview], Tensor]]] = {
-    "UINT8": (_numbers, _numbers_behind),
-    "BYTES": (_strings, _strings_behind),
+DECODERS: dict[str, tuple[Callable[[RequestInput], Tensor], Callable[[RequestInput, memoryview], Tensor]]] = {
+    "UINT8": (_uint8_from_json, _uint8_from_binary),
+    "BYTES": (_bytes_from_json, _bytes_from_binary),
 }
 
 
-def _given(one: RequestInput) -> list[Any]:
-    if one.data is None:
+def _data(tensor: RequestInput) -> list[Any]:
+    if tensor.data is None:
         raise ValueError(f"it has neither data nor {SIZE}")
-    return one.data
+    return tensor.data
 
 
-def _check(one: RequestInput, count: int) -> None:
-    if count != prod(one.shape):
-        raise ValueError(f"the shape {one.shape} holds {prod(one.shape)} elements, and there are {count}")
+def _check_count(tensor: RequestInput, count: int) -> None:
+    if count != prod(tensor.shape):
+        raise ValueError(f"the shape {tensor.shape} holds {prod(tensor.shape)} elements, and there are {count}")
 
 
-def _plain(array: NDArray[Any]) -> list[Any]:
-    """The elements in one row, as JSON has them."""
+def _flat_list(array: NDArray[Any]) -> list[Any]:
+    """The elements in C order, as JSON values."""
     if array.dtype == object:
         return [value.decode() for value in array.ravel()]
     values: list[Any] = array.ravel().tolist()
     return values
 
 
-def _binary(array: NDArray[Any]) -> bytes:
+def _encode_binary(array: NDArray[Any]) -> bytes:
     if array.dtype == object:
         return b"".join(len(value).to_bytes(LENGTH, "little") + value for value in array.ravel())
     return array.tobytes()

@@ -1,7 +1,7 @@
-"""What a request of the Open Inference Protocol means for a model, and what was found for it as tensors.
+"""Inference requests of the Open Inference Protocol in terms of a model, and results as output tensors.
 
-A class-activation map of each image comes where a parameter or the name of the output asks for one. What a model takes
-and gives at all is its `signature`.
+The parameter `cam` or an output of that name requests a class-activation map of each image. The tensors that a model
+accepts and returns are listed in `metadata.py`. This module does not know the encoding, nor HTTP.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,24 +13,24 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from percept.bundle.manifest import Manifest
-from percept.errors import BadParameter, UnknownLayer, faults
+from percept.errors import BadParameter, UnknownLayer, format_validation_errors
 from percept.explain.methods import METHODS
 from percept.explain.question import Question
-from percept.imaging.decode import Map, Pixels
-from percept.oip.codec import ALL_BINARY, BINARY, InferRequest, Output, Parameters, RequestOutput, Tensor
+from percept.imaging.geometry import Map, Pixels
+from percept.oip.codec import ALL_BINARY, BINARY, InferRequest, OutputTensor, Parameters, RequestOutput, Tensor
 from percept.oip.metadata import CAM, LOGITS, SCORES, TARGET
-from percept.pipeline import Asked, Inferred
+from percept.pipeline import Inferred
 from percept.runtime.model import Model
-from percept.tasks.table import activate
+from percept.tasks.task import activate
 
-TOP = "classification"  # parameter of an output: the best classes of it, as text (Triton's classification extension)
-SCALES = {"raw": "raw", "unit": "heat"}  # what of an explanation each is
-# Parameters of a request that clients send unasked, and that mean nothing here.
-HINTS = {"timeout", "priority", "sequence_id", "sequence_start", "sequence_end"}
+TOP = "classification"  # parameter of an output: the number of best classes to return as text (Triton's extension)
+SCALES = {"raw": "raw", "unit": "heat"}  # the attribute of an explanation, by `scale`
+# Parameters that Triton's clients always send. They are ignored.
+IGNORED = {"timeout", "priority", "sequence_id", "sequence_start", "sequence_end"}
 
 
 class CamParameters(BaseModel):
-    """Parameters of a request, or of its output `cam`: which maps are meant. They are those of `/cam`."""
+    """The parameters of a map, given with the request or its output `cam`; they mean the same as those of `/cam`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -38,10 +38,10 @@ class CamParameters(BaseModel):
     target: str | int | None = None
     against: str | int | None = None
     layer: str | None = Field(None, description="a+b fuses two layers")
-    scale: Literal["raw", "unit"] = Field("raw", description="before ReLU, or as shown in [0,1]")
+    scale: Literal["raw", "unit"] = Field("raw", description="before ReLU, or scaled to [0,1]")
 
     def question(self) -> Question:
-        """What is asked of every image."""
+        """The question about each image."""
         return Question(
             methods=(self.method,),
             layers=(tuple(self.layer.split("+")),) if self.layer else (),
@@ -51,8 +51,8 @@ class CamParameters(BaseModel):
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """An output that is asked for; `top` classes of it as text where that is not 0."""
+class RequestedOutput:
+    """A requested output; `top`, if not 0, is the number of best classes to return as text."""
 
     name: str
     binary: bool
@@ -60,107 +60,115 @@ class Wanted:
 
 
 @dataclass(frozen=True, eq=False)
-class Inference:
-    """What a request means for a model."""
+class ParsedRequest:
+    """An inference request in terms of a model: encoded images or pixels, outputs, and the parameters of maps."""
 
     images: Sequence[bytes | Pixels]
-    wanted: Sequence[Wanted]
+    outputs: Sequence[RequestedOutput]
     cam: CamParameters | None
 
     @property
-    def outputs(self) -> frozenset[str]:
-        """The outputs of the trunk that are needed."""
-        return frozenset({LOGITS, *(one.name for one in self.wanted)} - {SCORES, CAM, TARGET})
+    def trunk_outputs(self) -> frozenset[str]:
+        """The trunk outputs that the requested outputs need; a map may need more."""
+        return frozenset({LOGITS, *(output.name for output in self.outputs)} - {SCORES, CAM, TARGET})
 
     @property
-    def question(self) -> Asked | None:
-        """What is asked about every image."""
-        cam = self.cam
-        return None if cam is None else lambda _: cam.question()
+    def question(self) -> Question | None:
+        """The question about each image, or None if no map is requested."""
+        return None if self.cam is None else self.cam.question()
 
 
-def understand(model: Model, request: InferRequest, tensors: Mapping[str, Tensor], max_images: int) -> Inference:
-    """What a request means for a model; raises `BadParameter` or `UnknownLayer` with what would be right."""
-    images = _images(tensors)
+def parse_request(model: Model, request: InferRequest, tensors: Mapping[str, Tensor], max_images: int) -> ParsedRequest:
+    """Check a decoded request against a model; raises `BadParameter` or `UnknownLayer`, which name the remedy."""
+    images = _parse_images(tensors)
     if not 0 < len(images) <= max_images:
-        raise BadParameter(f"there are {len(images)} images; 1 to {max_images} are taken in one request")
+        raise BadParameter(f"the request has {len(images)} images; 1 to {max_images} are accepted")
     binary = bool(request.parameters.get(ALL_BINARY))
-    wanted = [_wanted(one, binary, model.manifest) for one in request.outputs] or [Wanted(SCORES, binary)]
-    names = {one.name for one in wanted}
-    cam, given = _about_cam(request)
+    outputs = [_parse_output(output, binary, model.manifest) for output in request.outputs]
+    outputs = outputs or [RequestedOutput(SCORES, binary)]
+    names = {output.name for output in outputs}
+    cam, parameters = _find_cam_parameters(request)
     if cam and CAM not in names:
-        wanted.append(Wanted(CAM, binary))
+        outputs.append(RequestedOutput(CAM, binary))
     if not cam and not names & {CAM, TARGET}:
-        if given:
-            raise BadParameter(f"{', '.join(sorted(given))} would do nothing: no {CAM} is asked for")
-        return Inference(images, wanted, None)
-    return Inference(images, wanted, _parameters(given))
+        if parameters:
+            raise BadParameter(f"{', '.join(sorted(parameters))} would have no effect: no {CAM} is requested")
+        return ParsedRequest(images, outputs, None)
+    return ParsedRequest(images, outputs, _parse_cam_parameters(parameters))
 
 
-def outputs(manifest: Manifest, asked: Inference, found: Sequence[Inferred]) -> list[Output]:
-    """What was found for the images, as the outputs that are asked for."""
-    return [_output(manifest, asked.cam, one, found) for one in asked.wanted]
+def output_tensors(manifest: Manifest, parsed: ParsedRequest, results: Sequence[Inferred]) -> list[OutputTensor]:
+    """Stack the results of all images as the requested outputs."""
+    return [_output_tensor(manifest, parsed.cam, output, results) for output in parsed.outputs]
 
 
-def _images(tensors: Mapping[str, Tensor]) -> Sequence[bytes | Pixels]:
+def _parse_images(tensors: Mapping[str, Tensor]) -> Sequence[bytes | Pixels]:
     match dict(tensors):
         case {"image": list(files), **others} if not others:
             return files
         case {"pixels": np.ndarray() as pixels, **others} if not others and pixels.ndim == 4:
             return list(pixels)
-    given = ", ".join(sorted(tensors))
-    raise BadParameter(f"the input is either image, BYTES [N, 1], or pixels, UINT8 [N, H, W, 3]; there is {given}")
+    names = ", ".join(sorted(tensors))
+    raise BadParameter(
+        f"the input must be either image, BYTES [N, 1], or pixels, UINT8 [N, H, W, 3]; the request has {names}"
+    )
 
 
-def _wanted(one: RequestOutput, binary: bool, manifest: Manifest) -> Wanted:
+def _parse_output(output: RequestOutput, binary: bool, manifest: Manifest) -> RequestedOutput:
     known = [SCORES, LOGITS, *(layer.name for layer in manifest.layers), CAM, TARGET]
-    if one.name not in known:
-        raise UnknownLayer(f"model {manifest.name!r} has no output {one.name!r}; it has {', '.join(known)}")
-    own = {BINARY, TOP, *(CamParameters.model_fields if one.name == CAM else ())}
-    if strange := set(one.parameters) - own:
-        raise BadParameter(f"the output {one.name!r} has no parameter {', '.join(sorted(strange))}")
-    top = one.parameters.get(TOP, 0)
+    if output.name not in known:
+        raise UnknownLayer(f"model {manifest.name!r} has no output {output.name!r}; it has {', '.join(known)}")
+    allowed = {BINARY, TOP, *(CamParameters.model_fields if output.name == CAM else ())}
+    if unknown := set(output.parameters) - allowed:
+        raise BadParameter(f"the output {output.name!r} has no parameter {', '.join(sorted(unknown))}")
+    top = output.parameters.get(TOP, 0)
     if not isinstance(top, int) or top < 0:
-        raise BadParameter(f"{TOP} is a number of classes")
-    if top and (one.name not in (SCORES, LOGITS) or len(manifest.logits) > 1):
-        raise BadParameter(f"{TOP} is for the {SCORES} and {LOGITS} of a classifier")
-    return Wanted(one.name, bool(one.parameters.get(BINARY, binary)), top)
+        raise BadParameter(f"{TOP} must be a number of classes")
+    if top and (output.name not in (SCORES, LOGITS) or len(manifest.logits) > 1):
+        raise BadParameter(f"{TOP} requires the {SCORES} or {LOGITS} of a classifier")
+    return RequestedOutput(output.name, bool(output.parameters.get(BINARY, binary)), top)
 
 
-def _about_cam(request: InferRequest) -> tuple[bool, Parameters]:
-    """Whether the request's parameter asks for a map, and what it and the output `cam` say about it."""
-    given = {name: value for name, value in request.parameters.items() if name not in (ALL_BINARY, *HINTS)}
-    wish = given.pop(CAM, False)
-    for one in request.outputs:
-        if one.name == CAM:
-            given |= {name: value for name, value in one.parameters.items() if name not in (BINARY, TOP)}
-    return bool(wish), {"method": wish, **given} if isinstance(wish, str) and wish else given
+def _find_cam_parameters(request: InferRequest) -> tuple[bool, Parameters]:
+    """Whether the parameter `cam` requests a map, and the parameters of maps, of the request and its output `cam`."""
+    found = {name: value for name, value in request.parameters.items() if name not in (ALL_BINARY, *IGNORED)}
+    cam = found.pop(CAM, False)
+    for output in request.outputs:
+        if output.name == CAM:
+            found |= {name: value for name, value in output.parameters.items() if name not in (BINARY, TOP)}
+    return bool(cam), {"method": cam, **found} if isinstance(cam, str) and cam else found
 
 
-def _parameters(given: Parameters) -> CamParameters:
+def _parse_cam_parameters(parameters: Parameters) -> CamParameters:
     try:
-        return CamParameters.model_validate(given)
+        return CamParameters.model_validate(parameters)
     except ValidationError as error:
-        there = ", ".join(CamParameters.model_fields)
-        raise BadParameter(f"{faults(error)}; a request has {CAM}, and for it {there}") from error
+        known = ", ".join(CamParameters.model_fields)
+        raise BadParameter(
+            f"{format_validation_errors(error)}; the parameters are {CAM}, and for its map {known}"
+        ) from error
 
 
-def _output(manifest: Manifest, cam: CamParameters | None, one: Wanted, found: Sequence[Inferred]) -> Output:
-    if cam and one.name == CAM:
-        maps = [each.maps[0] for each in found]
-        about: Parameters = {"method": cam.method, "layer": maps[0].layer}
-        return Output(CAM, np.stack([getattr(each, SCALES[cam.scale]) for each in maps]), one.binary, about)
-    if cam and one.name == TARGET:
-        return Output(TARGET, np.array([each.maps[0].target for each in found], np.int64), one.binary)
-    if one.name == SCORES:
-        values = np.stack([activate(each.row[LOGITS], manifest.activation) for each in found])
+def _output_tensor(
+    manifest: Manifest, cam: CamParameters | None, output: RequestedOutput, results: Sequence[Inferred]
+) -> OutputTensor:
+    if cam and output.name == CAM:
+        maps = [result.maps[0] for result in results]
+        parameters: Parameters = {"method": cam.method, "layer": maps[0].layer}
+        array = np.stack([getattr(explanation, SCALES[cam.scale]) for explanation in maps])
+        return OutputTensor(CAM, array, output.binary, parameters)
+    if cam and output.name == TARGET:
+        return OutputTensor(TARGET, np.array([result.maps[0].target for result in results], np.int64), output.binary)
+    if output.name == SCORES:
+        values = np.stack([activate(result.outputs[LOGITS], manifest.activation) for result in results])
     else:
-        values = np.stack([each.row[one.name] for each in found])
-    return Output(one.name, _best(values, manifest.labels, one.top) if one.top else values, one.binary)
+        values = np.stack([result.outputs[output.name] for result in results])
+    array = _best_classes(values, manifest.labels, output.top) if output.top else values
+    return OutputTensor(output.name, array, output.binary)
 
 
-def _best(values: Map, labels: Sequence[str], top: int) -> NDArray[Any]:
-    """The best classes of each row [N,K] as `value:index:label`, bytes [N,top]."""
+def _best_classes(values: Map, labels: Sequence[str], top: int) -> NDArray[Any]:
+    """The best classes of each row [N,K] as texts `value:index:label`, bytes [N,top]."""
     orders = np.argsort(-values, axis=1, kind="stable")[:, :top]
     rows = [[f"{row[k]:f}:{k}:{labels[k]}".encode() for k in order] for row, order in zip(values, orders, strict=True)]
     return np.array(rows, dtype=object)

@@ -1,8 +1,7 @@
-"""The tensors that a model takes and gives, in the words of the Open Inference Protocol and in Triton's.
+"""Metadata of the Open Inference Protocol: the server, its models and their tensors, also as Triton's configuration.
 
-It takes either `pixels`, as its network does, or `image`, encoded files, which are decoded and prepared as everywhere.
-It gives scores, logits, every tapped layer, and maps of where it looks. N images, K classes; h and w cells, of the
-logits or of a layer.
+A manifest comes in; pydantic models leave. The input is either `pixels`, as the network takes them, or `image`, encoded
+files that are decoded and resized as everywhere. The outputs are scores, logits, every tapped layer, and maps.
 """
 
 from collections.abc import Sequence
@@ -12,11 +11,44 @@ from pydantic import BaseModel, Field
 from percept.bundle.manifest import Manifest
 
 PLATFORM = "onnxruntime_onnx"
+EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository"]
 SCORES, LOGITS, CAM, TARGET = "scores", "logits", "cam", "cam_target"
 
 
+class ServerMetadata(BaseModel):
+    """The server, and the extensions of the protocol that it supports."""
+
+    name: str = Field(examples=["percept"])
+    version: str
+    extensions: list[str] = Field(examples=[EXTENSIONS])
+
+
+class Live(BaseModel):
+    """The process is running."""
+
+    live: bool = True
+
+
+class Ready(BaseModel):
+    """Requests can be answered."""
+
+    ready: bool = True
+
+
+class ModelReady(Ready):
+    """A model can answer."""
+
+    name: str = Field(examples=["cifar10"])
+
+
+class ModelNames(BaseModel):
+    """The served models."""
+
+    models: list[str] = Field(examples=[["cifar10", "clothing"]])
+
+
 class TensorInfo(BaseModel):
-    """A tensor that a model takes or gives; -1 is any number."""
+    """A tensor that a model accepts or returns; -1 is any number."""
 
     name: str = Field(examples=["pixels"])
     datatype: str = Field(examples=["UINT8"])
@@ -24,7 +56,7 @@ class TensorInfo(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """What a model takes and gives. Of the inputs one is sent, never both."""
+    """The inputs and outputs of a model. A request has exactly one of the inputs."""
 
     name: str = Field(examples=["cifar10"])
     versions: list[str] = Field(examples=[["1"]])
@@ -34,7 +66,7 @@ class ModelMetadata(BaseModel):
 
 
 class TensorConfig(BaseModel):
-    """A tensor in Triton's model configuration: `dims` are its shape without the batch dimension."""
+    """A tensor in Triton's model configuration: `dims` is its shape without the batch dimension."""
 
     name: str = Field(examples=["pixels"])
     data_type: str = Field(examples=["TYPE_UINT8"])
@@ -43,7 +75,7 @@ class TensorConfig(BaseModel):
 
 
 class ModelConfig(BaseModel):
-    """What Triton's clients want to know of a model besides (its model configuration extension)."""
+    """The configuration of a model (Triton's model configuration extension)."""
 
     name: str = Field(examples=["cifar10"])
     platform: str = Field(examples=[PLATFORM])
@@ -52,34 +84,34 @@ class ModelConfig(BaseModel):
     output: list[TensorConfig]
 
 
-def metadata(manifest: Manifest, versions: Sequence[int]) -> ModelMetadata:
-    """What a model takes and gives, as its clients ask for it first."""
+def model_metadata(manifest: Manifest, versions: Sequence[int]) -> ModelMetadata:
+    """The metadata of a model: its versions, inputs and outputs."""
     rule, classes = manifest.preprocessing, list(manifest.logits)
     inputs = {"pixels": ("UINT8", [rule.height, rule.width, 3]), "image": ("BYTES", [1])}
-    given = {SCORES: ("FP32", classes), LOGITS: ("FP32", classes)}
-    given |= {layer.name: ("FP32", list(layer.shape)) for layer in manifest.layers}
-    given |= {CAM: ("FP32", [-1, -1]), TARGET: ("INT64", [])}
+    outputs = {SCORES: ("FP32", classes), LOGITS: ("FP32", classes)}
+    outputs |= {layer.name: ("FP32", list(layer.shape)) for layer in manifest.layers}
+    outputs |= {CAM: ("FP32", [-1, -1]), TARGET: ("INT64", [])}
     return ModelMetadata(
         name=manifest.name,
         versions=[str(version) for version in versions],
         platform=PLATFORM,
         inputs=[TensorInfo(name=name, datatype=kind, shape=[-1, *shape]) for name, (kind, shape) in inputs.items()],
-        outputs=[TensorInfo(name=name, datatype=kind, shape=[-1, *shape]) for name, (kind, shape) in given.items()],
+        outputs=[TensorInfo(name=name, datatype=kind, shape=[-1, *shape]) for name, (kind, shape) in outputs.items()],
     )
 
 
-def configuration(manifest: Manifest, max_images: int) -> ModelConfig:
-    """The same in Triton's words: each input is optional, for one of them is enough."""
-    about = metadata(manifest, [manifest.version])
-
-    def described(tensor: TensorInfo, optional: bool) -> TensorConfig:
-        kind = "TYPE_STRING" if tensor.datatype == "BYTES" else f"TYPE_{tensor.datatype}"
-        return TensorConfig(name=tensor.name, data_type=kind, dims=tensor.shape[1:], optional=optional)
-
+def model_configuration(manifest: Manifest, max_images: int) -> ModelConfig:
+    """The configuration of a model; every input is optional, as a request has only one of them."""
+    metadata = model_metadata(manifest, [manifest.version])
     return ModelConfig(
         name=manifest.name,
         platform=PLATFORM,
         max_batch_size=max_images,
-        input=[described(tensor, True) for tensor in about.inputs],
-        output=[described(tensor, False) for tensor in about.outputs],
+        input=[_tensor_config(tensor, optional=True) for tensor in metadata.inputs],
+        output=[_tensor_config(tensor, optional=False) for tensor in metadata.outputs],
     )
+
+
+def _tensor_config(tensor: TensorInfo, optional: bool) -> TensorConfig:
+    kind = "TYPE_STRING" if tensor.datatype == "BYTES" else f"TYPE_{tensor.datatype}"
+    return TensorConfig(name=tensor.name, data_type=kind, dims=tensor.shape[1:], optional=optional)

@@ -1,4 +1,4 @@
-"""`/v2/repository`: what bundles there are, and which are served; the repository extension of Triton's protocol."""
+"""`/v2/repository`: list, load and unload models (the model repository extension of Triton's protocol)."""
 
 import asyncio
 from typing import Annotated, TypeVar
@@ -7,26 +7,29 @@ from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from percept import errors
-from percept.api.body import ENVELOPE_BYTES, body
-from percept.api.params import Service
-from percept.api.problems import documented
-from percept.errors import BadParameter, ControlDisabled, faults
+from percept.api.body import ENVELOPE_BYTES, read_body
+from percept.api.openapi import problem_responses
+from percept.api.state import Service
+from percept.errors import BadParameter, ControlDisabled, format_validation_errors
 from percept.settings import Settings
 
 router = APIRouter(prefix="/v2/repository", tags=["open inference protocol"])
 
-Wish = TypeVar("Wish", bound=BaseModel)
-Name = Annotated[str, Path(examples=["cifar10"])]
+Body = TypeVar("Body", bound=BaseModel)
+Name = Annotated[str, Path(description="name of the model", examples=["cifar10"])]
 
 
 class IndexRequest(BaseModel):
-    """What of the repository is listed."""
+    """Which bundles are listed."""
 
-    ready: bool = Field(False, description="only what is served")
+    ready: bool = Field(False, description="only the bundles that are served")
 
 
 class IndexEntry(BaseModel):
-    """A bundle of the repository. A reason beside READY: its files have changed since, and cannot be served."""
+    """A bundle of the repository.
+
+    A reason beside READY means that its files changed after the load, and that the new files cannot be served.
+    """
 
     name: str = Field(examples=["cifar10"])
     version: str = Field(examples=["1"])
@@ -35,38 +38,40 @@ class IndexEntry(BaseModel):
 
 
 class ControlParameters(BaseModel):
-    """The parameters of a wish to load or unload."""
+    """The parameters of a load or unload request."""
 
     model_config = ConfigDict(extra="forbid")
 
-    unload_dependents: bool = Field(False, description="no model depends on another")
+    unload_dependents: bool = Field(False, description="has no effect: no model depends on another")
 
 
 class ControlRequest(BaseModel):
-    """A wish to load or unload. Of Triton's parameters only the one that changes nothing here is known."""
+    """A load or unload request. The only parameter of Triton's that is accepted has no effect here."""
 
     model_config = ConfigDict(extra="forbid")
 
     parameters: ControlParameters = ControlParameters()
 
 
-@router.post("/index", summary="The repository", responses=documented(errors.BadParameter, errors.ImageTooLarge))
+@router.post(
+    "/index", summary="List the repository", responses=problem_responses(errors.BadParameter, errors.ImageTooLarge)
+)
 async def index(request: Request, service: Service) -> list[IndexEntry]:
-    """Every bundle that is served or lies in the repository."""
-    wish = await _wish(request, IndexRequest)
+    """List every bundle that is served or stands in the repository."""
+    params = await _read_json(request, IndexRequest)
     return [
         IndexEntry(
-            name=one.name,
-            version=str(one.version),
-            state="READY" if one.served else "UNAVAILABLE",
-            reason=one.reason,
+            name=entry.name,
+            version=str(entry.version),
+            state="READY" if entry.served else "UNAVAILABLE",
+            reason=entry.reason,
         )
-        for one in await asyncio.to_thread(service.repository.index)
-        if one.served or not wish.ready
+        for entry in await asyncio.to_thread(service.repository.index)
+        if entry.served or not params.ready
     ]
 
 
-CONTROL_ERRORS = documented(
+CONTROL_ERRORS = problem_responses(
     errors.ControlDisabled,
     errors.UnknownModel,
     errors.ImageTooLarge,
@@ -78,40 +83,40 @@ CONTROL_ERRORS = documented(
 
 @router.post("/models/{name}/load", summary="Load a model", responses=CONTROL_ERRORS)
 async def load(request: Request, service: Service, name: Name) -> dict[str, str]:
-    """Serve a model as its bundles are now: new versions, altered ones, and without those that are gone.
+    """Load new and changed versions of a model, and unload versions whose bundles were deleted.
 
-    Requests go on meanwhile, with what was served before. An altered bundle that breaks the contract is refused, and
-    the one before it is served on.
+    Requests meanwhile use the versions loaded before. A changed bundle that violates the contract is refused, and the
+    version loaded before stays.
     """
     await _check_control(request, service.settings)
     try:
         await asyncio.to_thread(service.repository.load_model, name)
     finally:
-        service.pipeline.store.retain(service.repository.all)
+        service.pipeline.cache.retain(service.repository.all)
     return {}
 
 
 @router.post("/models/{name}/unload", summary="Unload a model", responses=CONTROL_ERRORS)
 async def unload(request: Request, service: Service, name: Name) -> dict[str, str]:
-    """Serve no version of a model any longer. Requests that it has begun to answer are answered."""
+    """Unload all versions of a model. Requests in progress are completed."""
     await _check_control(request, service.settings)
     await asyncio.to_thread(service.repository.unload_model, name)
-    service.pipeline.store.retain(service.repository.all)
+    service.pipeline.cache.retain(service.repository.all)
     return {}
 
 
 async def _check_control(request: Request, settings: Settings) -> None:
     if settings.model_control != "explicit":
         raise ControlDisabled(
-            "models are loaded at the start; to load and unload them, set PERCEPT_MODEL_CONTROL=explicit"
+            "models are loaded at startup only; set PERCEPT_MODEL_CONTROL=explicit to load and unload them"
         )
-    await _wish(request, ControlRequest)
+    await _read_json(request, ControlRequest)
 
 
-async def _wish(request: Request, kind: type[Wish]) -> Wish:
-    """A small JSON body, of whatever media type: clients name none. Nothing stands for an empty object."""
-    data = await body(request, ENVELOPE_BYTES)
+async def _read_json(request: Request, kind: type[Body]) -> Body:
+    """Receive a small JSON body. Its media type is ignored, as clients send none; an empty body is an empty object."""
+    data = await read_body(request, ENVELOPE_BYTES)
     try:
         return kind.model_validate_json(data or b"{}")
     except ValidationError as error:
-        raise BadParameter(faults(error)) from error
+        raise BadParameter(format_validation_errors(error)) from error

@@ -1,228 +1,194 @@
-"""`/v2`: the Open Inference Protocol, for KServe and the clients of Triton and others. `control` has its repository.
+"""`/v2`: the Open Inference Protocol, for KServe and the clients of Triton and others.
 
-Failures are the same problems as everywhere, with the protocol's `error` beside the `detail`.
+Requests come in; tensors leave as JSON or binary. Failures are the same problem details as everywhere, with the
+protocol's member `error` besides. `/v2/repository` is in `repository_routes.py`.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ValidationError
 
-from percept import errors
-from percept.api.body import ENVELOPE_BYTES, attended, body
+from percept import __version__, errors
+from percept.api.body import ENVELOPE_BYTES, read_body
 from percept.api.negotiation import MEDIA_TYPES
-from percept.api.params import IMAGE_ERRORS, VERSION, Service, State, find
-from percept.api.problems import documented, inlined
-from percept.errors import BadRequest, ImageTooLarge, UnsupportedMediaType
-from percept.oip.codec import InferRequest, InferResponse, read, write
-from percept.oip.inference import Inference, outputs, understand
-from percept.oip.metadata import ModelConfig, ModelMetadata, configuration, metadata
+from percept.api.openapi import IMAGE_ERRORS, inline_schema, problem_responses
+from percept.api.state import AppState, Service
+from percept.errors import BadParameter, BadRequest, ImageTooLarge, UnsupportedMediaType, format_validation_errors
+from percept.oip.codec import InferRequest, InferResponse, decode_request, encode_response
+from percept.oip.inference import ParsedRequest, output_tensors, parse_request
+from percept.oip.metadata import (
+    EXTENSIONS,
+    Live,
+    ModelConfig,
+    ModelMetadata,
+    ModelNames,
+    ModelReady,
+    Ready,
+    ServerMetadata,
+    model_configuration,
+    model_metadata,
+)
 from percept.pipeline import Inferred
 from percept.runtime.model import Model
 from percept.settings import Settings
 from percept.telemetry.context import stage
 
+JSON_BYTES = "Inference-Header-Content-Length"  # header: the number of bytes of JSON before binary data
+MAX_DIGITS = 20  # of a value of this header
+# More bytes than this are decoded and encoded on a worker thread, so that the event loop is not blocked.
+MAX_EVENT_LOOP_BYTES = 2**16
+
+REQUEST_BODY = {
+    "required": True,
+    "description": f"A JSON object. If the header `{JSON_BYTES}` states its length, binary tensor data follow it.",
+    "content": {MEDIA_TYPES["json"]: {"schema": inline_schema(InferRequest)}},
+}
+MODEL_ERRORS = problem_responses(errors.UnknownModel, errors.BadParameter, errors.NotReady)
+
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
-
-EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository"]
-JSON_BYTES = "Inference-Header-Content-Length"  # header: how many bytes of a body are JSON, where binary data follow
-MAX_DIGITS = 20
-BRIEF_BYTES = 2**16  # are read and written at once; more of them on a thread
-
-Name = Annotated[str, Path(examples=["cifar10"])]
-Version = Annotated[int, Path(examples=[1])]
+model_router = APIRouter()  # the endpoints of one model; included below for both forms of its path
 
 
-class Which(BaseModel):
-    """The model that a path names."""
-
-    model_config = ConfigDict(extra="forbid")
+class ModelPath(BaseModel):
+    """The model that a path names; without a version its newest one."""
 
     name: str
     version: int | None = None
 
 
-async def newest(service: Service, name: Name) -> Model:
-    """The newest version of the model that a path names."""
-    return find(service.repository, name, None)
+async def model_path(request: Request) -> ModelPath:
+    """The model that the path of a request names; raises `BadParameter`."""
+    try:
+        return ModelPath.model_validate(request.path_params)
+    except ValidationError as error:
+        raise BadParameter(format_validation_errors(error)) from error
 
 
-async def numbered(service: Service, name: Name, version: Version) -> Model:
-    """The version that a path names."""
-    return find(service.repository, name, version)
+async def find_model(path: Annotated[ModelPath, Depends(model_path)], service: Service) -> Model:
+    """The model that the path of a request names; raises `UnknownModel`, `BadParameter` or `NotReady`."""
+    return service.find_model(path.name, path.version)
 
 
-Newest = Annotated[Model, Depends(newest)]
-Numbered = Annotated[Model, Depends(numbered)]
-MODEL_ERRORS = documented(errors.UnknownModel, errors.BadParameter, errors.NotReady)
+RequestedModel = Annotated[Model, Depends(find_model)]
 
 
-class ServerMetadata(BaseModel):
-    """What answers here."""
-
-    name: str = Field(examples=["percept"])
-    version: str
-    extensions: list[str] = Field(examples=[EXTENSIONS])
-
-
-class Live(BaseModel):
-    """The process lives."""
-
-    live: bool = True
-
-
-class Ready(BaseModel):
-    """Requests can be answered."""
-
-    ready: bool = True
-
-
-class ModelReady(Ready):
-    """A model can answer."""
-
-    name: str = Field(examples=["cifar10"])
-
-
-class ModelNames(BaseModel):
-    """The models that are served."""
-
-    models: list[str] = Field(examples=[["cifar10", "clothing"]])
-
-
-@router.get("", summary="What answers")
+@router.get("", summary="Server metadata")
 async def server() -> ServerMetadata:
-    """The server, and the extensions of the protocol that it has."""
-    return ServerMetadata(name="percept", version=VERSION, extensions=EXTENSIONS)
+    """Return the server's name and version, and the extensions of the protocol that it supports."""
+    return ServerMetadata(name="percept", version=__version__, extensions=EXTENSIONS)
 
 
-@router.get("/health/live", summary="Whether the process lives")
+@router.get("/health/live", summary="Liveness probe")
 async def live() -> Live:
-    """200 as long as the process answers at all."""
+    """Respond 200 while the process runs."""
     return Live()
 
 
-@router.get("/health/ready", summary="Whether a model can answer", responses=documented(errors.NotReady))
+@router.get("/health/ready", summary="Readiness probe", responses=problem_responses(errors.NotReady))
 async def ready(service: Service) -> Ready:
-    """As `/health/ready`."""
-    service.check()
+    """Respond as `/health/ready`."""
+    service.check_ready()
     return Ready()
 
 
-@router.get("/models", summary="The models")
+@router.get("/models", summary="List the models")
 async def models(service: Service) -> ModelNames:
-    """The names of all models."""
+    """List the names of all served models."""
     return ModelNames(models=[model.manifest.name for model in service.repository.models])
 
 
-@router.get("/models/{name}", summary="One model", responses=MODEL_ERRORS)
-async def model(model: Newest, service: Service) -> ModelMetadata:
-    """The tensors that a model takes and gives."""
-    return metadata(model.manifest, service.repository.versions(model.manifest.name))
+@model_router.get("", summary="Metadata of a model", responses=MODEL_ERRORS)
+async def model(model: RequestedModel, service: Service) -> ModelMetadata:
+    """Return the versions of a model, and the tensors that it accepts and returns."""
+    return model_metadata(model.manifest, service.repository.versions(model.manifest.name))
 
 
-@router.get("/models/{name}/versions/{version}", summary="One version of a model", responses=MODEL_ERRORS)
-async def model_version(model: Numbered, service: Service) -> ModelMetadata:
-    """The tensors that a version of a model takes and gives."""
-    return metadata(model.manifest, service.repository.versions(model.manifest.name))
+@model_router.get("/config", summary="Triton configuration of a model", responses=MODEL_ERRORS)
+async def config(model: RequestedModel, service: Service) -> ModelConfig:
+    """Return the tensors of a model, and the maximum number of images in one request."""
+    return model_configuration(model.manifest, service.settings.max_images)
 
 
-@router.get("/models/{name}/config", summary="One model, in Triton's words", responses=MODEL_ERRORS)
-async def config(model: Newest, service: Service) -> ModelConfig:
-    """The tensors of a model, and how many images go into one request."""
-    return configuration(model.manifest, service.settings.max_images)
-
-
-@router.get("/models/{name}/versions/{version}/config", summary="The same of a version", responses=MODEL_ERRORS)
-async def config_version(model: Numbered, service: Service) -> ModelConfig:
-    """The tensors of a version of a model, and how many images go into one request."""
-    return configuration(model.manifest, service.settings.max_images)
-
-
-@router.get("/models/{name}/ready", summary="Whether a model can answer", responses=MODEL_ERRORS)
-async def model_ready(model: Newest) -> ModelReady:
-    """200 where the model is served, 404 or 503 where not."""
+@model_router.get("/ready", summary="Readiness of a model", responses=MODEL_ERRORS)
+async def model_ready(model: RequestedModel) -> ModelReady:
+    """Respond 200 if the model is served, otherwise 404 or 503."""
     return ModelReady(name=model.manifest.name)
 
 
-@router.get("/models/{name}/versions/{version}/ready", summary="The same of a version", responses=MODEL_ERRORS)
-async def model_version_ready(model: Numbered) -> ModelReady:
-    """200 where the version is served, 404 or 503 where not."""
-    return ModelReady(name=model.manifest.name)
-
-
-DESCRIPTION = f"A JSON object; where `{JSON_BYTES}` says how long it is, binary tensor data follow it."
-INFERENCE: dict[str, Any] = {
-    "response_model": InferResponse,
-    "responses": documented(*IMAGE_ERRORS, errors.UnknownLayer, errors.UnknownClass, errors.TargetAbsent),
-    "openapi_extra": {
-        "requestBody": {
-            "required": True,
-            "description": DESCRIPTION,
-            "content": {"application/json": {"schema": inlined(InferRequest)}},
-        }
-    },
-}
-
-
-@router.post("/models/{name}/infer", summary="Scores, layers and heatmaps as tensors", **INFERENCE)
-async def inference(request: Request, service: Service, name: Name) -> Response:
-    """What a model gives for a batch of images: all of it or an error.
+@model_router.post(
+    "/infer",
+    summary="Scores, feature maps and heatmaps as tensors",
+    response_model=InferResponse,
+    responses=problem_responses(*IMAGE_ERRORS, errors.UnknownLayer, errors.UnknownClass, errors.TargetAbsent),
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+async def infer(request: Request, path: Annotated[ModelPath, Depends(model_path)], service: Service) -> Response:
+    """Run a model on a batch of images. The response has the results of all images, or an error.
 
     The input is either `image`, BYTES [N,1] or [N], encoded files, or `pixels`, UINT8 [N,H,W,3], as the network takes
-    them. Outputs are `scores` (which is what comes where none is named), `logits`, every layer, `cam` [N,h,w] and
-    `cam_target` [N]. A map comes also with the parameter `cam`, true or the name of a method; `method`, `target`,
-    `against` and `layer` are those of `/cam`, `scale` is `raw` or `unit`, of the request or of the output `cam`.
+    them. The outputs are `scores` (the default), `logits`, every layer, `cam` [N,h,w] and `cam_target` [N]. The
+    parameter `cam`, true or the name of a method, also requests a map. The parameters `method`, `target`, `against` and
+    `layer`, of the request or of the output `cam`, mean the same as those of `/cam`; `scale` is `raw` or `unit`.
     """
-    return await infer(request, Which(name=name), service)
+    model = service.find_model(path.name, path.version)
+    model.queue.check_capacity()
+    body, json_bytes = await _read_body(request, service.settings)
+    async with service.admit(request, model):
+        return await _infer(service, model, body, json_bytes)
 
 
-@router.post("/models/{name}/versions/{version}/infer", summary="The same of a version", **INFERENCE)
-async def inference_version(request: Request, service: Service, name: Name, version: Version) -> Response:
-    """As that of a model without a version, which is its newest."""
-    return await infer(request, Which(name=name, version=version), service)
+async def path_name(name: Annotated[str, Path(description="name of the model", examples=["cifar10"])]) -> None:
+    """Declare the name in the path for OpenAPI; `model_path` reads it."""
 
 
-async def infer(request: Request, which: Which, service: State) -> Response:
-    """The answer to an inference request."""
-    model = find(service.repository, which.name, which.version)
-    model.queue.check()
-    data, json_bytes = await _received(request, service.settings)
-    return await attended(request, _inferred(service, model, data, json_bytes))
+async def path_version(version: Annotated[int, Path(description="version of the model", examples=[1])]) -> None:
+    """Declare the version in the path for OpenAPI; `model_path` reads it."""
 
 
-async def _inferred(service: State, model: Model, data: bytes, json_bytes: int | None) -> Response:
-    pipeline, work = service.pipeline, service.pipeline.work
-    brief = (json_bytes or len(data)) <= BRIEF_BYTES
-    request, tensors = read(data, json_bytes) if brief else await work(read, data, json_bytes)
-    asked = understand(model, request, tensors, service.settings.max_images)
-    found = await pipeline.infer(model, asked.images, asked.outputs, asked.question)
-    brief = sum(one.nbytes for one in found) <= BRIEF_BYTES
-    return _written(model, asked, request.id, found) if brief else await work(_written, model, asked, request.id, found)
+router.include_router(model_router, prefix="/models/{name}", dependencies=[Depends(path_name)])
+router.include_router(
+    model_router,
+    prefix="/models/{name}/versions/{version}",
+    dependencies=[Depends(path_name), Depends(path_version)],
+)
 
 
-async def _received(request: Request, settings: Settings) -> tuple[bytes, int | None]:
-    """The body, and how many bytes of it are JSON where binary data follow; both bounded."""
+async def _read_body(request: Request, settings: Settings) -> tuple[bytes, int | None]:
+    """Receive a bounded body, and the number of its bytes that are JSON if binary data follow."""
     if (coding := request.headers.get("content-encoding", "identity")) != "identity":
-        raise UnsupportedMediaType(f"a body in {coding} is not read; send it as it is")
+        raise UnsupportedMediaType(f"a body with the coding {coding} is not supported; send it uncompressed")
     with stage("receive"):
-        data = await body(request, settings.max_image_bytes * settings.max_images + ENVELOPE_BYTES)
-    said = request.headers.get(JSON_BYTES)
-    if said is not None and not (said.isdecimal() and len(said) < MAX_DIGITS):
-        raise BadRequest(f"{JSON_BYTES} is a number of bytes, not {said[:MAX_DIGITS]!r}")
-    json_bytes = None if said is None else int(said)
-    # It is parsed in one go, which holds up everybody.
-    if (len(data) if json_bytes is None else json_bytes) > settings.max_image_bytes:
+        body = await read_body(request, settings.max_image_bytes * settings.max_images + ENVELOPE_BYTES)
+    declared = request.headers.get(JSON_BYTES)
+    if declared is not None and not (declared.isdecimal() and len(declared) < MAX_DIGITS):
+        raise BadRequest(f"{JSON_BYTES} must be a number of bytes, not {declared[:MAX_DIGITS]!r}")
+    json_bytes = None if declared is None else int(declared)
+    # JSON is parsed in one step, in which no other thread runs.
+    if (len(body) if json_bytes is None else json_bytes) > settings.max_image_bytes:
         raise ImageTooLarge(f"the JSON has more than {settings.max_image_bytes} bytes: send binary tensor data")
-    return data, json_bytes
+    return body, json_bytes
+
+
+async def _infer(service: AppState, model: Model, body: bytes, json_bytes: int | None) -> Response:
+    pipeline, run = service.pipeline, service.pipeline.workers.run
+    small = (json_bytes or len(body)) <= MAX_EVENT_LOOP_BYTES
+    request, tensors = decode_request(body, json_bytes) if small else await run(decode_request, body, json_bytes)
+    parsed = parse_request(model, request, tensors, service.settings.max_images)
+    question = await pipeline.resolve(model, parsed.question) if parsed.question else None
+    results = await pipeline.infer(model, parsed.images, parsed.trunk_outputs, question)
+    arguments = model, parsed, request.id, results
+    small = sum(result.nbytes for result in results) <= MAX_EVENT_LOOP_BYTES
+    return _encode_response(*arguments) if small else await run(_encode_response, *arguments)
 
 
 @stage("render")
-def _written(model: Model, asked: Inference, id: str | None, found: Sequence[Inferred]) -> Response:
+def _encode_response(model: Model, parsed: ParsedRequest, id: str | None, results: Sequence[Inferred]) -> Response:
     manifest = model.manifest
-    answer = InferResponse(model_name=manifest.name, model_version=str(manifest.version), id=id)
-    data, json_bytes = write(answer, outputs(manifest, asked, found))
+    response = InferResponse(model_name=manifest.name, model_version=str(manifest.version), id=id)
+    body, json_bytes = encode_response(response, output_tensors(manifest, parsed, results))
     if json_bytes is None:
-        return Response(data, media_type=MEDIA_TYPES["json"])
-    return Response(data, media_type="application/octet-stream", headers={JSON_BYTES: str(json_bytes)})
+        return Response(body, media_type=MEDIA_TYPES["json"])
+    return Response(body, media_type="application/octet-stream", headers={JSON_BYTES: str(json_bytes)})
