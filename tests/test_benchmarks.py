@@ -24,10 +24,10 @@ from percept.errors import BundleError
 from percept.imaging.decode import decode
 from percept.imaging.geometry import compute_geometry
 from percept.imaging.preprocess import prepare
-from percept.runtime.network import Look, Network
+from percept.runtime.network import Network, TrunkInput
 from percept.settings import BUILT_IN_BUNDLES
 from percept.tasks.table import TASKS
-from tests.photos import encoded, marked
+from tests.photos import draw_marker, encode_photo
 
 WRK = """Running 2s test @ http://127.0.0.1:8000/predict
   1 threads and 8 connections
@@ -118,7 +118,7 @@ def test_servers_have_no_environment_in_common(tmp_path: Path) -> None:
 
 
 def test_every_peer_is_in_the_readme_and_compared_with_one_that_is_measured() -> None:
-    text = (HERE.parent / "README.md").read_text()
+    text = (HERE.parents[1] / "docs" / "benchmarks.md").read_text()
     for name, peer in PEERS.items():
         assert f"| {name} |" in text
         assert peer.against in (*PEERS, peer_servers.LIMIT)
@@ -154,12 +154,14 @@ def test_peers_answer_as_the_service_does(bundles: Path, name: str, size, monkey
     monkeypatch.setenv("BENCH_INTRA", "0")
     from benchmarks.peers.model import Model
 
-    data = encoded(marked(size, (60, 50), 20), "JPEG")
+    data = encode_photo(draw_marker(size, (60, 50), 20), "JPEG")
     found = Model().answer(data)
     network = Network(bundles / name / "1", "cpu", 1)
     photo = decode(data, 10**8, 10**8)
     view = compute_geometry(photo.size, network.manifest.preprocessing)
-    (row,) = network.forward([Look(prepare(photo, view, network.manifest.preprocessing), frozenset({"logits"}))])
+    (row,) = network.run_trunk(
+        [TrunkInput(prepare(photo, view, network.manifest.preprocessing), frozenset({"logits"}))]
+    )
     answer = TASKS[network.manifest.task].answer(network.manifest, row["logits"], view, 5).model_dump()
     ((kind, expected),) = answer.items()
     for mine, theirs in zip(found[kind], expected, strict=True):
@@ -171,7 +173,7 @@ def test_the_limit_is_tried_with_all_cores_in_every_setting() -> None:
 
 
 def test_the_client_without_wrk_counts_answers(server, tmp_path: Path) -> None:
-    (tmp_path / "photo.jpg").write_bytes(encoded(marked((64, 48), (20, 20), 9), "JPEG"))
+    (tmp_path / "photo.jpg").write_bytes(encode_photo(draw_marker((64, 48), (20, 20), 9), "JPEG"))
     (tmp_path / "none.jpg").write_bytes(b"no photo")
     url = f"{server.client.base_url}/predict"
     good = asyncio.run(load(url, 2, 0.3, "image/jpeg", [str(tmp_path / "photo.jpg")]))
@@ -282,7 +284,7 @@ def test_a_rate_under_overload_is_by_the_best_of_its_own_round() -> None:
 def test_a_flood_counts_who_is_refused_and_told_when_to_come_again(start, bundles: Path, tmp_path: Path) -> None:
     server = start(bundles, PERCEPT_MAX_QUEUE="1", PERCEPT_THREADS="1")
     file = tmp_path / "photo.png"
-    file.write_bytes(encoded(marked((1200, 800), (300, 300), 90), "PNG"))
+    file.write_bytes(encode_photo(draw_marker((1200, 800), (300, 300), 90), "PNG"))
     url = f"{server.client.base_url}/predict?model=classification-squeeze"
     found = asyncio.run(open_loop.flood(url, 300, 0, 0.5, "image/png", [str(file)]))
     assert found.refused == found.told > 0

@@ -11,13 +11,14 @@ import torch
 
 from benchmarks.families import FAMILIES, exported, looked_at
 from percept.explain.maps import GRADIENT_METHODS, gradcam
-from percept.runtime.network import Look, Network
+from percept.runtime.network import Network, TrunkInput
 from percept.tasks.table import TASKS
 from percept_models.export.convert import convert
-from percept_models.export.draft import Wish
-from percept_models.sources.libraries import load
+from percept_models.export.options import ExportOptions
+from percept_models.sources.libraries import load_source
 from percept_models.sources.trunk import Trunk
-from percept_models.verify.checks import difference, verify
+from percept_models.verify.bundle import verify_bundle
+from percept_models.verify.checks import difference
 
 QUICK = {"SqueezeNet", "LR-ASPP"}
 ROWS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.prove) for name in FAMILIES]
@@ -32,8 +33,8 @@ def test_a_family_becomes_a_bundle(family: str, tmp_path: Path) -> None:
     assert [layer.unavailable for layer in network.manifest.layers] == [None] * len(network.manifest.layers)
     pixels = np.random.default_rng(0).integers(0, 256, (FAMILIES[family].small, FAMILIES[family].small, 3), np.uint8)
     for layer in layers:
-        (row,) = network.forward([Look(pixels, network.cut(layer))])
-        g = network.gradients(layer, row, np.ones(network.manifest.logits, np.float32))
+        (row,) = network.run_trunk([TrunkInput(pixels, network.outputs_for_gradients(layer))])
+        g = network.compute_gradients(layer, row, np.ones(network.manifest.logits, np.float32))
         assert g.any()
         assert GRADIENT_METHODS["gradcam"](row[layer.name], g).shape == layer.shape[1:]
 
@@ -45,7 +46,7 @@ def test_the_proof_of_a_family_can_fail(tmp_path: Path) -> None:
     folder = exported("SqueezeNet", 65, tmp_path)
     other = settled("SqueezeNet", 65)
     other.features[0].weight.data *= 1.01
-    assert [check for check in verify(folder, other) if not check.passed]
+    assert [check for check in verify_bundle(folder, other) if not check.passed]
 
 
 def test_every_level_of_a_pyramid_gives_the_grad_cam_of_torch(tmp_path: Path) -> None:
@@ -54,24 +55,28 @@ def test_every_level_of_a_pyramid_gives_the_grad_cam_of_torch(tmp_path: Path) ->
     encoder = tuple(f"encoder.layer{i}" for i in (1, 2, 3, 4))
     levels = (*encoder, *(f"decoder.p{i}" for i in (5, 4, 3, 2)), *(f"decoder.seg_blocks.{i}" for i in range(4)))
     how = {"height": 64, "width": 64, "resize": "squeeze"}
-    folder = convert(Wish(source, "fpn", out=tmp_path, weights="none", layers=levels, preprocessing=how), print)
+    folder = convert(
+        ExportOptions(source, "fpn", out=tmp_path, weights="none", layers=levels, preprocessing=how), print
+    )
     network = Network(folder, "cpu", 1)
     manifest, task = network.manifest, TASKS["segmentation"]
     assert [layer.name for layer in manifest.layers if layer.tail] == ["image", *levels]
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    outputs = frozenset().union(*map(network.cut, manifest.layers))
-    (row,) = network.forward([Look(pixels, outputs)])
+    outputs = frozenset().union(*map(network.outputs_for_gradients, manifest.layers))
+    (row,) = network.run_trunk([TrunkInput(pixels, outputs)])
     seed = task.seed(manifest, row["logits"], task.targets(manifest, row["logits"], None)[0], None)
-    trunk = Trunk(load(source, "none").network, manifest.preprocessing, levels)
+    trunk = Trunk(load_source(source, "none").network, manifest.preprocessing, levels)
     logits, *taps = trunk(torch.from_numpy(pixels[None]))
     gradients = torch.autograd.grad((logits * torch.from_numpy(seed)).sum(), taps)
     for layer, A, g in zip(manifest.layers[1:], taps, gradients, strict=True):
         expected = (g.mean((2, 3), keepdim=True) * A).sum(1)[0].detach().numpy()
-        assert difference(gradcam(row[layer.name], network.gradients(layer, row, seed)), expected) < 1e-4, layer.name
+        assert difference(gradcam(row[layer.name], network.compute_gradients(layer, row, seed)), expected) < 1e-4, (
+            layer.name
+        )
 
 
 def test_every_family_has_a_row_in_the_documentation() -> None:
     """With the source by which it is exported."""
-    text = (Path(__file__).parents[3] / "models" / "README.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "export.md").read_text()
     for name, family in FAMILIES.items():
         assert f"| {name} | `{family.source}` | {family.size} |" in text
