@@ -1,4 +1,4 @@
-"""Maps out of arrays: what is known of a layer in, one map of its cells out. Pure functions; `methods` asks for more.
+"""Maps of a layer's cells from its activations and gradients. Pure functions: arrays in, one map out.
 
 Letters: A [C,h,w] activations, y the raw logit (or the sum that the seed selects), g = dy/dA [C,h,w],
 S_k = sum of A_k over its cells. Every method returns the map before ReLU, float32 [h,w].
@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from percept.explain.singular_vectors import leading_singular_vectors
+
 Array = NDArray[np.float32]
 
-MAX_KRYLOV_VECTORS = 96  # the most steps towards a singular vector
-ROUNDING = 2e-6  # of a sum, as a share of the magnitudes that it adds
-CONVERGED = 1e-6  # what may be left of G v - s^2 v, as a share of s^2
+ROUNDING = 2e-6  # error of a sum, as a share of the magnitudes that it adds
 
 
 def cam(A: Array, g: Array) -> Array:
     """CAM: sum_k W_k A_k, W_k = sum(g_k): the weight of the class in a linear head behind global average pooling.
 
-    Zhou et al. 2016, arXiv:1512.04150. It is nothing anywhere else.
+    Zhou et al. 2016, arXiv:1512.04150. It is defined behind such a head only.
     """
     return weighted_sum(g.sum((1, 2)), A)
 
@@ -48,11 +48,11 @@ def xgradcam(A: Array, g: Array) -> Array:
 def hirescam(A: Array, g: Array) -> Array:
     """HiResCAM: sum_k g_k * A_k, cell by cell. Draelos and Carin 2020, arXiv:2011.08891.
 
-    Before a normalization over the channels it is 0 by Euler's theorem: what is left by rounding is no map.
+    Before a normalization over the channels the sum is 0 by Euler's theorem, so sums within rounding are set to 0.
     """
     terms = g * A
-    found = terms.sum(0)
-    return np.asarray(np.where(np.abs(found) > ROUNDING * np.abs(terms).sum(0), found, 0), np.float32)
+    total = terms.sum(0)
+    return np.asarray(np.where(np.abs(total) > ROUNDING * np.abs(terms).sum(0), total, 0), np.float32)
 
 
 def layercam(A: Array, g: Array) -> Array:
@@ -63,19 +63,19 @@ def layercam(A: Array, g: Array) -> Array:
 def eigencam(A: Array) -> Array:
     """Eigen-CAM: X v, X [hw,C] the activations minus each channel's mean, v its first right singular vector.
 
-    Muhammad and Yeasin 2020, arXiv:2008.00299, centred as in pytorch-grad-cam. Of the two signs of v the one by which
-    the map goes up with the mean of the channels; where it goes with it neither way, the one of the greater peak.
+    Muhammad and Yeasin 2020, arXiv:2008.00299, centred as in pytorch-grad-cam. The sign of v is the one for which the
+    map grows with the mean of the channels; if the map does not correlate with that mean, the one with the larger peak.
     """
     X = A.reshape(len(A), -1)
     X = X - X.mean(1, keepdims=True)
-    found = _first(X) @ X
-    return np.asarray(_orient(found, X.mean(0)).reshape(A.shape[1:]), np.float32)
+    [v] = leading_singular_vectors(X)
+    return np.asarray(_orient(v @ X, X.mean(0)).reshape(A.shape[1:]), np.float32)
 
 
 def eigengradcam(A: Array, g: Array) -> Array:
-    """EigenGrad-CAM: Eigen-CAM's X v of g * A in the place of A; its sign is the one that goes up with HiResCAM.
+    """EigenGrad-CAM: X v as in Eigen-CAM, with g * A in the place of A; so the map grows with HiResCAM.
 
-    After Muhammad and Yeasin 2020, arXiv:2008.00299, by pytorch-grad-cam.
+    pytorch-grad-cam's variant of Muhammad and Yeasin 2020, arXiv:2008.00299.
     """
     return eigencam(np.asarray(g * A, np.float32))
 
@@ -97,33 +97,36 @@ GRADIENT_METHODS: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
-def normalize(raw: Array, share: float = 1.0) -> Array:
-    """The map as it is shown: ReLU, then divided by its maximum, so in [0,1]; all 0 where nothing is positive.
+def normalize(raw: Array, quantile: float = 1.0) -> Array:
+    """ReLU, then division by the maximum: the map in [0,1]; all 0 if nothing is positive.
 
-    With a `share` below 1 what stands for the maximum is the quantile of it, and what is beyond is 1: among pixels a
-    few would outshine all others (Smilkov et al. 2017, arXiv:1706.03825, take 0.99).
+    With a `quantile` below 1, that quantile takes the place of the maximum, and larger values become 1: at the image a
+    few pixels would outshine all others (Smilkov et al. 2017, arXiv:1706.03825, use 0.99).
     """
     positive = np.maximum(raw, 0)
-    find_peak = np.quantile(positive, share) or positive.max()
-    return np.minimum(positive / find_peak, 1) if find_peak > 0 else positive
+    peak = np.quantile(positive, quantile) or positive.max()
+    return np.minimum(positive / peak, 1) if peak > 0 else positive
 
 
 def find_peak(heat: Array) -> tuple[int, int] | None:
-    """The row and column of the hottest cell, the first of equals; None where no cell is above 0."""
+    """The row and column of the hottest cell, the first of equals; None if no cell is above 0."""
     row, column = divmod(int(heat.argmax()), heat.shape[1])
     return (row, column) if heat[row, column] > 0 else None
 
 
 def fuse(maps: Sequence[Array]) -> Array:
-    """The mean of several layers' unit maps, each resized to the finest: float32 [max h, max w], in [0,1]."""
+    """The mean of several layers' normalized maps, each resized to the finest: float32 [max h, max w], in [0,1]."""
     shape = max(len(m) for m in maps), max(m.shape[1] for m in maps)
     return np.asarray(np.mean([resize(m, shape) for m in maps], 0), np.float32)
 
 
-def resize(values: Array, shape: tuple[int, int], how: Image.Resampling = Image.Resampling.BILINEAR) -> Array:
-    """A map at another `shape` (h, w), its edges where they were: bilinear, or `BOX`, the mean over each new cell."""
+def resize(values: Array, shape: tuple[int, int], filter: Image.Resampling = Image.Resampling.BILINEAR) -> Array:
+    """Resize a map to `shape` (h, w) with its edges kept in place.
+
+    `filter` is bilinear interpolation, or `BOX` for the mean over each new cell.
+    """
     image = Image.fromarray(np.ascontiguousarray(values, np.float32))
-    return np.asarray(image.resize(shape[::-1], how))
+    return np.asarray(image.resize(shape[::-1], filter))
 
 
 def weighted_sum(w: Array, A: Array) -> Array:
@@ -131,39 +134,9 @@ def weighted_sum(w: Array, A: Array) -> Array:
     return np.asarray(np.tensordot(w, A, 1), np.float32)
 
 
-def _orient(found: Array, mean: Array) -> Array:
-    """The map or its negative, whichever goes up with the mean; else whichever has the greater peak."""
-    agreement, size = float(found @ mean), float(np.linalg.norm(found) * np.linalg.norm(mean))
+def _orient(values: Array, mean: Array) -> Array:
+    """The map [hw] or its negative: the one that grows with the mean, or else the one with the larger peak."""
+    agreement, size = float(values @ mean), float(np.linalg.norm(values) * np.linalg.norm(mean))
     if abs(agreement) <= 1e-5 * size:
-        agreement = float(found.max() + found.min())
-    return -found if agreement < 0 else found
-
-
-def _first(X: Array) -> Array:
-    """The first left singular vector of X [n,m], of unit length: Krylov vectors of X X^T, then Rayleigh and Ritz.
-
-    Decomposing the whole of 2048 channels takes seconds, this milliseconds. It always begins at the same vector.
-    Where the first two singular values are equal the vector is none in particular; of zeros it is anything.
-    """
-    X = X * np.float32(1 / max(float(np.abs(X).max()), 1e-30))  # or the squares of small gradients would vanish
-    q = np.asarray(np.random.default_rng(0).standard_normal(len(X)), np.float32)
-    Q, GQ = np.zeros((2, min(len(X), MAX_KRYLOV_VECTORS), len(X)), np.float32)
-    for i in range(len(Q)):
-        length = np.linalg.norm(q)
-        for _ in range(2):  # the second time takes away what rounding has left
-            q -= (Q[:i] @ q) @ Q[:i]
-        if np.linalg.norm(q) <= 1e-6 * length:
-            break
-        Q[i] = q / np.linalg.norm(q)
-        q = GQ[i] = X @ (Q[i] @ X)
-        if i % 8 == 7 and _ritz(Q, GQ)[1] <= CONVERGED:
-            break
-    return _ritz(Q, GQ)[0]
-
-
-def _ritz(Q: Array, GQ: Array) -> tuple[Array, float]:
-    """The best eigenvector of G among sums of the rows of Q, and how far it is from one, as a share of its value."""
-    values, vectors = np.linalg.eigh(Q @ GQ.T)
-    vector = vectors[:, -1] @ Q
-    residual = vectors[:, -1] @ GQ - values[-1] * vector
-    return vector, float(np.linalg.norm(residual) / max(float(values[-1]), 1e-30))
+        agreement = float(values.max() + values.min())
+    return -values if agreement < 0 else values

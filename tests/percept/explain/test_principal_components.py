@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from percept.explain.principal_components import EXACT, TRIVIAL, colours, components
+from percept.explain.principal_components import EXACT, TRIVIAL, colours, principal_components
 
 
 def decomposed(A: np.ndarray, count: int) -> np.ndarray:
@@ -36,7 +36,7 @@ def layer(C: int, h: int, w: int, seed: int = 0) -> np.ndarray:
 def test_the_components_are_those_of_the_singular_value_decomposition(shape, seed: int, scale: float, count) -> None:
     A = layer(*shape, seed) * np.float32(scale)
     expected = decomposed(A, count)
-    found = components(A, count)
+    found = principal_components(A, count)
     assert (found.shape, found.dtype) == ((count, *shape[1:]), np.float32)
     sizes, least = np.linalg.norm(expected, axis=1), 1e-5 * np.linalg.norm(A.astype(np.float64))
     for mine, theirs, size, after in zip(found.reshape(count, -1), expected, sizes, [*sizes[1:], 0], strict=True):
@@ -48,7 +48,7 @@ def test_the_components_are_those_of_the_singular_value_decomposition(shape, see
 @pytest.mark.parametrize("shape", [(2 * EXACT, 20, 20), (EXACT + 10, 33, 33), (2048, 33, 33)])
 def test_wide_layers_have_the_same_components_by_search(shape: tuple[int, int, int]) -> None:
     A = layer(*shape) if shape[0] < 2048 else np.random.default_rng(0).random(shape, np.float32)
-    found = np.linalg.norm(components(A).reshape(3, -1), axis=1)
+    found = np.linalg.norm(principal_components(A).reshape(3, -1), axis=1)
     X = A.reshape(len(A), -1)
     X = X - X.mean(1, keepdims=True)
     G = X @ X.T if len(X) < X.shape[1] else X.T @ X
@@ -60,28 +60,28 @@ def test_wide_layers_have_the_same_components_by_search(shape: tuple[int, int, i
 @given(seed=st.integers(0, 99))
 def test_the_greatest_magnitude_is_positive_and_so_nothing_depends_on_the_sign_of_the_channels(seed: int) -> None:
     A = layer(6, 4, 5, seed)
-    found = components(A)
+    found = principal_components(A)
     assert (found.max((1, 2)) >= -found.min((1, 2)) * (1 - 2e-4)).all()
-    np.testing.assert_allclose(components(-A), found, atol=1e-4)
+    np.testing.assert_allclose(principal_components(-A), found, atol=1e-4)
 
 
 def test_of_two_equal_magnitudes_the_first_cell_is_the_positive_one() -> None:
     for A in (np.float32([[[1, -1]]]), np.float32([[[-1, 1]]])):
-        np.testing.assert_allclose(components(A, 1), [[[1, -1]]])
+        np.testing.assert_allclose(principal_components(A, 1), [[[1, -1]]])
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (5, 3, 4), (300, 20, 20)])
 @pytest.mark.parametrize("value", [0, 0.1, -3e30])
 def test_a_constant_map_gives_zeros_and_so_does_rounding(shape: tuple[int, int, int], value: float) -> None:
     A = np.full(shape, value, np.float32)
-    assert not components(A).any()
+    assert not principal_components(A).any()
     noise = np.random.default_rng(0).choice([-1, 1], shape)
-    assert not components(np.nextafter(A, A + noise.astype(np.float32))).any() or value == 0
+    assert not principal_components(np.nextafter(A, A + noise.astype(np.float32))).any() or value == 0
 
 
 def test_there_are_no_more_components_than_channels() -> None:
     A = np.random.default_rng(0).random((2, 4, 4), np.float32)
-    found = components(A)
+    found = principal_components(A)
     assert found[:2].any((1, 2)).all()
     assert not found[2].any()
 
