@@ -1,72 +1,69 @@
-"""The offline commands: `export`, `verify`, `layers`, `visualize` and `teach`.
+"""The commands of the export toolchain: `export`, `verify`, `layers`, `visualize` and `teach`.
 
-Each is a function from its arguments to an exit status, which the command `percept` finds by its entry point.
+Each function takes the arguments after its name and returns the exit status; the command `percept` finds it by an entry
+point and prints the errors that it raises.
 """
 
-import sys
+import shlex
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from time import perf_counter
 
-from percept.bundle.manifest import Layer, read
+from percept.bundle.integrity import read_manifest
+from percept.bundle.manifest import Layer
 from percept.errors import PerceptError
-from percept_models.export import arguments as words
-from percept_models.export.arguments import REPOSITORY
+from percept.settings import Settings
 from percept_models.export.convert import convert
-from percept_models.export.draft import Say
-from percept_models.reference import find, photos
+from percept_models.export.options import add_out_option, parse_options
+from percept_models.export.report import timed_report
+from percept_models.reference import bundle_photos, find_reference
+from percept_models.training.bundles import train_bundle
 from percept_models.training.recipes import RECIPES
-from percept_models.training.recipes import teach as make
-from percept_models.verify.checks import table
-from percept_models.verify.checks import verify as check
-from percept_models.visualize.command import CHANNELS, STEPS, Plan
-from percept_models.visualize.command import visualize as draw
+from percept_models.verify.bundle import verify_bundle
+from percept_models.verify.table import format_checks
+from percept_models.visualize.command import visualize as draw_filters
+from percept_models.visualize.pictures import CHANNELS, STEPS, VisualizeOptions
+
+HEADINGS = ("layer", "shape", "stride", "dilation", "field", "start", "gradients")
 
 
 def export(arguments: Sequence[str]) -> int:
-    """`export SOURCE --name NAME ...`: makes a bundle, saying what it guesses and what it proves."""
-    wish = words.wish(arguments)
-    try:
-        print(convert(wish, _clock()))
-    except (PerceptError, OSError) as error:
-        return _failed(error)
+    """`export SOURCE --name NAME ...`: exports and verifies a bundle, and prints every guess and every check."""
+    options = parse_options(arguments, Settings().models)
+    with _file_errors():
+        print(_format_written(convert(options, timed_report()), options.out))
     return 0
 
 
 def verify(arguments: Sequence[str]) -> int:
     """`verify BUNDLE [--against torch|nothing|SOURCE] ...`: prints every check; status 1 where one fails."""
-    parser = ArgumentParser("percept verify", description="Check that a bundle computes what it should.")
-    parser.add_argument("bundle", type=Path, help="the folder <root>/<name>/<version>")
+    parser = ArgumentParser("percept verify", description="Check that a bundle computes what its network computes.")
+    _add_bundle_argument(parser)
     parser.add_argument(
         "--against",
-        metavar="TRUTH",
-        help="torch (the source that the manifest names, with the bundle's own weights), a source as for export, an "
-        ".onnx file, the folder of a float32 bundle, or nothing, which is what the bundle says of itself "
-        "(default: torch for built-in networks, else nothing)",
+        metavar="REFERENCE",
+        help="torch (the source in the manifest, with the bundle's own weights), a source as for export, an .onnx "
+        "file, the folder of a float32 bundle, or nothing, for the checks that need no reference "
+        "(default: torch for built-in bundles, else nothing)",
     )
     parser.add_argument("--weights", default="default", help="of a source: default, none or a file")
-    parser.add_argument("--images", type=Path, help="compare on these photos instead of the golden input")
-    asked = parser.parse_args(arguments)
-    try:
-        truth = find(asked.bundle, asked.against, asked.weights)
-        pictures = photos(asked.bundle, asked.images) if asked.images else None
-    except PerceptError as error:
-        return _failed(error)
-    checks = check(asked.bundle, truth, pictures)
-    print(table(checks))
-    return 0 if all(one.passed for one in checks) else 1
+    parser.add_argument("--images", type=Path, help="a folder of photos to compare on in the place of the golden input")
+    parsed = parser.parse_args(arguments)
+    with _file_errors():
+        reference = find_reference(parsed.bundle, parsed.against, parsed.weights)
+        pixels = bundle_photos(parsed.bundle, parsed.images) if parsed.images else None
+        checks = verify_bundle(parsed.bundle, reference, pixels)
+    print(format_checks(checks))
+    return 0 if all(check.passed for check in checks) else 1
 
 
 def layers(arguments: Sequence[str]) -> int:
     """`layers BUNDLE`: prints a table of the tapped layers."""
     parser = ArgumentParser("percept layers", description="List the layers of a bundle.")
-    parser.add_argument("bundle", type=Path, help="the folder <root>/<name>/<version>")
-    try:
-        manifest = read(parser.parse_args(arguments).bundle)
-    except PerceptError as error:
-        return _failed(error)
-    rows = [HEADINGS, *(_row(layer) for layer in manifest.layers)]
+    _add_bundle_argument(parser)
+    manifest = read_manifest(parser.parse_args(arguments).bundle)
+    rows = [HEADINGS, *(_format_layer(layer) for layer in manifest.layers)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -75,98 +72,83 @@ def layers(arguments: Sequence[str]) -> int:
 
 
 def visualize(arguments: Sequence[str]) -> int:
-    """`visualize BUNDLE [--photo FILE] ...`: draws what the layers look for and keep into the bundle."""
+    """`visualize BUNDLE [--photo FILE] ...`: draws the filter pictures of a bundle into it."""
     parser = ArgumentParser(
         "percept visualize",
-        description="Draw into a bundle its first kernels, the images that excite channels most, and what each layer "
-        "keeps of a photo. What was drawn before is replaced.",
+        description="Draw filter pictures into a bundle: the first kernels, the images that maximize single channels "
+        "of each layer, and each layer's inversion of a photo. Older pictures are replaced.",
     )
-    parser.add_argument("bundle", type=Path, help="the folder <root>/<name>/<version>, in float32")
+    _add_bundle_argument(parser, "in float32")
     parser.add_argument(
-        "--photo", type=Path, help="what layers keep is shown of it, and it stays in the bundle (default: golden input)"
+        "--photo", type=Path, help="the photo to invert, which is stored in the bundle (default: the golden input)"
     )
-    parser.add_argument("--layers", nargs="+", default=(), metavar="LAYER", help="default: all that are tapped")
-    parser.add_argument("--channels", type=_count, default=CHANNELS, help=f"of each layer (default {CHANNELS})")
-    parser.add_argument("--steps", type=_count, default=STEPS, help=f"of gradient ascent (default {STEPS})")
-    asked = parser.parse_args(arguments)
-    try:
-        draw(asked.bundle, Plan(tuple(asked.layers), asked.channels, asked.steps, asked.photo), _clock())
-    except (PerceptError, OSError) as error:
-        return _failed(error)
+    parser.add_argument("--layers", nargs="+", default=(), metavar="LAYER", help="default: all tapped layers")
+    parser.add_argument("--channels", type=_positive, default=CHANNELS, help=f"of each layer (default {CHANNELS})")
+    parser.add_argument("--steps", type=_positive, default=STEPS, help=f"of gradient ascent (default {STEPS})")
+    parsed = parser.parse_args(arguments)
+    options = VisualizeOptions(tuple(parsed.layers), parsed.channels, parsed.steps, parsed.photo)
+    with _file_errors():
+        draw_filters(parsed.bundle, options, timed_report())
     return 0
 
 
 def teach(arguments: Sequence[str]) -> int:
-    """`teach NAME --data DIR`: trains, exports, verifies and measures a built-in bundle."""
-    parser = ArgumentParser("percept teach", description="Make a built-in bundle from its data set.")
+    """`teach NAME --data DIR`: trains, verifies, measures and exports a built-in bundle."""
+    parser = ArgumentParser("percept teach", description="Train a built-in bundle on its data set.")
     parser.add_argument("name", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, required=True, help="the folder of the data set")
-    parser.add_argument("--out", type=Path, default=REPOSITORY, help=f"default: {REPOSITORY}")
-    parser.add_argument("--epochs", type=int, help="of each phase; default: what the recipe says")
-    parser.add_argument("--weights", type=Path, help="a trained state dict: nothing is trained")
-    asked = parser.parse_args(arguments)
-    try:
-        folder = make(asked.name, asked.data, asked.out, asked.epochs, asked.weights)
-    except (PerceptError, OSError) as error:
-        return _failed(error)
-    print(folder)
+    add_out_option(parser, Settings().models)
+    parser.add_argument("--epochs", type=int, help="of each phase (default: the recipe's own)")
+    parser.add_argument("--weights", type=Path, help="a trained state dict; nothing is trained then")
+    parsed = parser.parse_args(arguments)
+    with _file_errors():
+        folder = train_bundle(parsed.name, parsed.data, parsed.out, parsed.epochs, parsed.weights)
+    print(_format_written(folder, parsed.out))
     return 0
 
 
-HEADINGS = ("layer", "shape", "stride", "dilation", "field", "start", "gradients")
+def _add_bundle_argument(parser: ArgumentParser, remark: str = "") -> None:
+    text = ", ".join(filter(None, ["the folder <root>/<name>/<version>", remark]))
+    parser.add_argument("bundle", type=Path, help=text)
 
 
-def _row(layer: Layer) -> tuple[str, ...]:
+def _format_written(bundle: Path, out: Path) -> str:
+    """The folder of a new bundle, and the command that serves it."""
+    command = "percept serve"
+    if out.resolve() != Settings().models.resolve():
+        command = f"PERCEPT_MODELS={shlex.quote(str(out.absolute()))} {command}"
+    return f"wrote {bundle.absolute()}; to serve it: {command}"
+
+
+def _format_layer(layer: Layer) -> tuple[str, ...]:
     """A layer in the order of the headings; pairs are (y, x)."""
     field = layer.receptive_field
     return (
         layer.name,
         "x".join(map(str, layer.shape)),
-        _pair(layer.stride),
-        _pair(layer.dilation),
-        _pair(field.size) if field else "all",
-        _pair(field.start) if field else "-",
+        _format_pair(layer.stride),
+        _format_pair(layer.dilation),
+        _format_pair(field.size) if field else "all",
+        _format_pair(field.start) if field else "-",
         layer.unavailable or "yes",
     )
 
 
-def _pair(values: tuple[float, float]) -> str:
+def _format_pair(values: tuple[float, float]) -> str:
     y, x = (f"{value:g}" for value in values)
     return y if y == x else f"{y},{x}"
 
 
-def _count(text: str) -> int:
+def _positive(text: str) -> int:
     if (value := int(text)) < 1:
         raise ArgumentTypeError(f"{text} is not at least 1")
     return value
 
 
-def _clock() -> Say:
-    """Prints lines with the seconds since now."""
-    start = perf_counter()
-
-    def say(line: str) -> None:
-        print("\n".join(f"{perf_counter() - start:6.1f} s  {part}" for part in line.splitlines()), flush=True)
-
-    return say
-
-
-def _failed(why: object) -> int:
-    print(f"percept: {why}", file=sys.stderr)
-    return 1
-
-
-COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
-    "export": export,
-    "verify": verify,
-    "layers": layers,
-    "visualize": visualize,
-    "teach": teach,
-}
-
-
-def main(arguments: Sequence[str]) -> int:
-    """`python -m models COMMAND ...`."""
-    parser = ArgumentParser("python -m models")
-    parser.add_argument("command", choices=COMMANDS)
-    return COMMANDS[parser.parse_args(arguments[:1]).command](arguments[1:])
+@contextmanager
+def _file_errors() -> Iterator[None]:
+    """Turn errors of the file system into errors that `percept` prints in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise PerceptError(str(error)) from error

@@ -1,6 +1,6 @@
-"""What a bundle is compared with: the network it was made of, made again.
+"""What `percept verify --against` compares a bundle with: the network that it was exported from, or another one.
 
-In comes a bundle's folder and a word for the truth, out goes what `verify` takes.
+In come a bundle's folder and the value of the option; out comes the reference that `verify_bundle` takes.
 """
 
 from pathlib import Path
@@ -9,69 +9,80 @@ import numpy as np
 import onnx
 from torch import nn
 
-from percept.bundle.manifest import MANIFEST, Manifest, read
+from percept.bundle.integrity import read_manifest
+from percept.bundle.manifest import MANIFEST, Manifest
 from percept.errors import BundleError
-from percept_models.export import precision
-from percept_models.export.bundle_writer import weights
-from percept_models.export.convert import answer
-from percept_models.export.draft import file_answer, is_file
+from percept_models.export.photos import read_photos
+from percept_models.export.source_network import is_onnx_file
+from percept_models.export.weights import read_parameters
 from percept_models.graph.reader import Array
-from percept_models.sources import libraries
-from percept_models.training.recipes import RECIPES, reference
-from percept_models.verify.checks import Truth
+from percept_models.sources.libraries import load_source
+from percept_models.training.bundles import reference_network
+from percept_models.training.recipes import RECIPES
+from percept_models.verify.onnx_reference import Reference, onnx_file_reference, trunk_reference
 
 
-def find(bundle: Path, against: str | None, with_weights: str = "default") -> Truth:
-    """The truth for a bundle.
+def find_reference(bundle: Path, against: str | None, weights: str = "default") -> Reference:
+    """The reference for a bundle.
 
-    `against` is `nothing`; `torch`, the source that the manifest names with the bundle's own weights; None, which is
-    `torch` for a built-in network and else `nothing`; the folder of a float32 bundle; an ONNX file; or a torch source
-    with the weights that are said. Raises `BundleError` where it cannot be had.
+    `against` is `nothing`; `torch`, the source in the manifest with the bundle's own weights; None, which is `torch`
+    for a built-in network and `nothing` for others; the folder of a float32 bundle; an ONNX file; or a torch source,
+    which gets `weights`. Raises `BundleError` where the reference cannot be made.
     """
     if against == "nothing":
         return None
-    manifest = read(bundle)
-    if against is None and not _built_in(manifest):
+    manifest = read_manifest(bundle)
+    if against is None and not _is_built_in(manifest):
         return None
     if against in (None, "torch"):
-        return _again(bundle, manifest)
+        return _rebuild_network(bundle, manifest)
     if (Path(against) / MANIFEST).is_file():
-        other = read(Path(against))
-        return answer(onnx.load(Path(against) / other.trunk), manifest)
-    if is_file(against):
-        return file_answer(Path(against), manifest.preprocessing)
-    return libraries.load(against, with_weights).network
+        other = read_manifest(Path(against))
+        return trunk_reference(onnx.load(Path(against) / other.trunk), manifest)
+    if is_onnx_file(against):
+        return onnx_file_reference(Path(against), manifest.preprocessing)
+    return load_source(against, weights).network
 
 
-def photos(bundle: Path, folder: Path) -> Array:
-    """The photos in a folder as a bundle's network gets them, uint8 [n,H,W,3]."""
-    return np.stack(list(precision.pictures(folder, read(bundle).preprocessing)))
+def bundle_photos(bundle: Path, folder: Path) -> Array:
+    """The photos in a folder as pixels of a bundle's trunk, uint8 [n,H,W,3]."""
+    return np.stack(list(read_photos(folder, read_manifest(bundle).preprocessing)))
 
 
-def _again(bundle: Path, manifest: Manifest) -> nn.Module:
-    """The torch network of a bundle, built anew and filled with the bundle's own weights."""
+def _rebuild_network(bundle: Path, manifest: Manifest) -> nn.Module:
+    """The torch network of a bundle, made by its source, with the bundle's own weights."""
     if manifest.precision != "float32":
-        raise BundleError(f"its weights are {manifest.precision}, no torch network's: say --against FLOAT32_BUNDLE")
-    if _built_in(manifest):
-        return reference(bundle)
+        raise BundleError(
+            f"the bundle's weights are {manifest.precision}, which no torch network has: use --against FLOAT32_BUNDLE"
+        )
+    if _is_built_in(manifest):
+        return reference_network(bundle)
     source = manifest.provenance.source
     if source.endswith(".onnx"):
-        raise BundleError(f"it was made of {source}, not of a torch network: say --against path/to/{source}")
-    network = libraries.load(source, "none").network
-    own = weights(bundle)
-    missing = [name for name in network.state_dict() if name not in own and not _unused(name)]
+        raise BundleError(
+            f"the bundle was exported from {source}, not from a torch network: use --against path/to/{source}"
+        )
+    network = load_source(source, "none").network
+    parameters = read_parameters(bundle)
+    missing = [name for name in network.state_dict() if name not in parameters and not _is_unused(name)]
     if missing:
-        raise BundleError(f"it does not hold {missing[0]!r} as torch does: say --against {source} --weights FILE")
-    network.load_state_dict(own, strict=False)
+        raise BundleError(
+            f"the bundle has no parameter {missing[0]!r}, which torch needs: use --against {source} --weights FILE"
+        )
+    network.load_state_dict(parameters, strict=False)
     return network
 
 
-def _built_in(manifest: Manifest) -> bool:
-    """Whether a bundle is one of the recipes', with weights that torch can take."""
+def _is_built_in(manifest: Manifest) -> bool:
+    """Whether a bundle was made by one of the recipes and has weights that torch can load."""
     recipe = RECIPES.get(manifest.name)
-    return recipe is not None and manifest.provenance.source == recipe.source and manifest.precision == "float32"
+    return (
+        recipe is not None
+        and manifest.provenance.source == recipe.description.provenance.source
+        and manifest.precision == "float32"
+    )
 
 
-def _unused(name: str) -> bool:
-    """Whether inference does without a parameter."""
-    return name.endswith("num_batches_tracked") or name.startswith("aux")
+def _is_unused(parameter: str) -> bool:
+    """Whether inference does not need a parameter."""
+    return parameter.endswith("num_batches_tracked") or parameter.startswith("aux")

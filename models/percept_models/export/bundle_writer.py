@@ -1,225 +1,199 @@
 """A trunk becomes a bundle: trunk, tails, weights, golden input, first kernels and manifest in one folder.
 
-Input: the ONNX model of a trunk and its description. Output: the folder `<out>/<name>/<version>/`, which appears
-whole or not at all.
+In come the ONNX model of a trunk and a `BundleDescription`; out comes the folder `<out>/<name>/<version>/`, which
+appears complete or not at all.
 """
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version as version_of
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import onnx
-import torch
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto
 from PIL import Image
-from torch import Tensor
 
+from percept.bundle.integrity import digest
 from percept.bundle.manifest import (
-    IMAGE,
     MANIFEST,
     Activation,
     Colour,
+    FilterPicture,
     Golden,
     Layer,
     Manifest,
     Precision,
     Preprocessing,
     Provenance,
-    Tail,
     Task,
-    digest,
-    read,
 )
 from percept.errors import BundleError
-from percept_models.autodiff.reverse import between, needed, tail
-from percept_models.export.kernels import draw, kernels
-from percept_models.export.weights import Store
-from percept_models.graph.errors import UnsupportedOperator
-from percept_models.graph.reader import Array, Graph, run
-from percept_models.graph.receptive_field import Field, fields
-from percept_models.sources.trunk import LOGITS, PIXELS, PREFIX
+from percept_models.export.filter_pictures import first_kernels, write_filter_picture
+from percept_models.export.layers import describe_layer
+from percept_models.export.tails import TappedLayer, build_tails
+from percept_models.export.trunk import tap_trunk
+from percept_models.export.weights import WeightsFile
+from percept_models.graph.execution import run
+from percept_models.graph.reader import Array, Graph
+from percept_models.graph.receptive_field import receptive_fields
+from percept_models.sources.trunk import LOGITS, PIXELS
 
-TRUNK = "trunk.onnx"
-# How far from the golden logits another machine may be: its kernels round, sum and saturate otherwise.
+TRUNK: str = Manifest.model_fields["trunk"].default
+# How far the golden logits of another machine may be: its kernels round, sum and saturate differently.
 TOLERANCES: Mapping[Precision, float] = {"float32": 1e-3, "float16": 3e-2, "int8": 0.1}
-TF32_TOLERANCE = TOLERANCES["float16"]  # it has the mantissa of float16
-TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
+TF32_TOLERANCE = TOLERANCES["float16"]  # TF32 has the mantissa of float16
+PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")  # whose versions the manifest records
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A tapped layer with its tail, or the reason why it has none."""
+class BundleDescription:
+    """What the manifest of a bundle says that its graphs do not contain.
 
-    layer: str
-    graph: ModelProto | None
-    crossing: tuple[str, ...] = ()
-    seeds: tuple[str, ...] = ()
-    reason: str = "its tail was left out to keep the bundle small"
+    `layers` are the names of the tensors to tap, feature maps [N,C,h,w]. Only the layers `with_tails` get gradients
+    (None: all), because tails hold the float32 weights of the rest of the network. `precision` is that of the trunk;
+    `tf32` lets a GPU round float32, also of the tails.
+    """
 
-    @property
-    def file(self) -> str:
-        """The name of the tail's file."""
-        return f"tail.{self.layer}.onnx"
+    name: str
+    version: int
+    task: Task
+    labels: Sequence[str]
+    activation: Activation
+    preprocessing: Preprocessing
+    layers: Sequence[str]
+    cam_layer: str
+    provenance: Provenance
+    palette: Sequence[Colour] = ()
+    background: int | None = None
+    with_tails: Collection[str] | None = None
+    precision: Precision = "float32"
+    tf32: bool = False
 
 
-def export(
+def write_bundle(
     trunk: ModelProto,
-    *,
-    name: str,
-    version: int,
-    task: Task,
-    labels: Sequence[str],
-    activation: Activation,
-    preprocessing: Preprocessing,
-    layers: Sequence[str],
-    cam_layer: str,
-    provenance: Provenance,
+    description: BundleDescription,
     out: Path,
-    palette: Sequence[Colour] = (),
-    background: int | None = None,
-    gradients: Collection[str] | None = None,
-    precision: Precision = "float32",
-    tf32: bool = False,
     lower: Callable[[ModelProto], ModelProto] | None = None,
     check: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Write the bundle of a trunk and return its folder.
+    """Write the bundle of a float32 trunk and return its folder `<out>/<name>/<version>`.
 
-    `layers` are names of tensors that are feature maps [N,C,h,w]; no other tensor is tapped. A layer behind which an
-    operator has no reverse-mode rule gets no tail, and the manifest names the operator; nor does one that `gradients`,
-    if given, leaves out: tails hold the float32 weights of all that follows. `lower` makes a trunk of
-    another `precision`; the tails stay float32. `tf32` lets a GPU round float32, that of the tails too. `check` gets
-    the finished folder before it takes its place. Raises `BundleError` where the bundle exists, `ValueError` where the
-    description does not fit the network, and what `check` raises; then nothing is left behind.
+    `lower` converts the trunk to the described precision; the tails stay float32. `check` gets the finished folder
+    before it is moved to its place. A layer behind which an operator has no reverse-mode rule gets no tail, and the
+    manifest names the operator. Raises `BundleError` where the bundle exists or `out` is not writable, `ValueError`
+    where the description does not fit the network, and what `check` raises; nothing is left behind then.
     """
-    target = out / name / str(version)
-    if target.exists():
-        raise BundleError(f"{target} exists already")
+    target = new_bundle_folder(out, description.name, description.version)
     graph = Graph(trunk)
-    cuts = [
-        _cut(graph, layer, layers) if gradients is None or layer in gradients else Cut(layer, None) for layer in layers
-    ]
-    tapped = _tapped(trunk, graph, [*layers, *(tensor for cut in cuts for tensor in cut.crossing)])
-    reach = fields(graph)
-    described = [_describe(graph, cut, reach) for cut in cuts]
-    with _staging(target) as folder:
-        _write(folder, lower(tapped) if lower else tapped, cuts, golden(preprocessing))
-        first = kernels(graph, preprocessing)
-        drawn = () if first is None else (draw(folder, "kernels", first, channels=range(len(first))),)
-        manifest = Manifest(
-            name=name,
-            version=version,
-            task=task,
-            activation=activation,
-            precision=precision,
-            tf32=tf32,
-            labels=tuple(labels),
-            palette=tuple(palette),
-            background=background,
-            logits=tuple(size or 0 for size in graph.shapes[LOGITS][1:]),
-            preprocessing=preprocessing,
-            trunk=TRUNK,
-            layers=tuple(described),
-            cam_layer=cam_layer,
-            golden=Golden(tolerance=max(TOLERANCES[precision], TF32_TOLERANCE if tf32 else 0.0)),
-            filters=drawn,
-            files={file.name: digest(file) for file in sorted(folder.iterdir())},
-            provenance=provenance.model_copy(update={"versions": _versions()}),
-        )
+    tapped_layers = build_tails(graph, description.layers, description.with_tails)
+    tapped_trunk = tap_trunk(trunk, graph, tapped_layers)
+    fields = receptive_fields(graph)
+    layers = [describe_layer(graph, layer, fields) for layer in tapped_layers]
+    with _staging_folder(target) as folder:
+        _write_graphs(folder, lower(tapped_trunk) if lower else tapped_trunk, tapped_layers)
+        _write_golden_input(folder, golden_input(description.preprocessing))
+        kernels = _write_kernels(folder, graph, description.preprocessing)
+        manifest = _build_manifest(description, graph, layers, kernels, folder)
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
         if check:
             check(folder)
     return target
 
 
-def weights(bundle: Path) -> dict[str, Tensor]:
-    """The parameters of the network in a bundle, by the names that they have in torch."""
-    trunk = onnx.load(bundle / read(bundle).trunk)
-    return {
-        tensor.name.removeprefix(PREFIX): torch.from_numpy(numpy_helper.to_array(tensor).copy())
-        for tensor in trunk.graph.initializer
-        if tensor.name.startswith(PREFIX)
-    }
+def new_bundle_folder(out: Path, name: str, version: int) -> Path:
+    """The folder of a bundle that is to be written; raises `BundleError` where it exists or `out` is not writable."""
+    target = out / name / str(version)
+    if target.exists():
+        raise BundleError(f"{target} exists already: remove it, or choose another --out, name or version")
+    existing = next((folder for folder in (out, *out.absolute().parents) if folder.exists()), out)
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        raise BundleError(f"{out} cannot be written: choose another folder with --out or PERCEPT_MODELS")
+    return target
 
 
-def golden(how: Preprocessing, seed: int = 0) -> Array:
-    """A smooth coloured picture uint8 [1,H,W,3] that belongs to no data set."""
-    blots = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
-    size = (how.width, how.height)
-    return np.asarray(Image.fromarray(blots).resize(size, Image.Resampling.BICUBIC))[None]
+def golden_input(preprocessing: Preprocessing, seed: int = 0) -> Array:
+    """A smooth image of random colours, uint8 [1,H,W,3]; it belongs to no data set."""
+    colours = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+    size = (preprocessing.width, preprocessing.height)
+    return np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.BICUBIC))[None]
 
 
-def _cut(graph: Graph, layer: str, layers: Sequence[str]) -> Cut:
-    """The tail of a layer; in that of the image every other layer can be asked about too."""
-    passed = {name for node in between(graph, layer, LOGITS) for name in node.output} if layer == IMAGE else {}
-    seeds = tuple(name for name in layers if name in passed)
-    try:
-        return Cut(layer, *tail(graph, layer, seeds=seeds), seeds)
-    except UnsupportedOperator as error:
-        return Cut(layer, None, reason=str(error))
+def _write_graphs(folder: Path, trunk: ModelProto, layers: Sequence[TappedLayer]) -> None:
+    with WeightsFile(folder) as weights:
+        weights.save(trunk, TRUNK)
+        for layer in layers:
+            if layer.tail:
+                weights.save(layer.tail, layer.tail_file)
 
 
-def _tapped(trunk: ModelProto, graph: Graph, tensors: Sequence[str]) -> ModelProto:
-    """A copy of the trunk whose outputs are the logits and these tensors, in the order of computation."""
-    copy = ModelProto()
-    copy.CopyFrom(trunk)
-    del copy.graph.node[:], copy.graph.output[:]
-    copy.graph.node.extend(needed(graph.nodes, {LOGITS, *tensors}))
-    for name in [LOGITS, *(n for n in graph.producer if n in set(tensors) - {LOGITS})]:
-        sizes = [size or "N" for size in graph.shapes[name]]
-        copy.graph.output.append(helper.make_tensor_value_info(name, graph.types[name], sizes))
-    return copy
-
-
-def _describe(graph: Graph, cut: Cut, reach: dict[str, Field]) -> Layer:
-    """The manifest's entry for a layer."""
-    channels, height, width = (size or 0 for size in graph.shapes[cut.layer][1:])
-    field = reach.get(cut.layer, Field())
-    return Layer(
-        name=cut.layer,
-        shape=(channels, height, width),
-        stride=field.stride,
-        dilation=field.dilation,
-        receptive_field=field.receptive if cut.layer in reach else None,
-        tail=Tail(file=cut.file, crossing=cut.crossing, seeds=cut.seeds) if cut.graph else None,
-        unavailable=None if cut.graph else cut.reason,
-    )
-
-
-def _write(folder: Path, trunk: ModelProto, cuts: Sequence[Cut], pixels: Array) -> None:
-    """All files of the bundle but its manifest."""
-    with Store(folder) as store:
-        store.save(trunk, TRUNK)
-        for cut in cuts:
-            if cut.graph:
-                store.save(cut.graph, cut.file)
+def _write_golden_input(folder: Path, pixels: Array) -> None:
     logits = run(folder / TRUNK, {PIXELS: pixels})[LOGITS]
     np.savez_compressed(folder / Golden().file, pixels=pixels, logits=logits)
 
 
-def _versions() -> dict[str, str]:
-    """The versions of the tools that made a bundle."""
-    found = {}
-    for tool in TOOLS:
+def _write_kernels(folder: Path, graph: Graph, preprocessing: Preprocessing) -> tuple[FilterPicture, ...]:
+    kernels = first_kernels(graph, preprocessing)
+    if kernels is None:
+        return ()
+    return (write_filter_picture(folder, "kernels", kernels, channels=range(len(kernels))),)
+
+
+def _build_manifest(
+    description: BundleDescription,
+    graph: Graph,
+    layers: Sequence[Layer],
+    filters: tuple[FilterPicture, ...],
+    folder: Path,
+) -> Manifest:
+    """The manifest of the files that stand in the folder."""
+    tolerance = max(TOLERANCES[description.precision], TF32_TOLERANCE if description.tf32 else 0.0)
+    return Manifest(
+        name=description.name,
+        version=description.version,
+        task=description.task,
+        activation=description.activation,
+        precision=description.precision,
+        tf32=description.tf32,
+        labels=tuple(description.labels),
+        palette=tuple(description.palette),
+        background=description.background,
+        logits=tuple(size or 0 for size in graph.shapes[LOGITS][1:]),
+        preprocessing=description.preprocessing,
+        trunk=TRUNK,
+        layers=tuple(layers),
+        cam_layer=description.cam_layer,
+        golden=Golden(tolerance=tolerance),
+        filters=filters,
+        files={file.name: digest(file) for file in sorted(folder.iterdir())},
+        provenance=description.provenance.model_copy(update={"versions": _package_versions()}),
+    )
+
+
+def _package_versions() -> dict[str, str]:
+    """The versions of the packages that made the bundle; only one of the two ONNX Runtimes is installed."""
+    versions = {}
+    for package in PACKAGES:
         try:
-            found[tool] = version_of(tool)
-        except ImportError:  # PackageNotFoundError: one of the two runtimes is not installed
+            versions[package] = package_version(package)
+        except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 @contextmanager
-def _staging(target: Path) -> Iterator[Path]:
-    """A folder of the same two names in a hidden one that takes its place at the end, or vanishes.
+def _staging_folder(target: Path) -> Iterator[Path]:
+    """A folder in a hidden one that is moved to `target` at the end.
 
-    With it vanishes all that was made for it.
+    On an error it is removed, with every parent folder that was created for it. Its last two names are those of
+    `target`, because reading a manifest compares them with the bundle's name and version.
     """
     root = target.parent.parent
-    made = [p for p in (target.parent, root, *root.parents) if not p.exists()]
+    created = [folder for folder in (target.parent, root, *root.parents) if not folder.exists()]
     root.mkdir(parents=True, exist_ok=True)
     try:
         with TemporaryDirectory(prefix=".", dir=root) as scratch:
@@ -229,7 +203,7 @@ def _staging(target: Path) -> Iterator[Path]:
             target.parent.mkdir(exist_ok=True)
             folder.rename(target)
     except BaseException:
-        for parent in made:
+        for parent in created:
             if parent.exists():
                 parent.rmdir()
         raise

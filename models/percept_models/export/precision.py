@@ -1,14 +1,13 @@
-"""A trunk in fewer bits: float16 for CUDA, 8-bit integers for the CPU, by ONNX Runtime's own tools.
+"""A trunk in lower precision: float16 for CUDA, 8-bit integers for the CPU, by ONNX Runtime's own tools.
 
-In comes the trunk of a bundle as a model with its weights inside; out goes a new one whose inputs and outputs have
-the same names, types and shapes, so that nothing around it need know. `pictures` gives what integers are calibrated
-on. Which network it is, and how much accuracy it may lose, is not known here: whoever asks for it must measure.
+In comes a float32 trunk with its weights inside; out comes a new model whose inputs and outputs have the same names,
+types and shapes. How much accuracy the network may lose is not known here: the caller must measure it.
 """
 
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain, islice, pairwise
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,23 +15,19 @@ import onnx
 import onnx_ir as ir
 from onnx import ModelProto
 
-from percept.bundle.manifest import Preprocessing
-from percept.errors import BrokenImage, BundleError, ImageTooLarge, NotAnImage
-from percept.imaging.decode import decode_for, prepare
+import percept.runtime.session  # noqa: F401  # it disables ONNX Runtime's telemetry, which works only before its import
+from percept.errors import BundleError
 from percept_models.graph.reader import Array
 from percept_models.sources.trunk import PIXELS
 
 # isort: split
-# After the others: `percept.runtime.session` must import ONNX Runtime first, because it disables its telemetry.
+# After `percept.runtime.session`, see above.
 from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-MAX_BYTES = 2**28  # of a file that is taken for an image
-MAX_PIXELS = 2**28
-
-# The operators that ONNX Runtime's CPU computes on 8-bit integers. It would quantise around others too (norms,
-# transposed convolutions, resizing) and then compute them in float32: slower, and rounded twice for nothing.
+# The operators that ONNX Runtime's CPU kernels compute on 8-bit integers. It would also quantize around other operators
+# (normalizations, transposed convolutions, resizing) and compute those in float32: slower, and rounded twice in vain.
 OPERATORS = (
     *("Conv", "Gemm", "MatMul", "Add", "Mul"),
     *("Relu", "Clip", "LeakyRelu", "Sigmoid"),
@@ -41,39 +36,39 @@ OPERATORS = (
 )
 
 
-def half(trunk: ModelProto) -> ModelProto:
-    """The trunk in float16: its weights and all that it computes, but not its outputs.
+def to_float16(trunk: ModelProto) -> ModelProto:
+    """Convert a trunk to float16: its weights and everything it computes, except its inputs and outputs.
 
-    `pixels` stay uint8 [N,H,W,3], logits and layers float32. The normalisation is float16 too: a pixel is exact in
-    it, and mean and std are rounded no worse than the weights. Batch norms are merged into their convolutions first,
-    in float32, since a variance may be too great for float16. A CPU runs it in float32 between casts, and is slower.
+    `pixels` stay uint8 [N,H,W,3], logits and layers float32. The normalization is float16 too: a pixel is exact in it,
+    and mean and std are rounded no worse than the weights. Batch norms are first merged into their convolutions in
+    float32, because a variance may be too large for float16. On a CPU the result runs in float32 between casts, slower.
     """
-    with _quietly(), TemporaryDirectory() as folder:
-        folded = onnx.load(_folded(trunk, Path(folder)))
-    del folded.graph.value_info[:]  # the tool takes a constant that is described here for float16, and casts it again
-    converted = ir.from_proto(convert_float_to_float16(folded, keep_io_types=True))
-    converted.graph.sort()  # the casts stand at the end
-    return _tidy(ir.to_proto(converted))
+    with _silenced(), TemporaryDirectory() as folder:
+        merged = onnx.load(_merge_batch_norms(trunk, Path(folder)))
+    del merged.graph.value_info[:]  # the tool takes a constant that is described there for float16, and casts it again
+    converted = ir.from_proto(convert_float_to_float16(merged, keep_io_types=True))
+    converted.graph.sort()  # the tool appends its casts at the end
+    return _remove_marks(ir.to_proto(converted))
 
 
-def quantized(trunk: ModelProto, pictures: Iterable[Array]) -> ModelProto:
-    """The trunk in 8-bit integers: int8 weights with a scale for each channel, uint8 activations with one for all.
+def to_int8(trunk: ModelProto, photos: Iterable[Array]) -> ModelProto:
+    """Quantize a trunk to 8-bit integers: int8 weights with a scale per channel, uint8 activations with one per tensor.
 
-    `pictures` uint8 [H,W,3] are photos as the trunk takes them, some hundred; they set the range of every activation
-    (Jacob et al. 2017, arXiv:1712.05877), which is from its least value to its greatest: percentiles and entropy were
-    no more accurate and took three times as long. `pixels` stay uint8 [N,H,W,3], logits and layers float32. Neither
-    the first convolution nor the head is spared, for that gained nothing; only the linear layers do not round what
-    they give, which costs nothing and keeps two classes from having the same logit. The trunk must be of opset 13 or
-    newer. Raises `BundleError` where there is no picture.
+    `photos` are pixels uint8 [H,W,3] as the trunk takes them, some hundred; the range of every activation is from its
+    minimum to its maximum over them (Jacob et al. 2017, arXiv:1712.05877). Percentiles and entropy were no more
+    accurate and took three times as long. `pixels` stay uint8 [N,H,W,3], logits and layers float32. Keeping the first
+    convolution or the head in float32 gained nothing; only the outputs of linear layers are not rounded, which costs
+    nothing and keeps two classes from getting the same logit. The trunk must be of opset 13 or newer. Raises
+    `BundleError` where there is no photo.
     """
-    feed = _Feed(pictures)
-    with _quietly(), TemporaryDirectory() as folder:
-        folded, result = _folded(trunk, Path(folder)), Path(folder) / "quantized.onnx"
+    reader = _CalibrationReader(photos)
+    with _silenced(), TemporaryDirectory() as folder:
+        merged, result = _merge_batch_norms(trunk, Path(folder)), Path(folder) / "quantized.onnx"
         quantize_static(
-            folded,
+            merged,
             result,
-            feed,
-            nodes_to_exclude=_clipping(onnx.load(folded)),
+            reader,
+            nodes_to_exclude=_clips_of_tapped_layers(onnx.load(merged)),
             op_types_to_quantize=list(OPERATORS),
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -81,89 +76,62 @@ def quantized(trunk: ModelProto, pictures: Iterable[Array]) -> ModelProto:
             calibrate_method=CalibrationMethod.MinMax,
             extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
         )
-        return _tidy(onnx.load(result))
+        return _remove_marks(onnx.load(result))
 
 
-def pictures(folder: Path, how: Preprocessing, limit: int = 200) -> Iterator[Array]:
-    """The images in a folder and below it as the trunk takes them, uint8 [H,W,3], in the order of their paths.
+class _CalibrationReader:
+    """Photos as ONNX Runtime's calibration reads them: a batch of one at a time, None at the end."""
 
-    Where there are more than `limit` files they are dealt into as many runs of neighbours, and the first image of
-    each is taken. What is no image, or a broken one, is skipped. Raises `BundleError` where none is left.
-    """
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.stat().st_size <= MAX_BYTES)
-    ends = [i * len(files) // limit for i in range(limit + 1)]
-    empty = True
-    for begin, end in pairwise(ends):
-        for picture in islice(_prepared(files[begin:end], how), 1):
-            empty = False
-            yield picture
-    if empty:
-        raise BundleError(f"{folder} holds no image")
-
-
-def _prepared(files: Iterable[Path], how: Preprocessing) -> Iterator[Array]:
-    """The images among the files, decoded and prepared as the online house does it."""
-    for file in files:
-        try:
-            photo, view = decode_for(how, file.read_bytes(), MAX_BYTES, MAX_PIXELS)
-        except (NotAnImage, BrokenImage, ImageTooLarge):
-            continue
-        yield prepare(photo, view, how)
-
-
-class _Feed:
-    """Pictures as ONNX Runtime's calibration asks for them: one batch at a time, None at the end."""
-
-    def __init__(self, pictures: Iterable[Array]) -> None:
-        rows = iter(pictures)
-        first = next(rows, None)
+    def __init__(self, photos: Iterable[Array]) -> None:
+        remaining = iter(photos)
+        first = next(remaining, None)
         if first is None:
-            raise BundleError("there is no picture to calibrate on")
-        self._rows = chain([first], rows)
+            raise BundleError("there is no photo to calibrate on")
+        self._photos = chain([first], remaining)
 
     def get_next(self) -> dict[str, Array] | None:
         """The next feeds of the trunk."""
-        picture = next(self._rows, None)
-        return None if picture is None else {PIXELS: picture[None]}
+        photo = next(self._photos, None)
+        return None if photo is None else {PIXELS: photo[None]}
 
 
-def _folded(trunk: ModelProto, folder: Path) -> Path:
+def _merge_batch_norms(trunk: ModelProto, folder: Path) -> Path:
     """Write the trunk with batch norms merged into convolutions and all shapes inferred, and return the file.
 
-    The tools take a model in memory too, but then move its weights out of it into files that they delete.
+    The tools also take a model in memory, but then move its weights out of it into files that they delete.
     """
-    given, folded = folder / "given.onnx", folder / "folded.onnx"
-    onnx.save(trunk, given)
-    quant_pre_process(given, folded, skip_symbolic_shape=True)
-    model = onnx.load(folded)
+    source, merged = folder / "source.onnx", folder / "merged.onnx"
+    onnx.save(trunk, source)
+    quant_pre_process(source, merged, skip_symbolic_shape=True)
+    model = onnx.load(merged)
     for number, node in enumerate(model.graph.node):
-        node.name = node.name or f"unnamed.{number}"  # the tools tell nodes apart by their names
-    onnx.save(model, folded)
-    return folded
+        node.name = node.name or f"unnamed.{number}"  # the tools identify nodes by their names
+    onnx.save(model, merged)
+    return merged
 
 
-def _clipping(model: ModelProto) -> list[str]:
-    """The nodes that clip a tapped layer, by name: quantised, they would clip what is tapped too.
+def _clips_of_tapped_layers(model: ModelProto) -> list[str]:
+    """The names of the nodes that clip a tapped layer.
 
-    ONNX Runtime gives the input of a Relu the range of its output, without asking who else looks at it.
+    ONNX Runtime quantizes the input of a Relu with the range of its output. The tapped layer would be clipped too.
     """
     tapped = {output.name for output in model.graph.output}
     return [node.name for node in model.graph.node if node.op_type in ("Relu", "Clip") and node.input[0] in tapped]
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep the tools, which speak through the root logger, from setting it up for the whole process."""
-    silent = logging.NullHandler()
-    logging.getLogger().addHandler(silent)
+def _silenced() -> Iterator[None]:
+    """Keep the tools, which log through the root logger, from configuring it for the whole process."""
+    handler = logging.NullHandler()
+    logging.getLogger().addHandler(handler)
     try:
         yield
     finally:
-        logging.getLogger().removeHandler(silent)
+        logging.getLogger().removeHandler(handler)
 
 
-def _tidy(model: ModelProto) -> ModelProto:
-    """The model without the marks of the tools and the operator sets that they declare but do not use."""
+def _remove_marks(model: ModelProto) -> ModelProto:
+    """Remove the metadata that the tools add, and the operator sets that they declare but do not use."""
     used = {"", *(node.domain for node in model.graph.node)}
     declared = [opset for opset in model.opset_import if opset.domain in used]
     del model.opset_import[:], model.metadata_props[:]

@@ -1,4 +1,4 @@
-"""The labels of a network's classes, from a file as people write it."""
+"""The labels of a network's classes: from a file of the user's, from the network's makers, or numbered."""
 
 import json
 from collections import Counter
@@ -9,8 +9,21 @@ from pathlib import Path
 from percept.errors import BundleError
 
 
-def read(file: Path) -> list[str]:
-    """Labels in a JSON list, in a JSON object by index, or one to a line, up to the first empty one.
+def choose_labels(file: Path | None, known: Sequence[str], classes: int) -> tuple[str, ...]:
+    """The labels in the file, else the known ones if there is one for each class, else `class 0`, `class 1`, ….
+
+    Raises `BundleError` where the file does not hold one label for each class.
+    """
+    if file is None:
+        return make_distinct(known) if len(known) == classes else tuple(f"class {k}" for k in range(classes))
+    labels = read_labels(file)
+    if len(labels) != classes:
+        raise BundleError(f"{file} holds {len(labels)} labels, and the network has {classes} classes")
+    return make_distinct(labels)
+
+
+def read_labels(file: Path) -> list[str]:
+    """Read a JSON list, a JSON object by index, or one label per line up to the first empty line.
 
     Raises `BundleError` for anything else.
     """
@@ -24,23 +37,10 @@ def read(file: Path) -> list[str]:
         found = json.loads(text)
         return list(map(str, found)) if isinstance(found, list) else [str(found[str(k)]) for k in range(len(found))]
     except (ValueError, KeyError) as error:
-        raise BundleError(f"the labels in {file} are no JSON list, nor an object by index: {error}") from error
+        raise BundleError(f"the labels in {file} are neither a JSON list nor an object by index: {error}") from error
 
 
-def distinct(labels: Sequence[str]) -> tuple[str, ...]:
-    """Labels that stand more than once get their index: ImageNet has two kinds of crane."""
+def make_distinct(labels: Sequence[str]) -> tuple[str, ...]:
+    """Append the index to labels that occur more than once: ImageNet has two classes called crane."""
     count = Counter(labels)
     return tuple(label if count[label] == 1 else f"{label} ({k})" for k, label in enumerate(labels))
-
-
-def chosen(file: Path | None, known: Sequence[str], classes: int) -> tuple[str, ...]:
-    """The labels in the file, else the known ones if there are as many as classes, else numbers.
-
-    Raises `BundleError` where the file does not hold one for each class.
-    """
-    if file is None:
-        return distinct(known) if len(known) == classes else tuple(f"class {k}" for k in range(classes))
-    labels = read(file)
-    if len(labels) != classes:
-        raise BundleError(f"{file} holds {len(labels)} labels, and the network has {classes} classes")
-    return distinct(labels)

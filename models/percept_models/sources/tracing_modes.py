@@ -1,6 +1,7 @@
-"""Modes under which a torch network is run or traced: some of torch's functions are called otherwise.
+"""Modes under which a torch network is run or traced: they replace calls of some of torch's functions.
 
-`Apart` keeps tapped layers as they were; `AdaptivePooling` writes one pooling in a form that ONNX can follow.
+`OutOfPlace` keeps tapped layers from being overwritten; `AdaptivePooling` writes adaptive pooling in operators that
+ONNX has.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class _Mode(TorchFunctionMode):
-    """Calls what `act` says instead of a function of torch."""
+    """Calls `call` in the place of every function of torch."""
 
     def __torch_function__(
         self,
@@ -22,25 +23,27 @@ class _Mode(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        return self.act(function, args, dict(kwargs or {}))
+        return self.call(function, args, dict(kwargs or {}))
 
-    def act(self, function: Callable[..., Any], args: Sequence[Any], has: dict[str, Any]) -> Any:
+    def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         raise NotImplementedError
 
 
-class Apart(_Mode):
-    """Lets nothing overwrite a tensor that may be tapped, as `F.relu(x, inplace=True)` and `x += y` do.
+class OutOfPlace(_Mode):
+    """Runs in-place operations out of place, such as `F.relu(x, inplace=True)` and `x += y` in DenseNet and ResNet.
 
-    DenseNet and ResNet are full of them. Whether a network can do without is for the caller to check.
+    They would overwrite a tensor that may be tapped. Whether the network computes the same is for the caller to check.
     """
 
-    def act(self, function: Callable[..., Any], args: Sequence[Any], has: dict[str, Any]) -> Any:
-        """Call the function, but not in place."""
-        return OUT_OF_PLACE.get(function, function)(*args, **(has | {"inplace": False} if "inplace" in has else has))
+    def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Call the function, or its counterpart that is not in place."""
+        if "inplace" in kwargs:
+            kwargs = kwargs | {"inplace": False}
+        return OUT_OF_PLACE.get(function, function)(*args, **kwargs)
 
 
 OUT_OF_PLACE: Mapping[Callable[..., Any], Callable[..., Any]] = {
-    Tensor.add_: torch.add,  # which is what `+=` calls
+    Tensor.add_: torch.add,  # `+=` calls it
     Tensor.sub_: torch.sub,
     Tensor.mul_: torch.mul,
     Tensor.div_: torch.div,
@@ -48,27 +51,27 @@ OUT_OF_PLACE: Mapping[Callable[..., Any], Callable[..., Any]] = {
 
 
 class AdaptivePooling(_Mode):
-    """Writes adaptive average pooling as what it is: the exporter would write it as arithmetic on indices."""
+    """Replaces adaptive average pooling, which torch's exporter would write as arithmetic on indices."""
 
-    def act(self, function: Callable[..., Any], args: Sequence[Any], has: dict[str, Any]) -> Any:
-        """Call the function, or the pooling in its place."""
-        return (adaptive_average if function is F.adaptive_avg_pool2d else function)(*args, **has)
+    def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Call the function, or the pooling below."""
+        return (adaptive_average_pool if function is F.adaptive_avg_pool2d else function)(*args, **kwargs)
 
 
-def adaptive_average(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
-    """`y = P x Q^T`: cell i of m averages the cells from floor(i n / m) to ceil((i + 1) n / m) of n."""
-    asked = (output_size, output_size) if isinstance(output_size, int) else output_size
+def adaptive_average_pool(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
+    """y = P x Qᵀ: output cell i of m averages the input cells from floor(i n / m) to ceil((i + 1) n / m) of n."""
+    requested = (output_size, output_size) if isinstance(output_size, int) else output_size
     sizes = (input.shape[-2], input.shape[-1])
-    cells = [m or n for m, n in zip(asked, sizes, strict=True)]
+    cells = [m or n for m, n in zip(requested, sizes, strict=True)]
     if cells == [1, 1]:
         return input.mean((-2, -1), keepdim=True)
     if not any(n % m for n, m in zip(sizes, cells, strict=True)):
         return F.avg_pool2d(input, [n // m for n, m in zip(sizes, cells, strict=True)])
-    p, q = (_averages(n, m).to(input.dtype) for n, m in zip(sizes, cells, strict=True))
+    p, q = (_averaging_matrix(n, m).to(input.dtype) for n, m in zip(sizes, cells, strict=True))
     return p @ (input @ q.T.contiguous())
 
 
-def _averages(n: int, m: int) -> Tensor:
+def _averaging_matrix(n: int, m: int) -> Tensor:
     """The matrix [m,n] that averages n cells into m."""
     begin, end = ([i * n // m for i in range(m)], [-(-(i + 1) * n // m) for i in range(m)])
     rows = [[(a <= j < b) / (b - a) for j in range(n)] for a, b in zip(begin, end, strict=True)]

@@ -1,4 +1,5 @@
-"""The recipes that train the built-in networks.
+"""Training of the built-in bundles (`percept teach`).
 
-May import `percept_models.export`, `percept_models.visualize` and everything below them.
+`cifar10` and `clothing` are the recipes, `loop` trains a network, `bundles` makes a bundle of it. May import
+`percept_models.visualize` and everything below it.
 """

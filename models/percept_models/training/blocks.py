@@ -1,7 +1,7 @@
-"""The layers of both built-in networks: convolution, batch norm and residuals (He et al. 2015, arXiv:1512.03385).
+"""The blocks of both built-in networks: convolution, batch norm and residuals (He et al. 2015, arXiv:1512.03385).
 
-After training, `fold` merges every batch norm into its convolution, so that what is exported, verified and
-served is one and the same set of weights.
+After training, `fold_batch_norms` merges every batch norm into its convolution, so that the exported, the verified and
+the served network have the same weights.
 """
 
 from torch import Tensor, nn
@@ -23,14 +23,14 @@ class ConvNorm(nn.Module):
 
 
 class Residual(nn.Module):
-    """relu(shortcut(x) + f(x)), f two 3x3 convolutions; the shortcut is 1x1 where the shape changes."""
+    """relu(shortcut(x) + f(x)), f two 3x3 convolutions; the shortcut is a 1x1 convolution where the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
         self.first = ConvNorm(inputs, outputs, stride=stride)
         self.second = ConvNorm(outputs, outputs)
-        same = inputs == outputs and stride == 1
-        self.shortcut = nn.Identity() if same else ConvNorm(inputs, outputs, size=1, stride=stride)
+        same_shape = inputs == outputs and stride == 1
+        self.shortcut = nn.Identity() if same_shape else ConvNorm(inputs, outputs, size=1, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,inputs,h,w] → [N,outputs,h/stride,w/stride]."""
@@ -38,7 +38,7 @@ class Residual(nn.Module):
         return y.relu()
 
 
-def fold(network: nn.Module) -> nn.Module:
+def fold_batch_norms(network: nn.Module) -> nn.Module:
     """Merge every batch norm into the convolution before it, in place; the network must be in `eval` mode."""
     for module in network.modules():
         if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):

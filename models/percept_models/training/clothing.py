@@ -1,10 +1,9 @@
 """`clothing`: a feature pyramid network (Lin et al. 2017, arXiv:1612.03144) that segments clothes in street photos.
 
-A residual encoder of four stages at strides 4 to 32, a pyramid of 64 channels, one prediction at stride 4.
-The segmentation branch sums the pyramid's levels, each brought to stride 4 (Kirillov et al. 2019, arXiv:1901.02446).
+A residual encoder of four stages at strides 4 to 32, a pyramid of 64 channels, one prediction at stride 4. The
+segmentation branch sums the pyramid's levels, each upsampled to stride 4 (Kirillov et al. 2019, arXiv:1901.02446).
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,37 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
 
+from percept.bundle.manifest import IMAGE, Preprocessing
+from percept_models.export.bundle_writer import BundleDescription
+from percept_models.sources.preprocessing import unit_normalization
 from percept_models.training.blocks import ConvNorm, Residual
-from percept_models.training.loop import Batch, Predict, device, fit, normalise, placed, seed_everything
+from percept_models.training.loop import (
+    Batch,
+    Predict,
+    fit,
+    normalize,
+    seed_everything,
+    select_device,
+    shuffled_epochs,
+    to_device,
+)
+from percept_models.training.recipe import Recipe, recipe_provenance
 
 CLASSES = ("background", "hair", "skin", "upper", "dress", "lower", "footwear", "bag")
+PALETTE = (
+    (0, 0, 0),
+    (240, 228, 66),
+    (255, 170, 120),
+    (40, 120, 240),
+    (210, 70, 200),
+    (0, 170, 100),
+    (230, 50, 40),
+    (90, 220, 250),
+)
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 HEIGHT, WIDTH, IGNORE = 384, 256, 255
-WEIGHTS = (0.5, 1.3, 1.0, 1.0, 1.6, 1.2, 1.3, 1.6)
+CLASS_WEIGHTS = (0.5, 1.3, 1.0, 1.0, 1.6, 1.2, 1.3, 1.6)  # of the cross-entropy
 SEED, EPOCHS, BATCH = 15, 100, 16
 
 
@@ -44,7 +66,7 @@ class Network(nn.Module):
         self.head = nn.Conv2d(pyramid, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised [N,3,H,W], H and W multiples of 32 → logits [N,8,H/4,W/4]."""
+        """Normalized [N,3,H,W], H and W multiples of 32 → logits [N,8,H/4,W/4]."""
         c1 = self.stage1(self.stem(x))
         c2 = self.stage2(c1)
         c3 = self.stage3(c2)
@@ -67,102 +89,122 @@ def double(x: Tensor) -> Tensor:
 
 def load(data: Path, split: str) -> tuple[Tensor, Tensor]:
     """Photos uint8 [n,3,384,256] and masks uint8 [n,384,256], squeezed to one size."""
-    size = (WIDTH, HEIGHT)
     names = (data / f"{split}.txt").read_text().split()
-    photos = [
-        Image.open(data / "images" / f"{n}.jpg").convert("RGB").resize(size, Image.Resampling.BILINEAR) for n in names
-    ]
-    masks = [Image.open(data / "masks" / f"{n}.png").resize(size, Image.Resampling.NEAREST) for n in names]
-    pixels = torch.from_numpy(np.stack([np.asarray(p) for p in photos])).permute(0, 3, 1, 2).contiguous()
-    return pixels, torch.from_numpy(np.stack([np.asarray(m) for m in masks]))
+    photos = [_read(data / "images" / f"{name}.jpg", Image.Resampling.BILINEAR, "RGB") for name in names]
+    masks = [_read(data / "masks" / f"{name}.png", Image.Resampling.NEAREST) for name in names]
+    pixels = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).contiguous()
+    return pixels, torch.from_numpy(np.stack(masks))
+
+
+def _read(file: Path, resampling: Image.Resampling, mode: str | None = None) -> np.ndarray:
+    image = Image.open(file)
+    return np.asarray((image.convert(mode) if mode else image).resize((WIDTH, HEIGHT), resampling))
 
 
 def augment(pixels: Tensor, masks: Tensor) -> Batch:
-    """Random crop of half to full size, flip, small rotation, brightness, contrast and colour."""
-    n, place = len(pixels), pixels.device
+    """Crop half to the full size, flip, rotate, and change brightness, contrast and colour, then normalize."""
+    n, device = len(pixels), pixels.device
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return torch.empty(n, *shape, device=place).uniform_(low, high)
+        return torch.empty(n, *shape, device=device).uniform_(low, high)
 
     scale = torch.exp(uniform(-0.65, 0.15))
     aspect = torch.exp(uniform(-0.12, 0.12))
     angle, flip = uniform(-0.12, 0.12), uniform(-1, 1).sign()
-    reach = (1.1 - scale).clamp(min=0.08)
+    shift = (1.1 - scale).clamp(min=0.08)
     ratio = HEIGHT / WIDTH
     rows = (
-        torch.stack([flip * scale * aspect * angle.cos(), -ratio * scale * angle.sin(), uniform(-1, 1) * reach], 1),
-        torch.stack([flip * scale / ratio * angle.sin(), scale / aspect * angle.cos(), uniform(-1, 1) * reach], 1),
+        torch.stack([flip * scale * aspect * angle.cos(), -ratio * scale * angle.sin(), uniform(-1, 1) * shift], 1),
+        torch.stack([flip * scale / ratio * angle.sin(), scale / aspect * angle.cos(), uniform(-1, 1) * shift], 1),
     )
     grid = F.affine_grid(torch.stack(rows, 1), list(pixels.shape), align_corners=False)
     x = F.grid_sample(pixels.float(), grid, padding_mode="reflection", align_corners=False)
-    shifted = (masks[:, None].float() + 1) % 256
+    shifted = (masks[:, None].float() + 1) % 256  # IGNORE becomes 0, with which grid_sample pads
     y = F.grid_sample(shifted, grid, mode="nearest", align_corners=False)[:, 0].long()
     x = x * uniform(0.7, 1.3, 1, 1, 1) * uniform(0.9, 1.1, 3, 1, 1)
-    middle = x.mean((1, 2, 3), keepdim=True)
-    x = (x - middle) * uniform(0.7, 1.3, 1, 1, 1) + middle
-    return normalise(x.clamp(0, 255), MEAN, STD), (y + 255) % 256
-
-
-def epochs(pixels: Tensor, masks: Tensor, count: int) -> Iterator[Iterator[Batch]]:
-    """`count` passes over the split in random order, in augmented batches; the last incomplete one is dropped."""
-    for _ in range(count):
-        order = torch.randperm(len(pixels), device=pixels.device)[: len(pixels) // BATCH * BATCH]
-        batches = (augment(pixels[rows], masks[rows]) for rows in torch.split(order, BATCH))
-        yield ((x.contiguous(memory_format=torch.channels_last), y) for x, y in batches)
+    mean = x.mean((1, 2, 3), keepdim=True)
+    x = (x - mean) * uniform(0.7, 1.3, 1, 1, 1) + mean
+    return normalize(x.clamp(0, 255), MEAN, STD), (y + 255) % 256
 
 
 def loss(outputs: Tensor, targets: Tensor) -> Tensor:
     """Weighted cross-entropy plus half the soft Dice loss (Milletari et al. 2016, arXiv:1606.04797).
 
-    The outputs [N,8,H/4,W/4] are compared at half of the mask's size: finer costs time and gains nothing.
+    The outputs [N,8,H/4,W/4] are compared at half the mask's size: full size costs time and gains nothing.
     """
     outputs = double(outputs)
     targets = targets[:, 1::2, 1::2]
-    weights = torch.tensor(WEIGHTS, device=outputs.device)
-    cross = F.cross_entropy(outputs, targets, weights, ignore_index=IGNORE, label_smoothing=0.03)
-    seen = targets != IGNORE
-    truth = F.one_hot(targets.masked_fill(~seen, 0), len(CLASSES)).permute(0, 3, 1, 2) * seen[:, None]
-    guess = outputs.softmax(1) * seen[:, None]
-    both, either = (guess * truth).sum((0, 2, 3)), (guess + truth).sum((0, 2, 3))
-    dice = 1 - (2 * both + 1) / (either + 1)
-    return cross + 0.5 * dice.mean()
+    weights = torch.tensor(CLASS_WEIGHTS, device=outputs.device)
+    cross_entropy = F.cross_entropy(outputs, targets, weights, ignore_index=IGNORE, label_smoothing=0.03)
+    valid = targets != IGNORE
+    truth = F.one_hot(targets.masked_fill(~valid, 0), len(CLASSES)).permute(0, 3, 1, 2) * valid[:, None]
+    predicted = outputs.softmax(1) * valid[:, None]
+    intersection, total = (predicted * truth).sum((0, 2, 3)), (predicted + truth).sum((0, 2, 3))
+    dice = 1 - (2 * intersection + 1) / (total + 1)
+    return cross_entropy + 0.5 * dice.mean()
 
 
 @torch.inference_mode()
 def intersection_over_union(predict: Predict, pixels: Tensor, masks: Tensor) -> tuple[float, float]:
     """Mean IoU over the classes, and IoU of foreground against background, both over all pixels of the split."""
     k = len(CLASSES)
-    table = torch.zeros(k, k, dtype=torch.long, device=pixels.device)
+    confusion = torch.zeros(k, k, dtype=torch.long, device=pixels.device)
     for x, y in zip(torch.split(pixels, 10), torch.split(masks, 10), strict=True):
-        guess = F.interpolate(predict(x), size=y.shape[1:], mode="bilinear").argmax(1)
-        seen = y != IGNORE
-        table += torch.bincount(y[seen].long() * k + guess[seen], minlength=k * k).view(k, k)
-    hit = table.diagonal()
-    each = hit / (table.sum(0) + table.sum(1) - hit)
-    front = table[1:, 1:].sum()
-    return float(each.mean()), float(front / (table.sum() - table[0, 0]))
+        predicted = F.interpolate(predict(x), size=y.shape[1:], mode="bilinear").argmax(1)
+        valid = y != IGNORE
+        confusion += torch.bincount(y[valid].long() * k + predicted[valid], minlength=k * k).view(k, k)
+    hits = confusion.diagonal()
+    iou = hits / (confusion.sum(0) + confusion.sum(1) - hits)
+    foreground = confusion[1:, 1:].sum()
+    return float(iou.mean()), float(foreground / (confusion.sum() - confusion[0, 0]))
 
 
 def measure(predict: Predict, data: Path) -> dict[str, float]:
-    """The figures of the manifest, on the split `test`."""
-    mean, front = intersection_over_union(predict, *load(data, "test"))
-    return {"mean_iou": mean, "foreground_iou": front}
+    """The metrics of the manifest, on the split `test`."""
+    mean, foreground = intersection_over_union(predict, *load(data, "test"))
+    return {"mean_iou": mean, "foreground_iou": foreground}
 
 
-def train(data: Path, count: int | None = None) -> nn.Module:
-    """Train on the `train` split for `count` epochs; the test split is only reported, never chosen by."""
-    count = count or EPOCHS
+def train(data: Path, epochs: int | None = None) -> nn.Module:
+    """Train on the split `train` for `epochs`; the test IoU is only printed, nothing is selected by it."""
+    count = epochs or EPOCHS
     seed_everything(SEED)
-    where = device()
-    pixels, masks = (t.to(where) for t in load(data, "train"))
-    test = [t.to(where) for t in load(data, "test")]
-    network = placed(Network(), where)
+    device = select_device()
+    pixels, masks = (t.to(device) for t in load(data, "train"))
+    test = [t.to(device) for t in load(data, "test")]
+    network = to_device(Network(), device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.02)
     schedule = OneCycleLR(optimizer, max_lr=2e-3, total_steps=count * (len(pixels) // BATCH), pct_start=0.15)
 
-    def report(epoch: int, loss: float, average: nn.Module) -> None:
+    def print_iou(epoch: int, average: nn.Module) -> None:
         if epoch % 10 == 4 or epoch == count - 1:
-            mean, front = intersection_over_union(lambda x: average(normalise(x, MEAN, STD)), *test)
-            print(f"  test mean IoU {mean:.4f}, foreground IoU {front:.4f}", flush=True)
+            mean, foreground = intersection_over_union(lambda x: average(normalize(x, MEAN, STD)), *test)
+            print(f"  test mean IoU {mean:.4f}, foreground IoU {foreground:.4f}", flush=True)
 
-    return fit(network, optimizer, schedule, epochs(pixels, masks, count), loss, 0.998, report)
+    batches = shuffled_epochs(pixels, masks, count, BATCH, augment)
+    return fit(network, optimizer, schedule, batches, loss, 0.998, print_iou)
+
+
+RECIPE = Recipe(
+    network=Network,
+    train=train,
+    measure=measure,
+    description=BundleDescription(
+        name="clothing",
+        version=1,
+        task="segmentation",
+        labels=CLASSES,
+        activation="softmax",
+        preprocessing=Preprocessing(height=HEIGHT, width=WIDTH, **unit_normalization(MEAN, STD)),
+        layers=(
+            *(IMAGE, "stem", "stage1", "stage2", "stage3", "stage4"),
+            *("smooth4", "smooth3", "smooth2", "smooth1", "merge"),
+        ),
+        cam_layer="merge",
+        provenance=recipe_provenance(
+            "clothing", "Clothing Co-Parsing (Yang et al. 2014), 8 classes merged from its 59; Apache-2.0"
+        ),
+        palette=PALETTE,
+        background=0,
+    ),
+)

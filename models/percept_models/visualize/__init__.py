@@ -1,4 +1,5 @@
-"""The command `percept visualize`: activation maximisation and feature inversion.
+"""Feature visualization (`percept visualize`): activation maximization and feature inversion.
 
-May import `percept_models.export` and everything below it.
+`layer_response` holds the objectives, `parameterization` and `regularization` the images, `optimization` both methods,
+`pictures` and `command` what becomes of them in a bundle. May import `percept_models.export` and everything below it.
 """

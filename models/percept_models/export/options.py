@@ -1,0 +1,183 @@
+"""The options of `percept export`: parsed from the command line into one frozen `ExportOptions`.
+
+Options that are left open are None or empty; the source decides them later.
+"""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from percept.bundle.manifest import Activation, Precision, Preprocessing
+
+PRECISIONS: Mapping[str, Precision] = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
+EXAMPLES = """\
+SOURCE is one of
+  torchvision:resnet50, timm:xception41, smp:FPN?encoder_name=resnet34&classes=5
+  module.path:factory         any function of yours that returns an nn.Module; modules in the working directory
+                              come before installed ones
+  path/to/network.onnx        any ONNX file of a network
+  path/to/bundle/1            a bundle, with --precision
+
+Percept guesses the options that you leave out from the source, and prints every guess.
+"""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What the user wants of an export; the source decides what is None or empty.
+
+    The bundle becomes `<out>/<name>/<version>`. `preprocessing` holds the fields of `Preprocessing` that the user
+    gave, `weights` is `default`, `none` or a file, `output` is the tensor of an ONNX file that holds the logits,
+    `calibration` a folder of photos like those that will be served, and `tf32` lets a GPU round float32 to TF32.
+    """
+
+    source: str
+    name: str
+    out: Path
+    version: int = 1
+    weights: str = "default"
+    labels: Path | None = None
+    layers: tuple[str, ...] = ()
+    cam_layer: str | None = None
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    activation: Activation | None = None
+    background: int | None = None
+    output: str | None = None
+    license: str | None = None
+    precision: Precision = "float32"
+    calibration: Path | None = None
+    tf32: bool = False
+
+
+def parse_options(arguments: Sequence[str], default_out: Path) -> ExportOptions:
+    """Parse the arguments; exits with status 2 and a usage message where they are invalid.
+
+    `default_out` is the folder of bundles that is used without `--out`.
+    """
+    parsed = _create_parser(default_out).parse_args(arguments)
+    return ExportOptions(
+        source=parsed.source,
+        name=parsed.name,
+        out=parsed.out,
+        version=parsed.version,
+        weights=parsed.weights,
+        labels=parsed.labels,
+        layers=tuple(parsed.layers),
+        cam_layer=parsed.cam_layer,
+        preprocessing=_given_preprocessing(parsed),
+        activation=parsed.activation,
+        background=parsed.background,
+        output=parsed.output,
+        license=parsed.license,
+        precision=PRECISIONS[parsed.precision],
+        calibration=parsed.calibrate,
+        tf32=parsed.tf32,
+    )
+
+
+def add_out_option(parser: ArgumentParser, default: Path) -> None:
+    """Add `--out`, the folder of bundles that a command writes to."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        default=default,
+        help="the folder of bundles to write to (default: PERCEPT_MODELS, else the built-in bundles: %(default)s); "
+        "percept serve reads the same default folder",
+    )
+
+
+def _create_parser(default_out: Path) -> ArgumentParser:
+    parser = ArgumentParser(
+        "percept export",
+        description="Export a network as a verified bundle.",
+        epilog=EXAMPLES,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", metavar="SOURCE", help="the network to export: see below")
+    parser.add_argument("--name", required=True, help="the name of the model")
+    parser.add_argument("--version", type=int, default=1)
+    add_out_option(parser, default_out)
+    parser.add_argument("--weights", default="default", help="default, none (random) or a file with a state dict")
+    parser.add_argument("--license", help="the license of the weights, written into the manifest")
+    _add_network_options(parser)
+    _add_preprocessing_options(parser)
+    _add_precision_options(parser)
+    return parser
+
+
+def _add_network_options(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("the outputs of the network")
+    group.add_argument(
+        "--labels", type=Path, help="the labels: a JSON list, a JSON object by index, or one label a line"
+    )
+    group.add_argument("--activation", choices=get_args(Activation), help="from logits to scores")
+    group.add_argument("--background", type=int, help="the background class of a segmenter")
+    group.add_argument("--layers", nargs="+", default=(), metavar="LAYER", help="the layers to tap, with gradients")
+    group.add_argument("--cam-layer", metavar="LAYER", help="the layer that /cam explains by default")
+    group.add_argument("--output", metavar="TENSOR", help="the logits of an ONNX file that has several outputs")
+
+
+def _add_preprocessing_options(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("the input of the network")
+    group.add_argument("--size", type=_parse_size, metavar="H[xW]", help="the size of the input in pixels")
+    group.add_argument("--resize", choices=_choices("resize"), help="how a photo is brought to that size")
+    group.add_argument("--crop", type=int, metavar="SIDE", help="scale the short side to SIDE and crop the centre")
+    group.add_argument("--interpolation", choices=_choices("interpolation"))
+    group.add_argument("--channels", choices=_choices("channels"), type=str.upper, help="the network's channel order")
+    group.add_argument("--mean", type=_parse_channels, metavar="A,B,C", help="subtracted, in that channel order")
+    group.add_argument("--std", type=_parse_channels, metavar="A,B,C", help="divided by, in that channel order")
+    group.add_argument(
+        "--range",
+        type=int,
+        choices=(1, 255),
+        help="the value of white in the units of mean and std (default: 1 if no number is beyond 1, else 255)",
+    )
+
+
+def _add_precision_options(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("lower precision")
+    group.add_argument("--precision", choices=PRECISIONS, default="fp32", help="the precision of the trunk")
+    group.add_argument("--tf32", action="store_true", help="let a GPU round float32, also of gradients, to TF32")
+    group.add_argument(
+        "--calibrate", type=Path, metavar="FOLDER", help="photos like those that will be served, for int8"
+    )
+
+
+def _choices(name: str) -> tuple[str, ...]:
+    """The values that a field of `Preprocessing` may have."""
+    return get_args(Preprocessing.model_fields[name].annotation)
+
+
+def _given_preprocessing(parsed: Namespace) -> dict[str, Any]:
+    """The fields of `Preprocessing` that the user gave; mean and std in units of 0..255."""
+    given: dict[str, Any] = {}
+    if parsed.size:
+        given["height"], given["width"] = parsed.size
+    if parsed.crop:
+        given |= {"resize": "crop", "short_side": parsed.crop}
+    for name in ("resize", "interpolation", "channels"):
+        if getattr(parsed, name):
+            given[name] = getattr(parsed, name)
+    numbers = {name: getattr(parsed, name) for name in ("mean", "std") if getattr(parsed, name)}
+    small = all(abs(v) <= 1 for values in numbers.values() for v in values)
+    scale = 255 // (parsed.range or (1 if small else 255))
+    return given | {name: tuple(scale * v for v in values) for name, values in numbers.items()}
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    """`224` or `480x640`, height first."""
+    parts = [int(part) for part in text.lower().split("x")]
+    if len(parts) not in (1, 2) or min(parts) < 1:
+        raise ArgumentTypeError(f"{text!r} is not a size: write 224, or 480x640 (height x width)")
+    return parts[0], parts[-1]
+
+
+def _parse_channels(text: str) -> tuple[float, float, float]:
+    """One number for all channels, or three."""
+    values = [float(part) for part in text.replace(",", " ").split()]
+    if len(values) not in (1, 3):
+        raise ArgumentTypeError(f"{text!r} is not one number or three numbers")
+    return values[0], values[len(values) // 2], values[-1]

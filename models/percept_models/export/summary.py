@@ -1,0 +1,60 @@
+"""What `percept export` prints of a bundle before it writes it: each property, and the option that replaces a guess."""
+
+from collections.abc import Sequence
+
+from percept.bundle.manifest import IMAGE, Preprocessing
+from percept_models.export.bundle_writer import BundleDescription
+from percept_models.export.options import ExportOptions
+from percept_models.export.report import Report, format_line
+from percept_models.export.source_network import SourceNetwork
+from percept_models.graph.reader import Graph, Shape
+
+SHOWN_LABELS = 4
+
+
+def report_description(
+    report: Report, options: ExportOptions, source: SourceNetwork, graph: Graph, description: BundleDescription
+) -> None:
+    """Report what the bundle will contain, one property to a line."""
+    given = options.preprocessing
+    preprocessing, labels = description.preprocessing, description.labels
+
+    def line(subject: str, value: str, option: str, is_given: bool) -> None:
+        report(format_line(subject, value, None if is_given else option))
+
+    report(format_line("weights", source.weights))
+    line("license", description.provenance.license, "--license", bool(options.license))
+    line("task", f"{description.task}, {description.activation}", "--activation", bool(options.activation))
+    line("size", f"{preprocessing.height} x {preprocessing.width}", "--size", "height" in given)
+    line("resize", _format_resize(preprocessing), "--resize, --crop", "resize" in given)
+    line("channels", preprocessing.channels, "--channels", "channels" in given)
+    line("mean", _format_numbers(preprocessing.mean), "--mean", "mean" in given)
+    line("std", _format_numbers(preprocessing.std), "--std", "std" in given)
+    line("labels", _format_labels(labels), "--labels", bool(options.labels))
+    if description.background is not None:
+        line("background", labels[description.background], "--background", options.background is not None)
+    for name in description.layers:
+        line(
+            "layer", f"{name} {format_shape(graph.shapes[name][1:])}", "--layers", bool(options.layers) or name == IMAGE
+        )
+    line("CAM layer", description.cam_layer, "--cam-layer", bool(options.cam_layer))
+
+
+def format_shape(shape: Shape) -> str:
+    """A shape as `Nx3x224x224`; N is a symbolic size."""
+    return "x".join("N" if size is None else str(size) for size in shape)
+
+
+def _format_resize(preprocessing: Preprocessing) -> str:
+    rule: str = preprocessing.resize
+    if rule == "crop":
+        rule = f"crop after scaling the short side to {preprocessing.short_side}"
+    return f"{rule}, {preprocessing.interpolation}"
+
+
+def _format_numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{v:.6g}" for v in values)
+
+
+def _format_labels(labels: Sequence[str]) -> str:
+    return f"{len(labels)}: {', '.join(labels[:SHOWN_LABELS])}" + (", ..." if len(labels) > SHOWN_LABELS else "")

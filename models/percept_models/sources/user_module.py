@@ -1,0 +1,49 @@
+"""Networks from a module of the user's: the working directory comes before every installed package.
+
+`models`, `service` and `tests` are common folder names: an installed package of the same name must not hide them.
+"""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from torch import nn
+
+from percept.errors import BundleError
+from percept_models.sources.preprocessing import guess_preprocessing
+from percept_models.sources.torch_source import SourceRequest, TorchSource
+
+SIZE = 224  # the guess for the height and width of the input
+
+
+def load_user_network(module: str, request: SourceRequest) -> TorchSource:
+    """The network that `module.path:factory` returns, with the factory's own weights unless the user gives a file."""
+    network = getattr(import_user_module(module), request.name)(**request.arguments)
+    if not isinstance(network, nn.Module):
+        raise BundleError(f"{module}:{request.name} returns {type(network).__name__}, not a torch.nn.Module")
+    weights = "as made by the factory" if request.pretrained else request.weights
+    return TorchSource(network, guess_preprocessing(SIZE), weights)
+
+
+def import_user_module(name: str) -> ModuleType:
+    """Import a module by its dotted name, from the working directory if it is there."""
+    folder = Path.cwd()
+    if sys.path[:1] != [str(folder)]:
+        sys.path.insert(0, str(folder))
+    _declare_namespace_package(name, folder)
+    return import_module(name)
+
+
+def _declare_namespace_package(name: str, folder: Path) -> None:
+    """Declare the package of a module in `folder` that has no `__init__.py`.
+
+    Python prefers a package with `__init__.py` anywhere on `sys.path` to a folder without one (PEP 420).
+    """
+    package = name.partition(".")[0]
+    path, module = folder / package, folder.joinpath(*name.split("."))
+    exists = module != path and (module.is_dir() or module.with_suffix(".py").is_file())
+    has_own_rule = (path / "__init__.py").exists() or path.with_suffix(".py").exists()
+    if exists and not has_own_rule and package not in sys.modules:
+        sys.modules[package] = ModuleType(package)
+        sys.modules[package].__path__ = [str(path)]

@@ -1,0 +1,52 @@
+"""References for `verify_bundle`, and those that are ONNX graphs: the trunk of a bundle, or a file of the user's.
+
+A reference is a torch network or a function of images; here ONNX graphs become such functions.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto, helper
+from torch import nn
+
+from percept.bundle.manifest import Layer, Manifest, Preprocessing
+from percept_models.graph.execution import run
+from percept_models.graph.reader import Array
+from percept_models.importer.network import ImportedNetwork, import_network
+from percept_models.sources.trunk import PIXELS
+
+ReferenceOutputs = Callable[[Array], Mapping[str, Array]]  # images uint8 [N,H,W,3] → "logits", and layers by name
+Reference = nn.Module | ReferenceOutputs | None
+
+
+def trunk_reference(trunk: ModelProto, manifest: Manifest) -> ReferenceOutputs:
+    """A trunk as the reference: its logits, the layers of a bundle and the tensors that bypass them."""
+    model = ModelProto()
+    model.CopyFrom(trunk)
+    wanted = {name for layer in manifest.layers for name in _tail_inputs(layer)}
+    wanted -= {output.name for output in model.graph.output}
+    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in sorted(wanted))
+    return lambda pixels: run(model, {PIXELS: pixels})
+
+
+def _tail_inputs(layer: Layer) -> tuple[str, ...]:
+    return layer.name, *(layer.tail.crossing if layer.tail else ())
+
+
+def onnx_file_reference(file: Path, preprocessing: Preprocessing) -> ReferenceOutputs:
+    """The graph of an ONNX file as the reference: its logits. Raises `BundleError` where it cannot be imported."""
+    network = import_network(file, (preprocessing.height, preprocessing.width))
+    return imported_network_reference(network, preprocessing)
+
+
+def imported_network_reference(network: ImportedNetwork, preprocessing: Preprocessing) -> ReferenceOutputs:
+    """An imported network as the reference: its logits, of images that NumPy normalizes."""
+    (image,) = network.model.graph.input
+
+    def outputs(pixels: Array) -> dict[str, Array]:
+        x = pixels[..., ::-1] if preprocessing.channels == "BGR" else pixels
+        x = (x.astype(np.float32) - np.array(preprocessing.mean, np.float32)) / np.array(preprocessing.std, np.float32)
+        return run(network.model, {image.name: x if network.layout == "NHWC" else x.transpose(0, 3, 1, 2)})
+
+    return outputs
