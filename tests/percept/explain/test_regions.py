@@ -1,4 +1,4 @@
-"""Hot regions: the components are those of a flood, the boxes those of the picture, the thresholds those of papers."""
+"""Hot regions against a flood fill, the pixels of the picture, and Otsu's definition."""
 
 import numpy as np
 import pytest
@@ -16,8 +16,8 @@ RULES = st.one_of(st.just("otsu"), st.floats(0.01, 0.99))
 
 
 @st.composite
-def views(draw: st.DrawFn, longest: int) -> Geometry:
-    """Photos of any proportions under each rule of the bundles."""
+def geometries(draw: st.DrawFn, longest: int) -> Geometry:
+    """Photos of any proportions under each resize rule."""
     rule = Preprocessing(
         width=draw(st.integers(8, 64)),
         height=draw(st.integers(8, 64)),
@@ -27,9 +27,9 @@ def views(draw: st.DrawFn, longest: int) -> Geometry:
     return compute_geometry((draw(st.integers(1, longest)), draw(st.integers(1, longest))), rule)
 
 
-def flood(hot: np.ndarray) -> list[set[tuple[int, int]]]:
-    """Connected sets by walking from pixel to pixel, in reading order of their first pixels."""
-    left, found = {(int(r), int(c)) for r, c in zip(*np.nonzero(hot), strict=True)}, []
+def flood_fill(hot: np.ndarray) -> list[set[tuple[int, int]]]:
+    """Connected sets of pixels, in reading order of their first pixels."""
+    left, components = {(int(r), int(c)) for r, c in zip(*np.nonzero(hot), strict=True)}, []
     for start in sorted(left):
         if start not in left:
             continue
@@ -41,36 +41,36 @@ def flood(hot: np.ndarray) -> list[set[tuple[int, int]]]:
             left -= near
             piece |= near
             edge += near
-        found.append(piece)
-    return found
+        components.append(piece)
+    return components
 
 
-def bump(x: float, y: float, radius: float, shape: tuple[int, int] = (14, 14)) -> np.ndarray:
-    """A round hill at (x, y) in [0,1] of the map."""
+def gaussian(x: float, y: float, radius: float, shape: tuple[int, int] = (14, 14)) -> np.ndarray:
+    """A Gaussian at (x, y), in shares of the map."""
     rows, columns = ((np.arange(n) + 0.5) / n for n in shape)
     square = (rows[:, None] - y) ** 2 + (columns[None] - x) ** 2
     return np.exp(-square / (2 * radius**2)).astype(np.float32)
 
 
 @given(MASKS)
-def test_components_are_those_of_a_flood(hot: np.ndarray) -> None:
+def test_components_equal_a_flood_fill(hot: np.ndarray) -> None:
     labels = connected_components(hot)
     assert labels.shape == hot.shape
     assert ((labels > 0) == hot).all()
     found = [set(zip(*(p.tolist() for p in np.nonzero(labels == k + 1)), strict=True)) for k in range(labels.max())]
-    assert found == flood(hot)
+    assert found == flood_fill(hot)
 
 
 @settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.95), st.sampled_from([(60, 80), (1, 300), (300, 1)]))
-def test_large_components_are_those_of_a_flood(seed: int, share: float, shape: tuple[int, int]) -> None:
+def test_large_components_equal_a_flood_fill(seed: int, share: float, shape: tuple[int, int]) -> None:
     hot = np.random.default_rng(seed).random(shape) < share
-    assert [int((connected_components(hot) == k + 1).sum()) for k in range(len(flood(hot)))] == [
-        len(p) for p in flood(hot)
+    assert [int((connected_components(hot) == k + 1).sum()) for k in range(len(flood_fill(hot)))] == [
+        len(p) for p in flood_fill(hot)
     ]
 
 
-def test_a_spiral_is_one_component_and_touching_corners_connect() -> None:
+def test_spirals_and_touching_corners_are_connected() -> None:
     spiral = np.zeros((65, 65), bool)
     r, c, step = 0, -1, 65
     for turn, (i, j) in enumerate([(0, 1), (1, 0), (0, -1), (-1, 0)] * 17):
@@ -87,7 +87,7 @@ def test_a_spiral_is_one_component_and_touching_corners_connect() -> None:
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 8), st.integers(1, 8))))
-def test_otsu_has_the_largest_variance_between_the_classes(levels: np.ndarray) -> None:
+def test_otsu_maximizes_the_variance_between_classes(levels: np.ndarray) -> None:
     def between(t: float) -> float:
         low, high = levels[levels <= t], levels[levels > t]
         return float(low.size * high.size * (low.mean() - high.mean()) ** 2) if low.size and high.size else -1.0
@@ -99,7 +99,7 @@ def test_otsu_has_the_largest_variance_between_the_classes(levels: np.ndarray) -
         assert between(t) == pytest.approx(max(between(k) for k in range(256)))
 
 
-def test_otsu_is_that_of_opencv() -> None:
+def test_otsu_equals_opencv() -> None:
     cv2 = pytest.importorskip("cv2")
     for seed in range(20):
         random = np.random.default_rng(seed)
@@ -108,17 +108,17 @@ def test_otsu_is_that_of_opencv() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(MAPS, views(40), RULES)
-def test_regions_are_the_connected_hot_pixels_of_the_picture(heat: np.ndarray, view: Geometry, rule) -> None:
-    H = project_to_photo(heat, view).astype(np.float64)
+@given(MAPS, geometries(40), RULES)
+def test_regions_are_connected_hot_pixels_of_the_picture(heat: np.ndarray, geometry: Geometry, rule) -> None:
+    H = project_to_photo(heat, geometry).astype(np.float64)
     seen = ~np.isnan(H)
     if not H[seen].max() > 0:
-        assert hot_regions(heat, view, rule) == ()
+        assert hot_regions(heat, geometry, rule) == ()
         return
     levels = np.rint(np.nan_to_num(H) / H[seen].max() * 255).astype(np.uint8)
     hot = seen & (levels > otsu(levels[seen]) if rule == "otsu" else rule * H[seen].max() <= H)
     expected = []
-    for piece in flood(hot):
+    for piece in flood_fill(hot):
         rows, columns = (np.array(places) for places in zip(*piece, strict=True))
         inside = H[rows, columns]
         expected.append(
@@ -127,7 +127,7 @@ def test_regions_are_the_connected_hot_pixels_of_the_picture(heat: np.ndarray, v
                 (len(piece) / seen.sum(), inside.max(), inside.sum() / H[seen].sum()),
             )
         )
-    found = hot_regions(heat, view, rule)
+    found = hot_regions(heat, geometry, rule)
     assert [region.mass for region in found] == sorted((region.mass for region in found), reverse=True)
     assert len(found) == len(expected)
     numbers = [((r.left, r.top, r.right, r.bottom, r.area), (r.share, r.peak, r.mass)) for r in found]
@@ -137,31 +137,31 @@ def test_regions_are_the_connected_hot_pixels_of_the_picture(heat: np.ndarray, v
 
 
 @settings(max_examples=150, deadline=None)
-@given(MAPS, views(50_000), RULES)
-def test_boxes_lie_in_what_was_seen_of_any_photo(heat: np.ndarray, view: Geometry, rule) -> None:
-    left, top, right, bottom = view.seen
-    found = hot_regions(heat, view, rule)
+@given(MAPS, geometries(50_000), RULES)
+def test_boxes_lie_in_the_seen_part_of_any_photo(heat: np.ndarray, geometry: Geometry, rule) -> None:
+    left, top, right, bottom = geometry.seen
+    found = hot_regions(heat, geometry, rule)
     for region in found:
         assert left <= region.left < region.right <= right
         assert top <= region.top < region.bottom <= bottom
         assert 0 < region.share <= 1
         assert 0 < region.mass <= 1 + 1e-9
         assert 0 < region.peak <= 1
-        # A box is rounded outwards, an area is not: by less than one pixel of the raster they may disagree.
+        # A box is rounded outwards, an area is not: they may differ by less than one pixel of the raster.
         assert region.area <= (region.right - region.left) * (region.bottom - region.top) + 1
     assert sum(region.share for region in found) <= 1 + 1e-9
     assert sum(region.mass for region in found) <= 1 + 1e-9
 
 
-def test_two_hills_on_a_huge_photo_are_two_boxes_in_its_own_pixels() -> None:
-    heat = np.maximum(bump(0.25, 0.25, 0.1), 0.9 * bump(0.7, 0.8, 0.07))
-    view = Geometry(8000, 6000, (0, 0, 8000, 6000))
-    found = hot_regions(heat, view, 0.5)
+def test_two_peaks_on_a_huge_photo_give_two_boxes() -> None:
+    heat = np.maximum(gaussian(0.25, 0.25, 0.1), 0.9 * gaussian(0.7, 0.8, 0.07))
+    geometry = Geometry(8000, 6000, (0, 0, 8000, 6000))
+    found = hot_regions(heat, geometry, 0.5)
     assert len(found) == 2
     for region, (x, y) in zip(found, [(2000, 1500), (5600, 4800)], strict=True):
         assert (region.left + region.right) / 2 == pytest.approx(x, abs=300)
         assert (region.top + region.bottom) / 2 == pytest.approx(y, abs=300)
-    truth = project_to_photo(heat, view) >= 0.5 * project_to_photo(heat, view).max()
+    truth = project_to_photo(heat, geometry) >= 0.5 * project_to_photo(heat, geometry).max()
     assert sum(region.area for region in found) == pytest.approx(truth.sum(), rel=0.02)
     pixel = 8000 / (4 / 3 * MAX_RASTER_PIXELS) ** 0.5
     for region in found:
@@ -174,8 +174,8 @@ def test_two_hills_on_a_huge_photo_are_two_boxes_in_its_own_pixels() -> None:
         assert edges == pytest.approx(box, abs=2 * pixel)
 
 
-def test_a_box_moves_with_a_crop_and_a_photo() -> None:
-    heat = bump(0.5, 0.5, 0.1)
+def test_boxes_move_with_the_crop() -> None:
+    heat = gaussian(0.5, 0.5, 0.1)
     whole = hot_regions(heat, Geometry(200, 200, (0, 0, 200, 200)), 0.5)
     cropped = hot_regions(heat, Geometry(500, 300, (150, 50, 350, 250)), 0.5)
     assert len(whole) == len(cropped) == 1
@@ -184,13 +184,13 @@ def test_a_box_moves_with_a_crop_and_a_photo() -> None:
     assert (b.area, b.share, b.peak, b.mass) == (a.area, a.share, a.peak, a.mass)
 
 
-def test_a_map_without_heat_has_no_regions_and_an_even_one_is_one_region() -> None:
-    view = Geometry(6400, 480, (-10, -200, 6410, 680))
-    assert hot_regions(np.zeros((7, 7), np.float32), view, 0.5) == ()
-    assert hot_regions(np.full((7, 7), np.nan, np.float32), view, "otsu") == ()
+def test_empty_map_has_no_region_and_constant_map_one() -> None:
+    geometry = Geometry(6400, 480, (-10, -200, 6410, 680))
+    assert hot_regions(np.zeros((7, 7), np.float32), geometry, 0.5) == ()
+    assert hot_regions(np.full((7, 7), np.nan, np.float32), geometry, "otsu") == ()
     for level in (1.0, 0.3, 1e-45):
         for rule in (0.5, 0.99, "otsu"):
-            (region,) = hot_regions(np.full((7, 7), level, np.float32), view, rule)
+            (region,) = hot_regions(np.full((7, 7), level, np.float32), geometry, rule)
             box = (region.left, region.top, region.right, region.bottom)
             assert (box, region.area) == ((0, 0, 6400, 480), 6400 * 480)
             assert (region.share, region.mass) == (1, pytest.approx(1))
@@ -198,13 +198,13 @@ def test_a_map_without_heat_has_no_regions_and_an_even_one_is_one_region() -> No
 
 @pytest.mark.parametrize("size", [(48_000_000, 1), (1, 48_000_000), (12_000_000, 4), (1, 1)])
 @pytest.mark.parametrize("resize", RESIZE_RULES)
-def test_photos_of_absurd_proportions_have_regions_too(size: tuple[int, int], resize) -> None:
-    view = compute_geometry(size, Preprocessing(width=32, height=32, short_side=36, resize=resize))
-    (region,) = hot_regions(bump(0.5, 0.5, 0.2), view, 0.2)
+def test_extreme_photo_proportions_have_regions(size: tuple[int, int], resize) -> None:
+    geometry = compute_geometry(size, Preprocessing(width=32, height=32, short_side=36, resize=resize))
+    (region,) = hot_regions(gaussian(0.5, 0.5, 0.2), geometry, 0.2)
     assert 0 <= region.left < region.right <= size[0]
     assert 0 <= region.top < region.bottom <= size[1]
     assert MAX_RASTER_PIXELS == 2**16
 
 
-def test_a_region_is_a_value() -> None:
+def test_hot_regions_are_compared_by_value() -> None:
     assert HotRegion(0, 0, 1, 1, 1, 1.0, 1.0, 1.0) == HotRegion(0, 0, 1, 1, 1, 1.0, 1.0, 1.0)
