@@ -26,6 +26,7 @@ from percept.bundle.integrity import read_manifest
 from percept.explain.methods import METHODS
 from percept.settings import BUILT_IN_BUNDLES, Settings, TracingSettings
 from percept.telemetry.context import STAGES
+from tests.test_architecture import ORDER
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
@@ -324,6 +325,13 @@ def test_figures_of_the_built_in_models_are_those_of_their_manifests(name: str) 
 
 def test_architecture_lists_every_module() -> None:
     assert PAGE.read_text() == with_modules(PAGE.read_text()), "run: python docs/modules.py"
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_architecture_states_the_order_of_imports(package: str) -> None:
+    row = re.search(rf"^- `{package}`: (.*)$", text("architecture"), re.MULTILINE)
+    assert row
+    assert re.findall(r"`(\w+)`", row[1]) == [one for one in ORDER[package] if one]
 
 
 # Form
