@@ -1,17 +1,19 @@
-"""Small networks with random weights, and how they are described, for the tests of the offline house."""
+"""Small networks with random weights, and their export as a bundle, for the tests of the export toolchain."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from percept.bundle.manifest import Preprocessing, Provenance
-from percept_models.export.bundle_writer import export
+from percept_models.export.bundle_writer import BundleDescription, write_bundle
+from percept_models.sources.libraries import import_torchvision
 from percept_models.sources.trunk import trace
 
-HOW = Preprocessing(height=32, width=24, mean=(120.0, 115.0, 100.0), std=(60.0, 61.0, 62.0))
+PREPROCESSING = Preprocessing(height=32, width=24, mean=(120.0, 115.0, 100.0), std=(60.0, 61.0, 62.0))
 
 
 class Block(nn.Module):
@@ -32,7 +34,7 @@ class Block(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A residual network with pooling and a linear head."""
+    """A residual network with global average pooling and a linear head."""
 
     def __init__(self, classes: int = 5) -> None:
         super().__init__()
@@ -48,7 +50,7 @@ class Classifier(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """A feature pyramid network that segments."""
+    """A segmenter with a feature pyramid."""
 
     def __init__(self, classes: int = 3) -> None:
         super().__init__()
@@ -71,8 +73,8 @@ class Pyramid(nn.Module):
         return self.head(self.merge(p))
 
 
-class Strange(nn.Module):
-    """A classifier with an operator that has no rule, behind its first stage only."""
+class SineClassifier(nn.Module):
+    """A classifier with a sine, for which there is no reverse-mode rule, behind its first stage."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,8 +87,21 @@ class Strange(nn.Module):
         return self.head(self.stage2(torch.sin(self.stage1(x))).mean((2, 3)))
 
 
-def settled(network: nn.Module, size: int) -> nn.Module:
-    """Give every normalization the statistics of noise: untrained, the signal would fade or burst on its way."""
+class NetworkCase(NamedTuple):
+    """A network to test: its factory, the height and width of its images, and layers to explain."""
+
+    make: Callable[[], nn.Module]
+    size: int
+    layers: tuple[str, ...] = ()
+
+
+def torchvision_network(name: str, classes: int = 7, **options: object) -> Callable[[], nn.Module]:
+    """A factory of one of torchvision's networks, without its weights."""
+    return lambda: import_torchvision().models.get_model(name, weights=None, num_classes=classes, **options)
+
+
+def calibrate_batch_norm(network: nn.Module, size: int) -> nn.Module:
+    """Set the statistics of every batch norm to those of noise; without it the signal vanishes or explodes."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
@@ -99,24 +114,25 @@ def settled(network: nn.Module, size: int) -> nn.Module:
     return network.eval()
 
 
-def bundle(out: Path, network: nn.Module | None = None, **other: Any) -> Path:
-    """Export the classifier, or another network, with all that must be said about it."""
-    said: dict[str, Any] = {
+def export_bundle(out: Path, network: nn.Module | None = None, **changes: Any) -> Path:
+    """Write the bundle of the classifier, or of another network, with a complete description."""
+    description: dict[str, Any] = {
         "name": "tiny",
         "version": 1,
         "task": "classification",
         "labels": ("a", "b", "c", "d", "e"),
         "activation": "softmax",
-        "preprocessing": HOW,
+        "preprocessing": PREPROCESSING,
         "layers": ("stem", "stage1", "stage2"),
         "cam_layer": "stage2",
         "provenance": Provenance(source="a test", weights="random", license="none"),
     }
-    said |= other
-    trunk = trace(network or Classifier(), said["preprocessing"], said["layers"])
-    return export(trunk, **said, out=out)
+    description |= changes
+    trunk = trace(network or Classifier(), description["preprocessing"], description["layers"])
+    return write_bundle(trunk, BundleDescription(**description), out)
 
 
+# The description of a bundle of `Pyramid`.
 PYRAMID: dict[str, Any] = {
     "task": "segmentation",
     "labels": ("sky", "sea", "land"),

@@ -1,4 +1,4 @@
-"""How a network is written down, and that its tail can follow."""
+"""The trunk of a torch network: traced as ONNX, with taps that nothing overwrites."""
 
 import numpy as np
 import pytest
@@ -6,24 +6,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from percept_models.autodiff.reverse import tail
-from percept_models.graph.reader import Graph, run
-from percept_models.sources.tracing_modes import adaptive_average
-from percept_models.sources.trunk import Trunk, candidates, scores, trace
+from percept_models.autodiff.tail import build_tail
+from percept_models.graph.execution import run
+from percept_models.graph.reader import Graph
+from percept_models.sources.trunk import Trunk, extract_logits, find_feature_maps, trace
 from percept_models.verify.checks import difference
-from tests.percept_models.networks import HOW
+from tests.percept_models.networks import PREPROCESSING
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7, (6, None), [1, 4]])
-@pytest.mark.parametrize("n", [2, 5, 9])
-def test_adaptive_pooling_is_pytorchs(n: int, size: int | tuple[int, int | None]) -> None:
-    """Whether cells are whole windows, overlap, or are more than there were."""
-    x = torch.randn(2, 3, n, n + 1)
-    torch.testing.assert_close(adaptive_average(x, size), F.adaptive_avg_pool2d(x, size))
+def random_pixels(count: int) -> Tensor:
+    """Images of noise, uint8 [count,H,W,3]."""
+    return torch.randint(0, 256, (count, PREPROCESSING.height, PREPROCESSING.width, 3), dtype=torch.uint8)
 
 
-class Head(nn.Module):
-    """What comes late in networks: uneven pooling, merging by a new axis, a choice by comparison, flattening."""
+class Branches(nn.Module):
+    """Uneven pooling, stacking along a new axis, a choice by comparison and flattening."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,27 +39,26 @@ class Head(nn.Module):
 
 
 @pytest.mark.parametrize("layer", ["stem", "left", "pool"])
-def test_sizes_and_stacks_from_before_the_cut_are_made_anew(layer: str) -> None:
-    """What crosses the cut has a batch axis, and the gradient is PyTorch's."""
-    network = Head().eval()
+def test_tail_recomputes_sizes_and_stacks(layer: str) -> None:
+    """Only tensors with a batch axis bypass the layer, and the gradient is torch's."""
+    network = Branches().eval()
     layers = ("stem", "left", "right", "pool")
-    graph = Graph(trace(network, HOW, layers))
+    graph = Graph(trace(network, PREPROCESSING, layers))
     assert not {"Gather", "GatherND"} & {node.op_type for node in graph.nodes}
-    made, names = tail(graph, layer)
-    assert set(names) == ({"right"} if layer == "left" else set())
-    pixels = torch.randint(0, 256, (3, HOW.height, HOW.width, 3), dtype=torch.uint8)
-    logits, *taps = Trunk(network, HOW, layers).requires_grad_(True)(pixels)
+    tail, crossing = build_tail(graph, layer)
+    assert set(crossing) == ({"right"} if layer == "left" else set())
+    logits, *taps = Trunk(network, PREPROCESSING, layers).requires_grad_(True)(random_pixels(3))
     seed = torch.randn(logits.shape)
-    tap = dict(zip(layers, taps, strict=True))
-    (expected,) = torch.autograd.grad((logits * seed).sum(), tap[layer])
-    feeds = {name: tap[name].detach().numpy() for name in names}
-    answer = run(made, feeds | {"activations": tap[layer].detach().numpy(), "seed": seed.numpy()})
-    np.testing.assert_allclose(answer["logits"], logits.detach().numpy(), atol=1e-5)
-    assert difference(answer["gradients"], expected.numpy()) < 1e-5
+    activations = dict(zip(layers, taps, strict=True))
+    (expected,) = torch.autograd.grad((logits * seed).sum(), activations[layer])
+    feeds = {name: activations[name].detach().numpy() for name in crossing}
+    outputs = run(tail, feeds | {"activations": activations[layer].detach().numpy(), "seed": seed.numpy()})
+    np.testing.assert_allclose(outputs["logits"], logits.detach().numpy(), atol=1e-5)
+    assert difference(outputs["gradients"], expected.numpy()) < 1e-5
 
 
-class Named(nn.Module):
-    """Modules that give one tensor, no tensor, vectors, single cells, and what is called as a trunk's output is."""
+class Nested(nn.Module):
+    """Modules that return the same tensor, single cells, vectors, and one whose name a tail needs for itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,26 +72,29 @@ class Named(nn.Module):
         return self.head(self.pool(self.seed(self.body(x))).flatten(1))
 
 
-def test_candidates_are_the_outermost_modules_that_give_maps() -> None:
-    """Each tensor once, in the order of computation; a segmenter's logits are no candidate."""
-    assert candidates(Named(), HOW) == {"body": 0}
-    assert candidates(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)), HOW) == {"0": 0, "1": 0}
+def test_feature_maps_are_those_of_outermost_modules() -> None:
+    """Each tensor once, in the order of computation; the logits of a segmenter are not a feature map."""
+    assert find_feature_maps(Nested(), PREPROCESSING) == {"body": 0}
+    segmenter = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    assert find_feature_maps(segmenter, PREPROCESSING) == {"0": 0, "1": 0}
 
 
-def test_logits_are_found_in_what_networks_answer() -> None:
-    """Dictionaries, tuples with what only training needs, and masks of one channel."""
+def test_logits_are_found_in_dictionaries_and_tuples() -> None:
     y = torch.randn(2, 3, 4, 5)
-    for answer in (y, {"out": y, "aux": 0}, {"logits": y}, (y, y + 1), [y]):
-        assert scores(answer) is y
-    both = scores(y[:, :1])
-    torch.testing.assert_close(both.softmax(1)[:, 1], y[:, 0].sigmoid())
-    for answer in ({"boxes": y}, [{"boxes": y}], None, ()):
-        with pytest.raises(ValueError, match="not with a tensor"):
-            scores(answer)
+    for output in (y, {"out": y, "aux": 0}, {"logits": y}, (y, y + 1), [y]):
+        assert extract_logits(output) is y
+    for output in ({"boxes": y}, [{"boxes": y}], None, ()):
+        with pytest.raises(ValueError, match="not a tensor"):
+            extract_logits(output)
 
 
-class Overwritten(nn.Module):
-    """What DenseNet does to its features."""
+def test_mask_of_one_channel_gets_a_background() -> None:
+    mask = torch.randn(2, 1, 4, 5)
+    torch.testing.assert_close(extract_logits(mask).softmax(1)[:, 1], mask[:, 0].sigmoid())
+
+
+class InPlaceRelu(nn.Module):
+    """A ReLU in place behind its first layer, as in DenseNet; its result is `used` or ignored."""
 
     def __init__(self, used: bool = True) -> None:
         super().__init__()
@@ -111,55 +110,52 @@ class Overwritten(nn.Module):
         return self.head((y if self.used else x).mean((2, 3)))
 
 
-def test_a_layer_is_tapped_before_it_is_overwritten() -> None:
-    """In PyTorch and in ONNX alike, and its gradient is closed where the ReLU is."""
-    network = Overwritten().eval()
-    pixels = torch.randint(0, 256, (2, HOW.height, HOW.width, 3), dtype=torch.uint8)
-    logits, tap = Trunk(network, HOW, ("features",)).requires_grad_(True)(pixels)
+def test_layer_is_tapped_before_a_relu_in_place() -> None:
+    """In torch and in ONNX alike; its gradient is zero where the ReLU is."""
+    network = InPlaceRelu().eval()
+    pixels = random_pixels(2)
+    logits, tap = Trunk(network, PREPROCESSING, ("features",)).requires_grad_(True)(pixels)
     assert tap.min() < 0
-    model = trace(network, HOW, ("features",))
-    found = run(model, {"pixels": pixels.numpy()})["features"]
-    np.testing.assert_allclose(found, tap.detach().numpy(), atol=1e-5)
+    trunk = trace(network, PREPROCESSING, ("features",))
+    np.testing.assert_allclose(run(trunk, {"pixels": pixels.numpy()})["features"], tap.detach().numpy(), atol=1e-5)
     (g,) = torch.autograd.grad(logits.sum(), tap)
-    made, _ = tail(Graph(model), "features")
+    tail, _ = build_tail(Graph(trunk), "features")
     seed = np.ones(logits.shape, np.float32)
-    answer = run(made, {"activations": tap.detach().numpy(), "seed": seed})
-    np.testing.assert_allclose(answer["gradients"], g.numpy(), atol=1e-6)
+    outputs = run(tail, {"activations": tap.detach().numpy(), "seed": seed})
+    np.testing.assert_allclose(outputs["gradients"], g.numpy(), atol=1e-6)
     assert not g[tap < 0].any()
 
 
-class Residual(nn.Module):
-    """What ResNet does to the output of its last normalization."""
+class InPlaceSum(nn.Module):
+    """A sum and a product in place behind its first layer, as in ResNet behind the last normalization."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.one, self.two = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
         self.head = nn.Linear(4, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the output."""
-        y = self.one(x)
-        y += self.two(x)
+        y = self.first(x)
+        y += self.second(x)
         y *= 2
         return self.head(torch.relu(y).mean((2, 3)))
 
 
-def test_a_layer_is_tapped_before_something_is_added_to_it() -> None:
-    """In PyTorch and in ONNX alike."""
-    network = Residual().eval()
-    pixels = torch.randint(0, 256, (2, HOW.height, HOW.width, 3), dtype=torch.uint8)
-    trunk = Trunk(network, HOW, ("one",))
+def test_layer_is_tapped_before_a_sum_in_place() -> None:
+    """In torch and in ONNX alike."""
+    network = InPlaceSum().eval()
+    pixels = random_pixels(2)
+    trunk = Trunk(network, PREPROCESSING, ("first",))
     with torch.no_grad():
-        expected = network.one(trunk.prepared(pixels))
+        expected = network.first(trunk.normalized(pixels))
         torch.testing.assert_close(trunk(pixels)[1], expected)
-    model = trace(network, HOW, ("one",))
-    found = run(model, {"pixels": pixels.numpy()})
-    np.testing.assert_allclose(found["one"], expected.numpy(), atol=1e-5)
-    np.testing.assert_allclose(found["logits"], network(trunk.prepared(pixels)).detach().numpy(), atol=1e-5)
+    outputs = run(trace(network, PREPROCESSING, ("first",)), {"pixels": pixels.numpy()})
+    np.testing.assert_allclose(outputs["first"], expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(outputs["logits"], network(trunk.normalized(pixels)).detach().numpy(), atol=1e-5)
 
 
-def test_a_network_that_needs_to_overwrite_is_refused() -> None:
-    """It would compute something else without."""
-    with pytest.raises(ValueError, match="in place"):
-        trace(Overwritten(used=False).eval(), HOW, ("features",))
+def test_network_that_relies_on_in_place_operations_is_refused() -> None:
+    with pytest.raises(ValueError, match="in-place"):
+        trace(InPlaceRelu(used=False).eval(), PREPROCESSING, ("features",))
