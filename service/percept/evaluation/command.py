@@ -1,243 +1,179 @@
-"""`percept evaluate`: how far the methods can be trusted with a model, measured over a folder of photos.
+"""The command `percept evaluate`: measures over a folder of photos how faithful each method's maps of a model are.
 
-A photo goes the way that it goes in the service, only without HTTP: the same decoding, queue and `Explainer`. Beside
-the methods stand two maps that know nothing of the network, `random` and `centre`, as what a method has to beat.
+A photo takes the same path as in the service, without HTTP: the same decoding, queue and runner. Next to the methods
+two baselines are measured (`baselines`), which a method has to beat.
 """
 
 import asyncio
-import json
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
-from PIL import Image
-
 from percept.errors import BadParameter, PerceptError
-from percept.evaluation.photos import Gallery, Truth
-from percept.evaluation.table import Row, Verdict, located, markdown, plain, rows
-from percept.explain.judge import check, judged, scorer
-from percept.explain.maps import resized, unit
+from percept.evaluation.measurement import MeasuredPhoto, Measurement, measure_photo
+from percept.evaluation.photos import ObjectMask, PhotoFolder
+from percept.evaluation.report import SHEET_PHOTOS, Report, write_report
+from percept.explain.faithfulness import require_scores
 from percept.explain.methods import METHODS
-from percept.explain.question import Explainer, Question, fault, find_layer
-from percept.imaging.decode import Map
-from percept.imaging.overlay import overlay
-from percept.imaging.sheet import Tile, sheet
-from percept.runtime.cpu_count import cores
-from percept.runtime.execution_plan import crews, plan
-from percept.runtime.model import Model, load
-from percept.runtime.network import Look
+from percept.explain.question import Question, ResolvedQuestion, find_layer, resolve, unavailable_reason
+from percept.explain.runner import drive
+from percept.runtime.cpu_count import count_cpus
+from percept.runtime.execution_plan import create_worker_pools, plan_execution
+from percept.runtime.model import LOGITS, Model, load_model
+from percept.runtime.network import TrunkInput
+from percept.runtime.session import Arrays
+from percept.runtime.worker_pool import WorkerPool
 from percept.settings import Settings
-from percept.tasks.input_image import View, see
-
-PHOTOS = 6  # on the sheet, the first
-PIXELS = 640  # the longer side of a photo on the sheet
-COLORMAP, ALPHA = "inferno", 0.75
-GRID = 7  # of the random map
-NOTE = """Mean over the photos ± its standard error, of the top class of each; ms is the median, from the layer to the
-map. Deletion and insertion are areas under the curve of the score as the hottest pixels go first, or come first into
-the blurred image. The maps in italics know nothing of the network: where they win, a method has shown nothing."""
-
-
-def _random(number: int, shape: tuple[int, int]) -> Map:
-    """A grid of 7 x 7 random numbers, another for every photo and the same every time, enlarged: [H,W]."""
-    return unit(resized(np.random.default_rng(number).random((GRID, GRID), np.float32), shape))
-
-
-def _centre(number: int, shape: tuple[int, int]) -> Map:
-    """exp(-2 r^2), r the distance from the middle in halves of the sides: [H,W]."""
-    y, x = (np.square(np.linspace(-1, 1, n, dtype=np.float32)) for n in shape)
-    return unit(np.exp(-2 * (y[:, None] + x)))
-
-
-BASELINES: Mapping[str, Callable[[int, tuple[int, int]], Map]] = {"random": _random, "centre": _centre}
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """A photo with its top class, and by method or baseline the map and the verdict on it."""
-
-    view: View
-    label: str
-    score: float
-    heats: Mapping[str, Map]
-    verdicts: Mapping[str, Verdict]
+from percept.tasks.input_image import InputImage, prepare
 
 
 def evaluate(arguments: list[str]) -> int:
-    """`percept evaluate BUNDLE FOLDER …`: writes table.md, table.json and sheet.png, and prints the table."""
-    asked = _parser().parse_args(arguments)
+    """`percept evaluate BUNDLE FOLDER …`: write table.md, table.json and sheet.png, and print the table."""
+    options = _parser().parse_args(arguments)
     settings = Settings()
-    threads = settings.threads or cores()
-    how = plan(settings, threads)
-    staff = crews(how, threads)
-    model = load(asked.bundle, how, staff)
+    threads = settings.threads or count_cpus()
+    plan = plan_execution(settings, threads)
+    pools = create_worker_pools(plan, threads)
     try:
-        print(asyncio.run(_Evaluation(asked, model, settings).run()))
+        _evaluate(options, load_model(options.bundle, plan, pools), settings, pools.host)
     except OSError as error:
         raise PerceptError(str(error)) from error
     finally:
-        staff.close()
+        pools.close()
     return 0
 
 
-class _Evaluation:
-    """One run of the command."""
+def _evaluate(options: Namespace, model: Model, settings: Settings, workers: WorkerPool) -> None:
+    """Measure every photo and write the report; raises `PerceptError` if an option cannot be used."""
+    manifest = model.manifest
+    require_scores(manifest)
+    out: Path = options.out or Path(f"evaluation-{manifest.name}")
+    folder = PhotoFolder(options.folder, options.masks, [out])
+    layer: str = options.layer or manifest.cam_layer
+    group = tuple(layer.split("+"))
+    methods, left_out = _choose_methods(options, model, group)
+    questions = {name: resolve(model, Question((name,), (group,))) for name in methods}
+    out.mkdir(parents=True, exist_ok=True)
+    for name, reason in left_out.items():
+        _print_progress(f"left out: {name}, {reason}")
+    results = FolderMeasurement(model, settings, workers, folder, questions)
+    asyncio.run(results.run(folder.sample(options.limit)))
+    if not results.count:
+        raise PerceptError(f"every photo of {folder.folder} is broken")
+    title = f"{manifest.name}/{manifest.version}"
+    report = Report(title, layer, results.count, results.measurements, results.shown, left_out, results.skipped)
+    print(f"{write_report(report, out)}\n\n{out / 'table.md'}, table.json and sheet.png are written")
 
-    def __init__(self, asked: Namespace, model: Model, settings: Settings) -> None:
-        """Raises `PerceptError` where a method, the layer or the folder cannot be used."""
-        self.model, self.settings, self.manifest = model, settings, model.manifest
-        check(self.manifest)
-        self.out: Path = asked.out or Path(f"evaluation-{self.manifest.name}")
-        self.gallery = Gallery(asked.folder, asked.masks, [self.out])
-        self.photos = self.gallery.some(asked.limit)
-        self.layer: str = asked.layer or self.manifest.cam_layer
-        self.left_out: dict[str, str] = {}
+
+class FolderMeasurement:
+    """Measures photos one after the other and collects the results.
+
+    `measurements` are by method or baseline, `shown` the first `SHEET_PHOTOS` photos, `skipped` the photos that cannot
+    be decoded with the reason, and `count` the number of the others.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        settings: Settings,
+        workers: WorkerPool,
+        folder: PhotoFolder,
+        questions: Mapping[str, ResolvedQuestion],
+    ) -> None:
+        self._model, self._settings, self._workers = model, settings, workers
+        self._folder, self._questions = folder, questions
+        self._outputs = LOGITS.union(*(question.outputs for question in questions.values()))
+        self.measurements: dict[str, list[Measurement]] = {}
+        self.shown: list[MeasuredPhoto] = []
         self.skipped: dict[str, str] = {}
-        group = tuple(self.layer.split("+"))
-        names = asked.methods.split(",") if asked.methods else self._usable(group, asked.all)
+        self.count = 0
+
+    async def run(self, photos: Sequence[Path]) -> None:
+        """Measure the photos, and report the progress on stderr."""
+        for number, photo in enumerate(photos, 1):
+            start, name = perf_counter(), self._folder.name(photo)
+            try:
+                image = await self._workers.run(self._prepare, photo)
+            except (PerceptError, OSError) as error:
+                self.skipped[name] = str(error)
+                _print_progress(f"{number}/{len(photos)}  {name} is skipped: {error}")
+                continue
+            measured = await self._measure(photo, image, number)
+            self._add(measured)
+            seconds = perf_counter() - start
+            _print_progress(f"{number}/{len(photos)}  {name}  {measured.label} {measured.score:.2f}  {seconds:.1f} s")
+
+    def _prepare(self, photo: Path) -> InputImage:
+        return prepare(self._model, photo.read_bytes(), self._folder.name(photo), self._settings)
+
+    async def _measure(self, photo: Path, image: InputImage, number: int) -> MeasuredPhoto:
+        outputs = await self._model.run(partial(TrunkInput, image.pixels, self._outputs), _take_outputs)
+        steps = measure_photo(image, outputs, self._questions, number, partial(self._read_mask, photo))
+        return await drive(steps, self._model, self._workers.run)
+
+    def _read_mask(self, photo: Path, size: tuple[int, int], target: int | None) -> ObjectMask | None:
+        try:
+            return self._folder.read_mask(photo, size, target)
+        except PerceptError as error:
+            _print_progress(f"without a mask: {error}")
+            return None
+
+    def _add(self, measured: MeasuredPhoto) -> None:
+        self.count += 1
+        for name, measurement in measured.measurements.items():
+            self.measurements.setdefault(name, []).append(measurement)
+        if len(self.shown) < SHEET_PHOTOS:
+            self.shown.append(measured)
+
+
+def _take_outputs(_: TrunkInput, outputs: Arrays) -> Arrays:
+    return outputs
+
+
+def _choose_methods(options: Namespace, model: Model, group: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+    """The methods that the options name or, without names, those that work at these layers, and why others do not."""
+    if options.methods:
+        names = options.methods.split(",")
         if unknown := [name for name in names if name not in METHODS]:
             raise BadParameter(f"there is no method {unknown[0]!r}; there are {', '.join(METHODS)}")
-        self.explainers = {name: Explainer(model, Question((name,), (group,))) for name in names}
-
-    async def run(self) -> str:
-        """Look at every photo and write all files; gives what is to be printed."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        for name, why in self.left_out.items():
-            _say(f"left out: {name}, {why}")
-        shown: list[Seen] = []
-        verdicts: dict[str, list[Verdict]] = {name: [] for name in (*self.explainers, *BASELINES)}
-        for number, photo in enumerate(self.photos, 1):
-            if (seen := await self._met(photo, number)) is None:
-                continue
-            for method, verdict in seen.verdicts.items():
-                verdicts[method].append(verdict)
-            if len(shown) < PHOTOS:
-                shown.append(seen)
-        if not shown:
-            raise PerceptError(f"every photo of {self.gallery.folder} is broken")
-        return self._written(rows(verdicts), shown)
-
-    async def _met(self, photo: Path, number: int) -> Seen | None:
-        """A photo looked at, or None where it is broken; says which."""
-        start, name = perf_counter(), self.gallery.name(photo)
-        place = f"{number}/{len(self.photos)}  {name}"
-        try:
-            data = photo.read_bytes()
-            view = await asyncio.to_thread(see, self.model, data, name, self.settings)
-        except (PerceptError, OSError) as error:
-            self.skipped[name] = str(error)
-            _say(f"{place} is skipped: {error}")
-            return None
-        seen = await self._look(photo, view, number)
-        _say(f"{place}  {seen.label} {seen.score:.2f}  {perf_counter() - start:.1f} s")
-        return seen
-
-    async def _look(self, photo: Path, view: View, number: int) -> Seen:
-        """All maps of the top class of a photo, and how far each can be trusted."""
-        outputs = frozenset[str]().union(*(explainer.outputs for explainer in self.explainers.values()))
-        look = Look(view.pixels, outputs | {"logits"})
-        _, row = await self.model.run(lambda: look)
-        logits, task = row["logits"], view.task
-        target = task.targets(self.manifest, logits, None)[0]
-        score = scorer(self.manifest, task.seed(self.manifest, logits, target, None), target)
-        truth = await asyncio.to_thread(self._truth, photo, view, target if task.cells else None)
-        heats = {name: make(number, view.pixels.shape[:2]) for name, make in BASELINES.items()}
-        seconds: dict[str, float] = {}
-        for name, explainer in self.explainers.items():
-            start = perf_counter()
-            [one] = await explainer.answer(view, row, asyncio.to_thread)
-            seconds[name], heats[name] = perf_counter() - start, one.heat
-        verdicts = {}
-        for name, heat in heats.items():
-            trust = await judged(self.model, view.pixels, logits, heat, score, asyncio.to_thread)
-            places = await asyncio.to_thread(located, heat, view.geometry, truth)
-            verdicts[name] = Verdict(trust, seconds.get(name), *places)
-        return Seen(view, self.manifest.labels[target], score(logits), heats, verdicts)
-
-    def _truth(self, photo: Path, view: View, target: int | None) -> Truth | None:
-        try:
-            return self.gallery.truth(photo, view.geometry.size, target)
-        except PerceptError as error:
-            _say(f"without a mask: {error}")
-            return None
-
-    def _usable(self, group: tuple[str, ...], slow: bool) -> list[str]:
-        """The methods that work at all these layers, without the slow ones unless they are wanted."""
-        layers = [find_layer(self.model, name) for name in group]
-        for name, method in METHODS.items():
-            faults = filter(None, (fault(self.model, layer, name) for layer in layers))
-            if found := next(faults, None):
-                self.left_out[name] = str(found)
-            elif method.needs == "image" and not slow:
-                self.left_out[name] = "slow; name it, or give --all"
-        if len(self.left_out) == len(METHODS):
-            raise BadParameter(f"no method works at {self.layer}: {next(iter(self.left_out.values()))}")
-        return [name for name in METHODS if name not in self.left_out]
-
-    def _written(self, table: Mapping[str, Row], shown: Sequence[Seen]) -> str:
-        """Write the files; gives the table with what it is about."""
-        count = len(self.photos) - len(self.skipped)
-        data = {
-            "model": f"{self.manifest.name}/{self.manifest.version}",
-            "layer": self.layer,
-            "photos": count,
-            "skipped": self.skipped,
-            "left_out": self.left_out,
-            "rows": plain(table, list(BASELINES)),
-        }
-        lines = [
-            f"# {data['model']} at {self.layer}, {count} photo{'s' * (count > 1)}",
-            markdown(table, list(BASELINES)),
-            NOTE,
-            *(f"Left out: {name}, {why}." for name, why in self.left_out.items()),
-            *(f"Skipped: {name}, {why}." for name, why in self.skipped.items()),
-        ]
-        (self.out / "table.json").write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        (self.out / "table.md").write_text("\n\n".join(lines) + "\n", "utf-8")
-        _sheet(shown, list(table)).save(self.out / "sheet.png")
-        return f"{lines[1]}\n\n{self.out / 'table.md'}, table.json and sheet.png are written"
-
-
-def _sheet(shown: Sequence[Seen], names: Sequence[str]) -> Image.Image:
-    """A row for each photo: the photo itself, then the map of every method."""
-    tiles = []
-    for seen in shown:
-        factor = min(1.0, PIXELS / max(seen.view.geometry.size))
-        view = seen.view.geometry.scaled(factor)
-        small = seen.view.photo.resize((view.width, view.height), Image.Resampling.BICUBIC)
-        tiles.append(Tile(small, f"{seen.label}, {seen.score:.2f}", seen.view.id))
-        for name in names:
-            drawn = overlay(small, seen.heats[name], view, COLORMAP, ALPHA)
-            title = f"{name} (baseline)" if name in BASELINES else name
-            tiles.append(Tile(drawn, title, seen.verdicts[name].faithfulness.areas))
-    return sheet(tiles, len(names) + 1)
+        return names, {}
+    layers = [find_layer(model, name) for name in group]
+    left_out: dict[str, str] = {}
+    for name, method in METHODS.items():
+        reasons = filter(None, (unavailable_reason(model, layer, name) for layer in layers))
+        if reason := next(reasons, None):
+            left_out[name] = str(reason)
+        elif method.needs == "image" and not options.all:
+            left_out[name] = "slow; name it with --methods, or use --all"
+    if len(left_out) == len(METHODS):
+        raise BadParameter(f"no method works at {'+'.join(group)}: {next(iter(left_out.values()))}")
+    return [name for name in METHODS if name not in left_out], left_out
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         "percept evaluate",
-        description="Measure over a folder of photos how far the methods can be trusted with a model.",
+        description="Measure over a folder of photos how faithful the maps of a model are, for every method.",
     )
     parser.add_argument("bundle", type=Path, help="the folder <root>/<name>/<version>")
-    parser.add_argument("folder", type=Path, help="of photos, in subfolders too")
-    parser.add_argument("--methods", metavar="A,B", help="default: all that work at the layer, but for slow ones")
-    parser.add_argument("--all", action="store_true", help="slow methods too")
+    parser.add_argument("folder", type=Path, help="of photos, with its subfolders")
+    parser.add_argument("--methods", metavar="A,B", help="default: all that work at the layer, except slow ones")
+    parser.add_argument("--all", action="store_true", help="include slow methods")
     parser.add_argument("--layer", help="a+b fuses two (default: the CAM layer of the model)")
-    parser.add_argument("--limit", type=_count, metavar="N", help="so many photos, evenly spread over the folder")
+    parser.add_argument("--limit", type=_count, metavar="N", help="number of photos, evenly spread over the folder")
     parser.add_argument("--masks", type=Path, help="<photo>.png for each (default: masks in the folder or beside it)")
-    parser.add_argument("--out", type=Path, help="where to write (default: evaluation-<name>)")
+    parser.add_argument("--out", type=Path, help="the folder to write to (default: evaluation-<name>)")
     return parser
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError("a whole number from 1 on")
+        raise ArgumentTypeError("must be a whole number of at least 1")
     return int(text)
 
 
-def _say(line: str) -> None:
+def _print_progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
