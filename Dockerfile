@@ -1,5 +1,5 @@
-# Percept in a container: `docker build .` for the CPU, `docker build --target cuda .` with CUDA's libraries.
-# Nothing is compiled from source. What pip installs is in deploy/requirements by version and hash (`make lock`), for the
+# The image of Percept: `docker build .` for the CPU, `docker build --target cuda .` with the CUDA libraries.
+# Nothing is compiled from source. deploy/requirements pins what pip installs by version and hash (`make lock`), for
 # Python 3.11 of Debian bookworm.
 ARG BASE=debian:bookworm-slim
 
@@ -9,7 +9,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/log/*
 
 
-# pip lives beside the environment that it fills, and stays behind.
+# pip has an environment of its own, which is not copied into the image.
 FROM python AS build
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3-venv \
@@ -29,7 +29,7 @@ COPY deploy/requirements/cpu.txt /
 RUN sh /install.sh /cpu.txt
 
 
-# Percept's own files are a tree of their own: a change of the source leaves the large layer of libraries as it is.
+# Percept's own files go into a separate layer, so that a change of the source keeps the large layer of libraries.
 FROM build AS percept
 COPY deploy/requirements/build.txt /
 RUN /pip/bin/pip install --require-hashes --only-binary=:all: --requirement /build.txt
@@ -40,7 +40,7 @@ COPY deploy/health.py /tree/opt/percept/
 RUN /pip/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel /source \
     && /pip/bin/pip --python /opt/percept/bin/python install --no-deps --no-compile --root /tree /wheel/*.whl \
     && python3 -m compileall -q --invalidation-mode unchecked-hash -s /tree -p / /tree
-# /models shows the built-in bundles until a folder of yours is mounted over it.
+# /models has links to the built-in bundles, until another folder is mounted over it.
 RUN mkdir /tree/models \
     && for bundle in /tree/opt/percept/lib/python3*/site-packages/percept/repository/*; do \
         ln -s "${bundle#/tree}" /tree/models/; \
@@ -58,7 +58,7 @@ WORKDIR /models
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# Ready rather than live: Compose waits for it, and only Swarm restarts by it. Kubernetes has probes of its own.
+# The check asks for readiness: Compose waits for it, and only Swarm restarts by it. Kubernetes has its own probes.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD ["python", "-IS", "/opt/percept/health.py"]
 ENTRYPOINT ["percept"]
 CMD ["serve"]

@@ -1,10 +1,10 @@
-# Two commands do everything on a fresh machine: `make serve` and `make test`.
+# On a fresh machine, `make serve` installs and serves, and `make test` installs and runs all tests.
 PYTHON ?= python3
 BIN := .venv/bin
 SHORT := --seconds 3 --rounds 3
 MANIFESTS := $(patsubst %,tests/deploy/test_%.py,manifests alerts dashboard compose)
 
-# Where no registry can be reached: `make base image` as root.
+# The image. Without access to a registry, run `make base image` as root: it builds the base image too.
 CONTAINER ?= $(firstword $(foreach each,buildah podman docker,$(if $(shell command -v $(each)),$(each))))
 BASE ?= debian:bookworm-slim
 TARGET ?= cpu
@@ -12,11 +12,12 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 REVISION = $(shell git describe --always --dirty --abbrev=40 --exclude='*' 2> /dev/null || echo unknown)
 IMAGE ?= percept:$(VERSION)-$(TARGET)
 BUILD_FLAGS ?=
-# OCI's own format knows no HEALTHCHECK; and this isolation needs no runtime, so that it works inside a container too.
+# The docker format, because OCI's has no HEALTHCHECK; chroot isolation, because it needs no container runtime and so
+# works inside a container too.
 export BUILDAH_FORMAT ?= docker
 export BUILDAH_ISOLATION ?= chroot
 
-# Extras of pyproject.toml that each image has.
+# The extras of pyproject.toml in each image.
 CPU_EXTRAS := otel
 CUDA_EXTRAS := cuda otel
 LOCK = $(BIN)/uv pip compile --quiet --no-config --upgrade --python-version 3.11 --only-binary :all: --generate-hashes \
@@ -24,10 +25,10 @@ LOCK = $(BIN)/uv pip compile --quiet --no-config --upgrade --python-version 3.11
 .DEFAULT_GOAL := help
 .PHONY: help install serve test check format bench bench-gpu prove image base lock clean
 
-help: ## say what there is to make
+help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
 
-install: .venv/serving ## install what serving needs into .venv
+install: .venv/serving ## install the service into .venv
 
 serve: .venv/serving ## serve the built-in bundles on PERCEPT_HOST:PERCEPT_PORT
 	@exec $(BIN)/percept serve
@@ -35,37 +36,37 @@ serve: .venv/serving ## serve the built-in bundles on PERCEPT_HOST:PERCEPT_PORT
 test: .venv/developing ## run all tests
 	$(BIN)/python -m pytest -q
 
-check: .venv/developing ## lint, format and types; what deploy/ has, against the schemas of Kubernetes
+check: .venv/developing ## lint, format and type checks; validate the manifests in deploy/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -rs $(MANIFESTS)
 
-format: .venv/developing ## mend what ruff can mend
+format: .venv/developing ## fix lint errors and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# A bar that is missed must not keep the rest from being measured; the last line says whether one was.
-bench: .venv/developing ## the service against bare ONNX Runtime and other servers, Grad-CAM against pytorch-grad-cam
+# A benchmark that misses its limit does not stop the others; the last line names those that missed or failed.
+bench: .venv/developing ## compare with bare ONNX Runtime, other servers and pytorch-grad-cam
 	@missed=; for each in throughput.py gradients.py heatmap_latency.py 'overload.py $(SHORT)' 'http_overhead.py $(SHORT)' \
 		'startup.py --rounds 3' 'server_comparison.py --networks squeezenet --concurrency 8 $(SHORT)'; do \
 		echo; echo "benchmarks/$$each"; $(BIN)/python benchmarks/$$each || missed="$$missed $${each%% *}"; \
 	done; echo; [ -z "$$missed" ] || { echo "missed or failed:$$missed"; exit 1; }
 
-bench-gpu: .venv/developing ## the service on a CUDA device against bare sessions on it
+bench-gpu: .venv/developing ## compare the service with bare sessions on a CUDA device
 	$(BIN)/python benchmarks/gpu.py
 
-prove: .venv/developing ## the heavier proofs: full test splits and long bombardments
+prove: .venv/developing ## run the long tests: full test splits, sustained load, the image
 	$(BIN)/python -m pytest -q -m prove
 
-image: ## build the container image: TARGET=cpu or cuda, on BASE
+image: ## build the container image: TARGET=cpu or cuda, BASE=image
 	$(CONTAINER) build --target $(TARGET) --tag $(IMAGE) --build-arg BASE=$(BASE) --build-arg VERSION=$(VERSION) \
 		--build-arg REVISION=$(REVISION) $(BUILD_FLAGS) .
 
-base: ## make the image's base by debootstrap, as root, where no registry can be reached
+base: ## build the base image with debootstrap, as root, without a registry
 	deploy/base.sh localhost/debian:bookworm-slim
 
-lock: .venv/developing ## choose anew the exact versions that images are made of
+lock: .venv/developing ## update the exact versions in deploy/requirements
 	$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')" | \
 		$(LOCK) deploy/requirements/build.txt -
 	$(LOCK) deploy/requirements/cuda.txt pyproject.toml $(CUDA_EXTRAS:%=--extra %) \
@@ -73,7 +74,7 @@ lock: .venv/developing ## choose anew the exact versions that images are made of
 	$(LOCK) deploy/requirements/cpu.txt pyproject.toml $(CPU_EXTRAS:%=--extra %) --universal \
 		--override deploy/requirements/cpu.in --constraint deploy/requirements/cuda.txt
 
-clean: ## remove what make has made
+clean: ## remove what make created
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build dist
 
 .venv/serving: pyproject.toml

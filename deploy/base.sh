@@ -1,6 +1,6 @@
 #!/bin/sh
-# A base image where no registry can be reached: Debian by debootstrap, slim as `debian:bookworm-slim` is, and this
-# machine's own way to packages (apt's sources, pip's configuration, authorities), so that builds on it find them.
+# Build a base image without a registry: Debian from debootstrap, as slim as `debian:bookworm-slim`. It has this
+# machine's apt sources, pip configuration and certificate authorities, so that builds on it can install packages.
 # Usage, as root, with debootstrap and buildah: deploy/base.sh [IMAGE]
 set -eu
 image=${1:-localhost/debian:bookworm-slim}
@@ -10,7 +10,7 @@ trap 'buildah rm "$container" > /dev/null' EXIT
 root=$(buildah mount "$container")
 debootstrap --variant=minbase bookworm "$root"
 
-# What the official slim image leaves out, now and in every later installation.
+# Leave out what the official slim image leaves out, now and in every later installation.
 cat > "$root/etc/dpkg/dpkg.cfg.d/slim" <<'END'
 path-exclude /usr/share/doc/*
 path-include /usr/share/doc/*/copyright
@@ -31,7 +31,7 @@ fi
 grep -l '^Acquire' /etc/apt/apt.conf.d/* 2> /dev/null | while read -r rules; do
     cp "$rules" "$root/etc/apt/apt.conf.d/"
 done
-# The bundle for now, and what Debian's ca-certificates will make it of again if it is installed.
+# The certificate bundle for now, and the certificates from which Debian's ca-certificates rebuilds it if installed.
 mkdir -p "$root/etc/ssl/certs" "$root/usr/local/share/ca-certificates"
 cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/" || true
 cp /usr/local/share/ca-certificates/*.crt "$root/usr/local/share/ca-certificates/" || true

@@ -1,6 +1,6 @@
-"""HEALTHCHECK of the image: status 0 if the service in this container answers that it is ready.
+"""HEALTHCHECK of the image: exits with 0 if the service in this container is ready.
 
-It knows nothing but the standard library, because it runs every few seconds.
+It imports the standard library only, because it runs every few seconds.
 """
 
 import http.client

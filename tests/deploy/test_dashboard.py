@@ -7,7 +7,7 @@ from tests.deploy.queries import DASHBOARD, panels, queries
 
 PANELS = panels()
 KNOWN = {"short", "reqps", "percentunit", "s", "bytes"}
-SIGNALS = {"Traffic", "Errors", "Latency", "Saturation", "Where the time goes", "Models"}
+SIGNALS = {"Traffic", "Errors", "Latency", "Saturation", "Time by stage", "Models"}
 
 
 def test_it_is_of_a_recent_schema_and_of_any_prometheus() -> None:
