@@ -80,21 +80,6 @@ PassRequest = TailRequest | NetworkRequest
 MethodRun = Generator[PassRequest, PassResult, Array]
 
 
-def run_method(
-    run: MethodRun,
-    run_tail: Callable[[TailRequest], PassResult],
-    run_network: Callable[[NetworkRequest], PassResult],
-) -> Array:
-    """Run a method to its end, each request executed by one of two functions; returns the map."""
-    try:
-        request = next(run)
-        while True:
-            request = run.send(run_tail(request) if isinstance(request, TailRequest) else run_network(request))
-    except StopIteration as end:
-        result: Array = end.value
-        return result
-
-
 def stack_batches(arrays: Iterable[Batch]) -> Iterator[Batch]:
     """Stack arrays of one shape into batches, each as large as one request may be; the arrays are consumed lazily."""
     remaining = iter(arrays)
@@ -134,7 +119,8 @@ class GradientPass(NamedTuple):
 def gradient_pass(inputs: MethodInput) -> Generator[PassRequest, PassResult, GradientPass]:
     """Run the tail once, with gradients, on the layer's own activations."""
     result = yield TailRequest(inputs.A[None], gradients=True)
-    return GradientPass(float(result.y[0]), gradients_of(result)[0])
+    assert result.g is not None
+    return GradientPass(float(result.y[0]), result.g[0])
 
 
 def gradients_of(result: PassResult) -> Array:

@@ -1,4 +1,4 @@
-"""Class-activation maps against what can be said of them without any other implementation."""
+"""Class-activation maps against closed forms and properties, without another implementation."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from percept.explain.maps import GRADIENT_METHODS, eigencam, fuse, normalize, re
 
 rng = np.random.default_rng(0)
 A = np.maximum(rng.standard_normal((6, 5, 4)), 0).astype(np.float32)
-# The gradient of a class behind global average pooling and a linear head is one number per channel.
+# Behind global average pooling and a linear head, the gradient of a class is one number per channel.
 w = rng.standard_normal(6).astype(np.float32)
 g = np.broadcast_to(w[:, None, None] / 20, A.shape)
 CAM = np.tensordot(w, A, 1)
@@ -21,16 +21,16 @@ METHODS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 }
 
 
-def test_cam_is_the_weights_of_the_head_on_the_channels() -> None:
+def test_cam_weighs_channels_by_the_linear_head() -> None:
     np.testing.assert_allclose(GRADIENT_METHODS["cam"](A, g), CAM, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["gradcam", "hirescam"])
-def test_behind_average_pooling_gradient_maps_are_cam_over_the_cells(method: str) -> None:
+def test_behind_average_pooling_gradient_maps_equal_cam_over_cells(method: str) -> None:
     np.testing.assert_allclose(GRADIENT_METHODS[method](A, g), CAM / 20, rtol=1e-5, atol=1e-6)
 
 
-def test_behind_average_pooling_xgradcam_is_gradcam() -> None:
+def test_behind_average_pooling_xgradcam_equals_gradcam() -> None:
     np.testing.assert_allclose(GRADIENT_METHODS["xgradcam"](A, g), CAM / 20, rtol=1e-4, atol=1e-6)
 
 
@@ -39,15 +39,15 @@ def test_layercam_keeps_only_positive_gradients() -> None:
     np.testing.assert_allclose(GRADIENT_METHODS["layercam"](A, g), positive, rtol=1e-5, atol=1e-6)
 
 
-def test_gradcam_plus_plus_of_one_channel_is_its_equation() -> None:
+def test_gradcam_plus_plus_of_one_channel_follows_its_equation() -> None:
     a, gradient = np.array([[[1.0, 2.0]]], np.float32), np.array([[[0.5, 0.0]]], np.float32)
     share = 0.25 / (2 * 0.25 + 3 * 0.125 + 1e-6)
     np.testing.assert_allclose(GRADIENT_METHODS["gradcam++"](a, gradient), [[0.5 * share, 1.0 * share]], rtol=1e-6)
 
 
-def test_saliency_is_the_greatest_slope_of_any_channel() -> None:
-    slopes = np.array([[[1, -2]], [[-3, 0.5]]], np.float32)
-    np.testing.assert_array_equal(GRADIENT_METHODS["saliency"](slopes, slopes), [[3, 2]])
+def test_saliency_is_the_largest_gradient_of_any_channel() -> None:
+    gradients = np.array([[[1, -2]], [[-3, 0.5]]], np.float32)
+    np.testing.assert_array_equal(GRADIENT_METHODS["saliency"](gradients, gradients), [[3, 2]])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -57,7 +57,7 @@ def test_saliency_is_the_greatest_slope_of_any_channel() -> None:
     scales=st.tuples(*[st.sampled_from([0, 1e-12, 1e-3, 1, 1e4])] * 2),
     flat=st.booleans(),
 )
-def test_every_map_has_the_layers_size_and_is_finite(method: str, shape, seed: int, scales, flat: bool) -> None:
+def test_maps_have_the_layers_size_and_are_finite(method: str, shape, seed: int, scales, flat: bool) -> None:
     noise = np.random.default_rng(seed)
     activations = np.ones(shape) if flat else np.maximum(noise.standard_normal(shape), 0)
     found = METHODS[method](
@@ -68,10 +68,7 @@ def test_every_map_has_the_layers_size_and_is_finite(method: str, shape, seed: i
     assert np.isfinite(found).all()
 
 
-# Eigen-CAM
-
-
-def projected(activations: np.ndarray) -> np.ndarray:
+def project(activations: np.ndarray) -> np.ndarray:
     """The map by the definition, in float64."""
     X = activations.reshape(len(activations), -1).T.astype(np.float64)
     X = X - X.mean(0)
@@ -79,57 +76,54 @@ def projected(activations: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(6, 5, 4), (40, 3, 3), (200, 12, 13), (300, 20, 20), (1, 4, 4), (9, 1, 2)])
-def test_eigencam_is_the_projection_on_the_first_singular_vector(shape) -> None:
+def test_eigencam_projects_on_the_first_singular_vector(shape) -> None:
     activations = np.maximum(np.random.default_rng(1).standard_normal(shape), 0).astype(np.float32)
-    found, expected = eigencam(activations), projected(activations)
+    found, expected = eigencam(activations), project(activations)
     away = min(np.abs(found - sign * expected).max() for sign in (1, -1))
     assert away < 1e-4 * np.abs(expected).max()
 
 
 @given(st.integers(0, 999))
-def test_eigencam_goes_up_with_the_mean_of_the_channels(seed: int) -> None:
+def test_eigencam_grows_with_the_mean_of_the_channels(seed: int) -> None:
     activations = np.random.default_rng(seed).standard_normal((5, 4, 3)).astype(np.float32)
     found, mean = eigencam(activations), activations.mean(0)
     assert ((found - found.mean()) * (mean - mean.mean())).sum() > 0
 
 
-def test_eigencam_where_the_mean_of_the_channels_is_flat_has_the_greater_peak() -> None:
+def test_eigencam_has_the_larger_peak_if_the_mean_is_constant() -> None:
     one = np.array([[5, 1, 0], [0, 0, 0]], np.float32)
     found = eigencam(np.stack([one, -one]))
     assert found.max() > -found.min()
     np.testing.assert_array_equal(found, eigencam(np.stack([-one, one])))
 
 
-def test_eigencam_depends_on_no_scale_and_is_the_same_every_time() -> None:
+def test_eigencam_is_deterministic_and_independent_of_scale() -> None:
     np.testing.assert_array_equal(eigencam(A), eigencam(A.copy()))
     np.testing.assert_allclose(eigencam(A * 2**-50), eigencam(A) * 2**-50, rtol=1e-5, atol=1e-20)
 
 
-def test_eigengradcam_goes_up_with_hirescam() -> None:
-    slopes = rng.standard_normal(A.shape).astype(np.float32)
-    found, hires = GRADIENT_METHODS["eigengradcam"](A, slopes), GRADIENT_METHODS["hirescam"](A, slopes)
+def test_eigengradcam_grows_with_hirescam() -> None:
+    gradients = rng.standard_normal(A.shape).astype(np.float32)
+    found, hires = GRADIENT_METHODS["eigengradcam"](A, gradients), GRADIENT_METHODS["hirescam"](A, gradients)
     assert np.corrcoef(found.ravel(), hires.ravel())[0, 1] > 0
 
 
-# What is made of maps
-
-
-def test_unit_is_relu_divided_by_the_maximum() -> None:
+def test_normalize_is_relu_divided_by_the_maximum() -> None:
     np.testing.assert_allclose(normalize(np.array([[-2, 1], [4, 0]], np.float32)), [[0, 0.25], [1, 0]])
     assert normalize(np.full((2, 2), -1, np.float32)).max() == 0
 
 
-def test_maps_of_one_size_are_fused_to_their_mean() -> None:
+def test_fuse_averages_maps_of_one_size() -> None:
     one, other = np.array([[0, 1]], np.float32), np.array([[1, 0.5]], np.float32)
     np.testing.assert_array_equal(fuse([one, other]), [[0.5, 0.75]])
 
 
-def test_a_map_alone_is_fused_to_itself() -> None:
+def test_fuse_returns_a_single_map() -> None:
     np.testing.assert_array_equal(fuse([normalize(CAM)]), normalize(CAM))
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4), st.integers(0, 99))
-def test_maps_are_fused_at_the_size_of_the_finest(shapes, seed: int) -> None:
+def test_fuse_has_the_size_of_the_finest_map(shapes, seed: int) -> None:
     noise = np.random.default_rng(seed)
     found = fuse([noise.random(shape, np.float32) for shape in shapes])
     assert found.shape == tuple(np.max(shapes, 0))
@@ -137,8 +131,8 @@ def test_maps_are_fused_at_the_size_of_the_finest(shapes, seed: int) -> None:
     assert 0 <= found.min() <= found.max() <= 1
 
 
-def test_a_coarse_map_is_fused_in_its_place() -> None:
-    """A quarter of the picture stays that quarter: cells are areas, and the middle of the coarse one is its peak."""
+def test_fuse_keeps_coarse_maps_in_place() -> None:
+    """A hot quarter stays that quarter, because cells are areas with their value at the centre."""
     coarse = np.array([[0, 0], [1, 0]], np.float32)
     found = fuse([coarse, np.zeros((8, 8), np.float32)])
     np.testing.assert_allclose(found, resize(coarse, (8, 8)) / 2)
@@ -146,13 +140,13 @@ def test_a_coarse_map_is_fused_in_its_place() -> None:
     assert found[:2].max() == found[:, 6:].max() == 0
 
 
-def test_of_pixels_the_hottest_hundredth_is_the_maximum() -> None:
+def test_normalize_by_quantile_saturates_the_hottest_values() -> None:
     raw = np.arange(-100, 900, dtype=np.float32).reshape(20, 50)
     heat = normalize(raw, 0.99)
     assert heat.max() == 1
     assert (heat == 1).sum() == 10
     assert heat[2, 1] == pytest.approx(1 / np.quantile(np.maximum(raw, 0), 0.99))
-    lonely = np.zeros((20, 50), np.float32)
-    lonely[3, 4] = 7
-    assert normalize(lonely, 0.99)[3, 4] == 1
-    assert not normalize(-lonely, 0.99).any()
+    single = np.zeros((20, 50), np.float32)
+    single[3, 4] = 7
+    assert normalize(single, 0.99)[3, 4] == 1
+    assert not normalize(-single, 0.99).any()

@@ -1,4 +1,4 @@
-"""Principal components of feature maps against NumPy's singular values, and their colours."""
+"""Principal components against NumPy's singular value decomposition, and their colours."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from percept.explain.principal_components import EXACT, TRIVIAL, colours, principal_components
 
 
-def decomposed(A: np.ndarray, count: int) -> np.ndarray:
-    """The components by the whole singular value decomposition, with either sign."""
+def decompose(A: np.ndarray, count: int) -> np.ndarray:
+    """The components by the full singular value decomposition, with either sign."""
     X = A.reshape(len(A), -1).astype(np.float64)
     _, s, V = np.linalg.svd(X - X.mean(1, keepdims=True), full_matrices=False)
     found = np.zeros((count, X.shape[1]))
@@ -17,8 +17,8 @@ def decomposed(A: np.ndarray, count: int) -> np.ndarray:
     return found
 
 
-def layer(C: int, h: int, w: int, seed: int = 0) -> np.ndarray:
-    """A feature map whose singular values lie apart, as those of networks do."""
+def feature_map(C: int, h: int, w: int, seed: int = 0) -> np.ndarray:
+    """A feature map with well separated singular values, as networks have."""
     rng = np.random.default_rng(seed)
     p = min(C, h * w)
     U, V = (np.linalg.qr(rng.standard_normal((n, p)))[0] for n in (C, h * w))
@@ -33,9 +33,9 @@ def layer(C: int, h: int, w: int, seed: int = 0) -> np.ndarray:
     scale=st.sampled_from([1e-15, 1, 1e30]),
     count=st.integers(1, 5),
 )
-def test_the_components_are_those_of_the_singular_value_decomposition(shape, seed: int, scale: float, count) -> None:
-    A = layer(*shape, seed) * np.float32(scale)
-    expected = decomposed(A, count)
+def test_components_equal_the_singular_value_decomposition(shape, seed: int, scale: float, count) -> None:
+    A = feature_map(*shape, seed) * np.float32(scale)
+    expected = decompose(A, count)
     found = principal_components(A, count)
     assert (found.shape, found.dtype) == ((count, *shape[1:]), np.float32)
     sizes, least = np.linalg.norm(expected, axis=1), 1e-5 * np.linalg.norm(A.astype(np.float64))
@@ -46,57 +46,57 @@ def test_the_components_are_those_of_the_singular_value_decomposition(shape, see
 
 
 @pytest.mark.parametrize("shape", [(2 * EXACT, 20, 20), (EXACT + 10, 33, 33), (2048, 33, 33)])
-def test_wide_layers_have_the_same_components_by_search(shape: tuple[int, int, int]) -> None:
-    A = layer(*shape) if shape[0] < 2048 else np.random.default_rng(0).random(shape, np.float32)
+def test_wide_layers_have_components_of_the_right_length(shape: tuple[int, int, int]) -> None:
+    A = feature_map(*shape) if shape[0] < 2048 else np.random.default_rng(0).random(shape, np.float32)
     found = np.linalg.norm(principal_components(A).reshape(3, -1), axis=1)
     X = A.reshape(len(A), -1)
     X = X - X.mean(1, keepdims=True)
     G = X @ X.T if len(X) < X.shape[1] else X.T @ X
     expected = np.sqrt(np.linalg.eigvalsh(G.astype(np.float64))[::-1][:3])
-    # Of noise, whose components are hardly different, the search finds some that are nearly as long.
+    # The components of noise hardly differ in length, and the search finds some of nearly the greatest.
     np.testing.assert_allclose(found, expected, rtol=1e-4 if shape[0] < 2048 else 0.05)
 
 
 @given(seed=st.integers(0, 99))
-def test_the_greatest_magnitude_is_positive_and_so_nothing_depends_on_the_sign_of_the_channels(seed: int) -> None:
-    A = layer(6, 4, 5, seed)
+def test_components_do_not_depend_on_the_sign_of_the_channels(seed: int) -> None:
+    A = feature_map(6, 4, 5, seed)
     found = principal_components(A)
     assert (found.max((1, 2)) >= -found.min((1, 2)) * (1 - 2e-4)).all()
     np.testing.assert_allclose(principal_components(-A), found, atol=1e-4)
 
 
-def test_of_two_equal_magnitudes_the_first_cell_is_the_positive_one() -> None:
+def test_first_of_two_equal_magnitudes_is_positive() -> None:
     for A in (np.float32([[[1, -1]]]), np.float32([[[-1, 1]]])):
         np.testing.assert_allclose(principal_components(A, 1), [[[1, -1]]])
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (5, 3, 4), (300, 20, 20)])
 @pytest.mark.parametrize("value", [0, 0.1, -3e30])
-def test_a_constant_map_gives_zeros_and_so_does_rounding(shape: tuple[int, int, int], value: float) -> None:
+def test_constant_maps_and_rounding_give_zeros(shape: tuple[int, int, int], value: float) -> None:
     A = np.full(shape, value, np.float32)
     assert not principal_components(A).any()
     noise = np.random.default_rng(0).choice([-1, 1], shape)
     assert not principal_components(np.nextafter(A, A + noise.astype(np.float32))).any() or value == 0
 
 
-def test_there_are_no_more_components_than_channels() -> None:
+def test_missing_components_are_zeros() -> None:
     A = np.random.default_rng(0).random((2, 4, 4), np.float32)
     found = principal_components(A)
     assert found[:2].any((1, 2)).all()
     assert not found[2].any()
 
 
-def test_colours_reach_from_percentile_to_percentile_and_outliers_do_not_matter() -> None:
+def test_colours_are_stretched_between_percentiles() -> None:
     ramp = np.arange(200, dtype=np.float32).reshape(1, 10, 20)
-    wild = ramp.copy()
-    wild[0, 0, 0], wild[0, -1, -1] = -1e6, 1e6
-    for maps in (ramp, wild):
+    with_outliers = ramp.copy()
+    with_outliers[0, 0, 0], with_outliers[0, -1, -1] = -1e6, 1e6
+    for maps in (ramp, with_outliers):
         found = colours(maps)
         assert (found.min(), found.max()) == (0, 255)
         np.testing.assert_allclose(found[0].ravel()[50:150], (np.arange(50, 150) - 1.99) / 195.02 * 255, rtol=1e-4)
 
 
-def test_a_single_hot_cell_is_seen_and_a_constant_map_is_dark() -> None:
+def test_single_hot_cells_are_visible_and_constant_maps_dark() -> None:
     maps = np.zeros((2, 20, 20), np.float32)
     maps[0, 3, 4] = 7
     found = colours(maps)
