@@ -4,12 +4,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from percept import errors
 from percept.api.etag import compute_etag, not_modified
 from percept.api.negotiation import MEDIA_TYPES, choose_format
 from percept.api.openapi import format_responses, problem_responses
+from percept.api.params import Params
 from percept.api.responses import binary_response
 from percept.api.schemas.filters import FiltersAnswer, filters_answer
 from percept.api.state import Service
@@ -26,10 +27,8 @@ router = APIRouter(prefix="/models", tags=["models"])
 FORMATS = ("png", "jpeg", "webp", "json")
 
 
-class FiltersParams(BaseModel):
+class FiltersParams(Params):
     """The parameters of `/models/{name}/filters`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     version: int | None = Field(None, description="version of the model; default: the newest")
     view: FilterKind | None = Field(
@@ -68,8 +67,7 @@ async def filters(
     params: Annotated[FiltersParams, Query()],
     service: Service,
 ) -> FiltersAnswer | Response:
-    """Show what the filters of a model look for. `percept visualize` computes the pictures and stores them in the
-    bundle.
+    """Show the filter pictures that `percept visualize` stored in the bundle of a model.
 
     By default: the kernels of the first convolution. Grey is zero; each kernel is scaled by its largest weight.
     `layer=stage2`: for single channels of that layer, an image that maximises the channel's activation (Olah et al.
@@ -87,9 +85,8 @@ async def filters(
     if format == "json":
         answer = filters_answer(model.manifest, pictures)
         return Response(answer.model_dump_json(), media_type=MEDIA_TYPES["json"], headers=headers)
-    return binary_response(
-        await service.pipeline.workers.run(_render, model, pictures, params.channel, format), format, headers
-    )
+    data = await service.pipeline.workers.run(_render, model, pictures, params.channel, format)
+    return binary_response(data, format, headers)
 
 
 def select_pictures(model: Model, params: FiltersParams, format: str) -> list[FilterPicture]:
@@ -105,11 +102,7 @@ def select_pictures(model: Model, params: FiltersParams, format: str) -> list[Fi
         raise BadParameter("kernels are those of the first convolution: omit layer, or use view=maxima")
     if params.channel is not None and (format == "json" or not _has_channels(view, params.layer)):
         raise BadParameter("channel requires a picture of kernels, or of the maxima of one layer")
-    selected = [
-        binary_response
-        for binary_response in _sorted(model)
-        if binary_response.kind == (view or binary_response.kind) and params.layer in (None, binary_response.layer)
-    ]
+    selected = [one for one in _sorted(model) if view in (None, one.kind) and params.layer in (None, one.layer)]
     if not selected and (format != "json" or view or params.layer):
         raise UnknownFilters(_missing(model, view or "filters", params.layer))
     return selected
