@@ -92,7 +92,7 @@ async def load(request: Request, service: Service, name: Name) -> dict[str, str]
     try:
         await asyncio.to_thread(service.repository.load_model, name)
     finally:
-        service.pipeline.cache.retain(service.repository.all)
+        service.pipeline.cache.retain(service.repository.all_versions)
     return {}
 
 
@@ -101,7 +101,7 @@ async def unload(request: Request, service: Service, name: Name) -> dict[str, st
     """Unload all versions of a model. Requests in progress are completed."""
     await _check_control(request, service.settings)
     await asyncio.to_thread(service.repository.unload_model, name)
-    service.pipeline.cache.retain(service.repository.all)
+    service.pipeline.cache.retain(service.repository.all_versions)
     return {}
 
 

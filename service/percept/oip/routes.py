@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from percept import __version__, errors
 from percept.api.body import ENVELOPE_BYTES, read_body
+from percept.api.disconnect import cancel_on_disconnect
 from percept.api.negotiation import MEDIA_TYPES
 from percept.api.openapi import IMAGE_ERRORS, inline_schema, problem_responses
 from percept.api.state import AppState, Service
@@ -136,7 +137,7 @@ async def infer(request: Request, path: Annotated[ModelPath, Depends(model_path)
     model = service.find_model(path.name, path.version)
     model.queue.check_capacity()
     body, json_bytes = await _read_body(request, service.settings)
-    async with service.admit(request, model):
+    async with cancel_on_disconnect(request), service.pipeline.admit(model):
         return await _infer(service, model, body, json_bytes)
 
 
