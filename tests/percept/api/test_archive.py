@@ -1,4 +1,4 @@
-"""Several files in one body: as multipart, as ZIP, and always the same bytes for the same files."""
+"""The containers of several files: any bytes survive, and the same files give the same bytes."""
 
 import io
 import re
@@ -14,24 +14,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from percept.api.archive import ARCHIVES, File, multipart, zipped
+from percept.api.archive import ENCODERS, ResponseFile, encode_multipart, encode_zip
 from percept.api.negotiation import MEDIA_TYPES
 
 FILES = [
-    File("numbers.json", "json", b'{"a": 1}\n'),
-    File("map.npy", "npy", b"\r\n--\r\n\x00\xff\r"),
-    File("empty.png", "png", b""),
+    ResponseFile("numbers.json", "json", b'{"a": 1}\n'),
+    ResponseFile("map.npy", "npy", b"\r\n--\r\n\x00\xff\r"),
+    ResponseFile("empty.png", "png", b""),
 ]
 
 
-def parsed(kind: str, body: bytes) -> Message:
-    """The body as the standard library's mail parser reads it."""
-    return BytesParser(policy=HTTP).parsebytes(f"Content-Type: {kind}\r\n\r\n".encode() + body)
+def parse_multipart(media_type: str, body: bytes) -> Message:
+    """Parse a body with the mail parser of the standard library."""
+    return BytesParser(policy=HTTP).parsebytes(f"Content-Type: {media_type}\r\n\r\n".encode() + body)
 
 
-def split(kind: str, body: bytes) -> list[tuple[dict[str, str], bytes]]:
-    """Header fields and content by the letter of RFC 2046, as decoders for HTTP cut it."""
-    boundary = re.fullmatch(r"multipart/mixed; boundary=([0-9a-f]{1,70})", kind)
+def split_multipart(media_type: str, body: bytes) -> list[tuple[dict[str, str], bytes]]:
+    """Split a body into the headers and content of its parts, strictly by RFC 2046, as decoders for HTTP do."""
+    boundary = re.fullmatch(r"multipart/mixed; boundary=([0-9a-f]{1,70})", media_type)
     assert boundary
     first, *parts, last = (b"\r\n" + body).split(b"\r\n--" + boundary[1].encode())
     assert (first, last) == (b"", b"--\r\n")
@@ -40,8 +40,8 @@ def split(kind: str, body: bytes) -> list[tuple[dict[str, str], bytes]]:
     return list(zip(fields, contents, strict=True))
 
 
-def test_every_part_says_its_type_its_name_and_its_length() -> None:
-    for (fields, data), file in zip(split(*multipart(FILES)), FILES, strict=True):
+def test_part_has_type_name_and_length() -> None:
+    for (fields, data), file in zip(split_multipart(*encode_multipart(FILES)), FILES, strict=True):
         assert data == file.data
         assert fields == {
             "Content-Type": MEDIA_TYPES[file.format],
@@ -50,46 +50,46 @@ def test_every_part_says_its_type_its_name_and_its_length() -> None:
         }
 
 
-def test_mail_parsers_read_the_parts() -> None:
-    message = parsed(*multipart(FILES))
+def test_mail_parser_reads_the_parts() -> None:
+    message = parse_multipart(*encode_multipart(FILES))
     assert not message.defects
     assert [part.get_filename() for part in message.iter_parts()] == [file.name for file in FILES]
     assert [part.get_payload(decode=True) for part in message.iter_parts()] == [file.data for file in FILES]
 
 
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=5))
-def test_any_bytes_come_through_both(contents: list[bytes]) -> None:
-    files = [File(f"{k}.png", "png", data) for k, data in enumerate(contents)]
-    assert [data for _, data in split(*multipart(files))] == contents
-    with ZipFile(io.BytesIO(zipped(files)[1])) as archive:
+def test_any_bytes_survive_both_containers(contents: list[bytes]) -> None:
+    files = [ResponseFile(f"{k}.png", "png", data) for k, data in enumerate(contents)]
+    assert [data for _, data in split_multipart(*encode_multipart(files))] == contents
+    with ZipFile(io.BytesIO(encode_zip(files)[1])) as archive:
         assert [archive.read(file.name) for file in files] == contents
 
 
-def test_a_boundary_that_occurs_in_a_file_is_not_taken() -> None:
-    class Hostile(bytes):
-        """Bytes that hold whatever is looked for in them, the first time."""
+def test_boundary_in_a_file_is_replaced() -> None:
+    class FirstBoundary(bytes):
+        """Bytes that contain the first boundary that is searched in them."""
 
-        asked: tuple[bytes, ...] = ()
+        searched: tuple[bytes, ...] = ()
 
         def __contains__(self, needle: object) -> bool:
-            self.asked = (*self.asked, needle)
-            return len(self.asked) == 1
+            self.searched = (*self.searched, needle)
+            return len(self.searched) == 1
 
-    data = Hostile(b"content")
-    kind, _ = multipart([File("a.json", "json", data)])
-    assert len(set(data.asked)) == 2
-    assert kind.endswith(data.asked[-1].decode())
-
-
-@pytest.mark.parametrize("name", ARCHIVES)
-def test_the_same_files_are_the_same_bytes_and_others_are_not(name: str) -> None:
-    assert ARCHIVES[name](FILES) == ARCHIVES[name](FILES)
-    assert ARCHIVES[name](FILES) != ARCHIVES[name](FILES[:2])
+    data = FirstBoundary(b"content")
+    media_type, _ = encode_multipart([ResponseFile("a.json", "json", data)])
+    assert len(set(data.searched)) == 2
+    assert media_type.endswith(data.searched[-1].decode())
 
 
-def test_a_zip_is_stored_and_dated_at_the_beginning_of_its_time() -> None:
-    kind, body = zipped(FILES)
-    assert kind == "application/zip"
+@pytest.mark.parametrize("name", ENCODERS)
+def test_same_files_give_the_same_bytes(name: str) -> None:
+    assert ENCODERS[name](FILES) == ENCODERS[name](FILES)
+    assert ENCODERS[name](FILES) != ENCODERS[name](FILES[:2])
+
+
+def test_zip_entries_are_stored_and_dated_1980() -> None:
+    media_type, body = encode_zip(FILES)
+    assert media_type == "application/zip"
     with ZipFile(io.BytesIO(body)) as archive:
         assert archive.testzip() is None
         for entry, file in zip(archive.infolist(), FILES, strict=True):
@@ -97,9 +97,9 @@ def test_a_zip_is_stored_and_dated_at_the_beginning_of_its_time() -> None:
             assert entry.date_time == (1980, 1, 1, 0, 0, 0)
 
 
-@pytest.mark.skipif(not shutil.which("unzip"), reason="no unzip")
-def test_what_is_unzipped_may_be_read(tmp_path: Path) -> None:
-    (tmp_path / "a.zip").write_bytes(zipped(FILES)[1])
+@pytest.mark.skipif(not shutil.which("unzip"), reason="unzip is not installed")
+def test_unzipped_files_are_readable(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(encode_zip(FILES)[1])
     subprocess.run(["unzip", "-q", "a.zip"], cwd=tmp_path, check=True)
     for file in FILES:
         assert (tmp_path / file.name).stat().st_mode & 0o777 == 0o644
