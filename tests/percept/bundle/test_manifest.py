@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from percept.bundle.manifest import Manifest
+from percept.bundle.manifest import Manifest, Preprocessing
 from percept.errors import format_validation_errors
 from tests.bundles import create_bundle, read_manifest_json
 
@@ -75,3 +75,9 @@ def test_tf32_is_off_unless_set_to_true(valid: dict[str, Any]) -> None:
     assert Manifest.model_validate(valid | {"tf32": True}).tf32 is True
     with pytest.raises(ValidationError, match="tf32"):
         Manifest.model_validate(valid | {"tf32": "yes"})
+
+
+def test_blank_colour_is_rgb_for_any_channel_order() -> None:
+    preprocessing = Preprocessing(height=8, width=8, mean=(1, 2, 3))
+    assert preprocessing.blank == (1, 2, 3)
+    assert preprocessing.model_copy(update={"channels": "BGR"}).blank == (3, 2, 1)
