@@ -1,7 +1,8 @@
-"""Batches of fixed sizes: rows are padded up to the next bucket, and what is padded is dropped from the results.
+"""Batches of fixed sizes: rows are padded up to the next batch size, and the padding is dropped from the results.
 
-CUDA keeps the plan of a convolution for the last shape only, and makes a new one for each that differs: fewer shapes
-are fewer plans. The CPU needs none of it: without buckets a batch runs as it is. What the rows are is not known here.
+CUDA keeps the plan of a convolution for the last shape only and makes a new plan for every other shape: fewer shapes
+mean fewer plans. A CPU does not need this: without batch sizes a batch runs as it is. What the rows are is not known
+here.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,23 +15,20 @@ Array = NDArray[Any]
 Rows = Array | Sequence[Array]
 
 
-def choose_batch_sizes(most: int) -> tuple[int, ...]:
-    """The powers of two up to a size, and the size itself, ascending."""
-    return tuple(sorted({2**k for k in range(most.bit_length())} | {most}))
+def choose_batch_sizes(largest: int) -> tuple[int, ...]:
+    """The powers of two below a batch size, and the size itself, ascending."""
+    return tuple(sorted({2**k for k in range(largest.bit_length())} | {largest}))
 
 
-def split(n: int, buckets: Sequence[int]) -> Iterator[tuple[slice, int]]:
-    """How n rows are run: slices of them, each with the size that it is padded to.
-
-    All but the last fill the greatest bucket.
-    """
-    for start in range(0, n, buckets[-1]):
-        stop = min(start + buckets[-1], n)
-        yield slice(start, stop), min(size for size in buckets if size >= stop - start)
+def split(n: int, sizes: Sequence[int]) -> Iterator[tuple[slice, int]]:
+    """Slices of n rows, each with the batch size that it is padded to; all but the last fill the largest size."""
+    for start in range(0, n, sizes[-1]):
+        stop = min(start + sizes[-1], n)
+        yield slice(start, stop), min(size for size in sizes if size >= stop - start)
 
 
 def pad(rows: Rows, size: int) -> Array:
-    """The rows in one array [size,...] with zeros behind them; the rows themselves if they are that already."""
+    """The rows as one contiguous array [size,...], zeros after them; copies only where it must."""
     if isinstance(rows, np.ndarray) and len(rows) == size:
         return np.ascontiguousarray(rows)
     if len(rows) == size == 1:
@@ -45,21 +43,23 @@ def pad(rows: Rows, size: int) -> Array:
 
 
 def run_batches(
-    call: Callable[[Mapping[str, Array], Sequence[str]], Mapping[str, Array]],
+    run: Callable[[Mapping[str, Array], Sequence[str]], Mapping[str, Array]],
     feeds: Mapping[str, Rows],
     outputs: Sequence[str],
-    buckets: Sequence[int],
+    sizes: Sequence[int],
 ) -> dict[str, Array]:
-    """The outputs [n,...] of `call` for feeds of n rows each, cut and padded to the buckets.
+    """The outputs [n,...] of `run` for feeds of n rows each, split and padded to the batch sizes.
 
-    A feed of one row beside others of more belongs to all of them, and is given whole.
+    A feed of one row beside feeds of more rows belongs to all of them, and every batch receives it whole.
     """
     n = max(map(len, feeds.values()))
-    if not buckets:
-        return dict(call({name: pad(rows, len(rows)) for name, rows in feeds.items()}, outputs))
-    found = []
-    for part, size in split(n, buckets):
+    if not sizes:
+        return dict(run({name: pad(rows, len(rows)) for name, rows in feeds.items()}, outputs))
+    results = []
+    for part, size in split(n, sizes):
         batch = {name: pad(rows[part], size) if len(rows) == n else np.asarray(rows) for name, rows in feeds.items()}
         used = part.stop - part.start
-        found.append({name: array[:used] for name, array in call(batch, outputs).items()})
-    return found[0] if len(found) == 1 else {name: np.concatenate([one[name] for one in found]) for name in outputs}
+        results.append({name: array[:used] for name, array in run(batch, outputs).items()})
+    if len(results) == 1:
+        return results[0]
+    return {name: np.concatenate([result[name] for result in results]) for name in outputs}

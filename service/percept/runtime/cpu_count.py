@@ -1,4 +1,4 @@
-"""How many CPU cores this process may really use: the host's count is not the container's."""
+"""The number of CPUs that this process may use: a container may use fewer than the host has."""
 
 import math
 import os
@@ -8,7 +8,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def count_cpus(cgroup: Path = CGROUP) -> int:
-    """Whole cores by affinity and by the CPU quota of the cgroup (v2, then v1), at least 1."""
+    """The CPUs allowed by affinity and by the cgroup's CPU quota (v2, then v1), rounded up; at least 1."""
     quota = _quota_v2(cgroup / "cpu.max") or _quota_v1(cgroup / "cpu")
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(allowed or 1, math.ceil(quota) if quota else allowed or 1))

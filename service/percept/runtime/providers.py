@@ -1,7 +1,7 @@
-"""What ONNX Runtime is told about a device: which execution providers, in which order, with which options, as data.
+"""The execution providers of ONNX Runtime for a device, with their options, as plain data.
 
-In comes a device and how it is to be used, out goes the list that a session takes. Whether any of it works is not known
-here. The options are those of onnxruntime.ai/docs/execution-providers, the pages on CUDA and TensorRT.
+In come a device and the options for a GPU; out comes the list that a session takes. Whether a provider works is not
+known here. The options are documented in onnxruntime.ai/docs/execution-providers, on the pages of CUDA and TensorRT.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "Tensorrt
 
 @dataclass(frozen=True)
 class GpuOptions:
-    """How a GPU computes one graph; to the CPU none of it means anything.
+    """How a GPU computes one graph; a CPU ignores all of it.
 
-    `tf32`: products of float32 may be rounded to TF32. `half`: the graph computes in float16. `memory_bytes` bounds the
-    arena of a session. `engines` is the folder for TensorRT's engines of this graph and no other, `shapes` the least
-    and the greatest shape of each input that it is built for.
+    `tf32`: the factors of float32 products may be rounded to TF32. `half`: the graph computes in float16.
+    `memory_bytes` bounds the memory arena of a session. `engines` is the folder for TensorRT's engines of this graph
+    only; `shapes` are the smallest and the largest shape of each input that an engine is built for.
     """
 
     tf32: bool = False
@@ -36,59 +36,59 @@ class GpuOptions:
 DEFAULT_GPU_OPTIONS = GpuOptions()
 
 
-def execution_providers(device: Device, tuning: GpuOptions = DEFAULT_GPU_OPTIONS) -> list[tuple[str, ProviderOptions]]:
-    """The execution providers for a device, the preferred one first; every one of them is needed."""
+def execution_providers(device: Device, options: GpuOptions = DEFAULT_GPU_OPTIONS) -> list[tuple[str, ProviderOptions]]:
+    """The execution providers for a device, the preferred one first; the session needs every one of them."""
     if device == "cpu":
         return [(CPU, {})]
-    # What TensorRT cannot take is CUDA's.
-    return ([(TENSORRT, _tensorrt(tuning))] if device == "tensorrt" else []) + [(CUDA, _cuda(tuning))]
+    # CUDA runs the operators that TensorRT does not support.
+    return ([(TENSORRT, _tensorrt_options(options))] if device == "tensorrt" else []) + [(CUDA, _cuda_options(options))]
 
 
 def options_for_trunk(
-    tuning: GpuOptions, half: bool, image: Shape, sizes: Sequence[int], files: Mapping[str, str]
+    options: GpuOptions, half: bool, image_shape: Shape, batch_sizes: Sequence[int], files: Mapping[str, str]
 ) -> GpuOptions:
-    """The tuning of the graph that takes `pixels` [N,*image], in batches of these sizes.
+    """The options for the graph that takes `pixels` [N,*image_shape] in batches of these sizes.
 
-    Its engines get a folder of their own below the given one, by the hashes of its `files`: TensorRT tells engines
-    apart by the names in a graph and not by its weights, and would take those of another network of the same kind.
+    Its engines get a subfolder named by the hashes of its `files`: TensorRT identifies an engine by the names in the
+    graph and not by the weights, and would use the engine of another network of the same architecture.
     """
-    own = sha256(repr(sorted(files.items())).encode()).hexdigest()[:32]
+    subfolder = sha256(repr(sorted(files.items())).encode()).hexdigest()[:32]
     return replace(
-        tuning,
+        options,
         half=half,
-        engines=tuning.engines / own if tuning.engines else None,
-        shapes={"pixels": ((1, *image), (max(sizes), *image))} if sizes else {},
+        engines=options.engines / subfolder if options.engines else None,
+        shapes={"pixels": ((1, *image_shape), (max(batch_sizes), *image_shape))} if batch_sizes else {},
     )
 
 
-def _cuda(tuning: GpuOptions) -> ProviderOptions:
-    options = {
-        "cudnn_conv_algo_search": "HEURISTIC",  # plans a convolution quickly and well
-        # TF32 costs three digits of every gradient. Without it ONNX Runtime shuns every plan with tensor cores, those
-        # for float16 too, which has no TF32 and is there for them.
-        "use_tf32": "1" if tuning.tf32 or tuning.half else "0",
-        # Some plans want gigabytes of scratch memory. float16 finds its tensor cores by it, float32 gains little.
-        "cudnn_conv_use_max_workspace": "1" if tuning.half or tuning.memory_bytes is None else "0",
+def _cuda_options(options: GpuOptions) -> ProviderOptions:
+    found = {
+        "cudnn_conv_algo_search": "HEURISTIC",  # selects a convolution plan quickly and well
+        # TF32 costs three digits of every gradient. With it off, ONNX Runtime avoids every plan with tensor cores, also
+        # those for float16, which need them and are not affected by TF32.
+        "use_tf32": "1" if options.tf32 or options.half else "0",
+        # Some plans need gigabytes of scratch memory. float16 reaches its tensor cores with it, float32 gains little.
+        "cudnn_conv_use_max_workspace": "1" if options.half or options.memory_bytes is None else "0",
     }
-    if tuning.memory_bytes is not None:
-        # By default the arena grows by powers of two: it would meet the limit with half of it unused.
-        options |= {"gpu_mem_limit": str(tuning.memory_bytes), "arena_extend_strategy": "kSameAsRequested"}
-    return options
+    if options.memory_bytes is not None:
+        # By default the arena grows by powers of two: it would reach the limit with half of it unused.
+        found |= {"gpu_mem_limit": str(options.memory_bytes), "arena_extend_strategy": "kSameAsRequested"}
+    return found
 
 
-def _tensorrt(tuning: GpuOptions) -> ProviderOptions:
-    options = {"trt_fp16_enable": str(tuning.half)}  # "True" or "False": it takes no 1 and 0
-    if tuning.memory_bytes is not None:
-        options["trt_max_workspace_size"] = str(tuning.memory_bytes)
-    if tuning.engines is not None:
-        options |= {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(tuning.engines)}
-    if tuning.shapes:
-        # One engine for all batches, best at the greatest. Otherwise each new shape would build another, for minutes.
-        least = {name: shapes[0] for name, shapes in tuning.shapes.items()}
-        greatest = {name: shapes[1] for name, shapes in tuning.shapes.items()}
-        options["trt_profile_min_shapes"] = _profile(least)
-        options["trt_profile_opt_shapes"] = options["trt_profile_max_shapes"] = _profile(greatest)
-    return options
+def _tensorrt_options(options: GpuOptions) -> ProviderOptions:
+    found = {"trt_fp16_enable": str(options.half)}  # "True" or "False": it does not accept 1 and 0
+    if options.memory_bytes is not None:
+        found["trt_max_workspace_size"] = str(options.memory_bytes)
+    if options.engines is not None:
+        found |= {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(options.engines)}
+    if options.shapes:
+        # One engine for all batches, tuned for the largest. Otherwise each new shape would build another, for minutes.
+        smallest = {name: shapes[0] for name, shapes in options.shapes.items()}
+        largest = {name: shapes[1] for name, shapes in options.shapes.items()}
+        found["trt_profile_min_shapes"] = _profile(smallest)
+        found["trt_profile_opt_shapes"] = found["trt_profile_max_shapes"] = _profile(largest)
+    return found
 
 
 def _profile(shapes: Mapping[str, Shape]) -> str:

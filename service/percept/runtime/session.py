@@ -1,7 +1,7 @@
-"""The only file that knows ONNX Runtime: a graph on disk in, a callable from arrays to arrays out.
+"""The only module that imports ONNX Runtime: a graph on disk becomes a callable from arrays to arrays.
 
-A device that was asked for and does not work is an error here, never a silent fall back to another: providers can be
-listed and still fail to load, so a small convolution is run as a canary first.
+A GPU that is configured by name and does not work is an error, never a silent fallback to the CPU. ONNX Runtime may
+list a provider that fails to load, so `resolve_device` runs a small convolution first.
 """
 
 import base64
@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percept import process
-from percept.errors import BundleError, DeviceError, InferenceError
+from percept.errors import BundleError, DeviceError, InferenceError, first_line
 from percept.runtime.providers import CUDA, DEFAULT_GPU_OPTIONS, TENSORRT, execution_providers
-from percept.runtime.providers import Device as Device  # for whoever opens a session
+from percept.runtime.providers import Device as Device  # the export toolchain imports these two from here
 from percept.runtime.providers import GpuOptions as GpuOptions
 
 process.disable_onnxruntime_telemetry()
@@ -49,32 +49,33 @@ def _configure_process() -> None:
 
 _configure_process()
 
-# How the threads of one run wait for each other. Where other runs want the cores too they sleep, and take their work in
-# small pieces, so that a graph that runs twice at once loses little. A run that is alone spins until it is over.
-SHARED = {"session.intra_op.allow_spinning": "0", "session.dynamic_block_base": "8"}
-ALONE = {"session.intra_op.allow_spinning": "1", "session.force_spinning_stop": "1"}
-ERROR, FATAL = 3, 4  # what ONNX Runtime prints
-# What to do about an error, by what ONNX Runtime, CUDA or TensorRT write in it.
-NO_MEMORY = "out of memory: set a smaller PERCEPT_MAX_BATCH, or a greater PERCEPT_GPU_MEMORY_BYTES where one is set"
+# How the threads of one run wait for each other. Beside other runs they sleep and take their work in small pieces, so
+# that two runs at once slow each other little. In a run that has the cores to itself they spin until it is over.
+SLEEPING = {"session.intra_op.allow_spinning": "0", "session.dynamic_block_base": "8"}
+SPINNING = {"session.intra_op.allow_spinning": "1", "session.force_spinning_stop": "1"}
+ERROR, FATAL = 3, 4  # ONNX Runtime's log levels
+
+NO_MEMORY = "out of memory: set a smaller PERCEPT_MAX_BATCH, or a larger PERCEPT_GPU_MEMORY_BYTES where one is set"
 NO_PROFILE = "TensorRT cannot take this graph as a whole: set PERCEPT_DEVICE=cuda"
-ADVICE = {
+# The remedy for an error, by what ONNX Runtime, CUDA or TensorRT write in its message.
+REMEDY_OF_ERROR = {
     "Failed to allocate memory": NO_MEMORY,  # the arena: the device is full, or the limit is reached
-    "Available memory of": NO_MEMORY,  # the arena, when it is smaller than what is requested
+    "Available memory of": NO_MEMORY,  # the arena, when it is smaller than the requested size
     "out of memory": NO_MEMORY,  # CUDA failure 2, TensorRT
     "cudaMallocFromPoolAsync failed": NO_MEMORY,
     "_ALLOC_FAILED": NO_MEMORY,  # cuBLAS, cuDNN, cuFFT
     "provide all the dynamic shape inputs": NO_PROFILE,
 }
 NAMES: dict[Device, str] = {"cuda": "CUDA", "tensorrt": "TensorRT"}
-REQUIRED: dict[Device, str] = {"cuda": CUDA, "tensorrt": TENSORRT}
-REMEDIES: dict[Device, str] = {
-    "cuda": "Install percept-serve[cuda] and a driver for it, or set PERCEPT_DEVICE=cpu",
-    "tensorrt": "Install percept-serve[tensorrt] and a driver for it, or set PERCEPT_DEVICE=cuda or cpu",
+REQUIRED_PROVIDERS: dict[Device, str] = {"cuda": CUDA, "tensorrt": TENSORRT}
+REMEDY_OF_DEVICE: dict[Device, str] = {
+    "cuda": "Install percept-serve[cuda] and an NVIDIA driver for it, or set PERCEPT_DEVICE=cpu",
+    "tensorrt": "Install percept-serve[tensorrt] and an NVIDIA driver for it, or set PERCEPT_DEVICE=cuda or cpu",
 }
-NVIDIA_NODES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
+NVIDIA_NODES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # one of them exists where there is a driver
 
-# One Conv, x [1,1,3,3] with a kernel of ones → y [1,1,1,1]; `tests/test_session.py` builds it anew and compares.
-CANARY = base64.b64decode(
+# One Conv: x [1,1,3,3] with a kernel of ones → y [1,1,1,1]. `test_session.py` builds it again and compares.
+TEST_GRAPH = base64.b64decode(
     "CAg6iAEKDwoBeAoBdxIBeSIEQ29udhIGY2FuYXJ5KjMIAQgBCAMIAxABQgF3SiQAAIA/AACAPwAAgD8AAIA/AACAPwAAgD8A"
     "AIA/AACAPwAAgD9aGwoBeBIWChQIARIQCgIIAQoCCAEKAggDCgIIA2IbCgF5EhYKFAgBEhAKAggBCgIIAQoCCAEKAggBQgQK"
     "ABAR"
@@ -93,7 +94,7 @@ class TensorSpec:
 
 
 class Session:
-    """One loaded graph. `run` may be called from several threads at once."""
+    """A loaded graph. Several threads may call `run` at once."""
 
     def __init__(
         self,
@@ -101,108 +102,118 @@ class Session:
         device: Device = "cpu",
         threads: int = 1,
         quiet: bool = False,
-        alone: bool = False,
-        tuning: GpuOptions = DEFAULT_GPU_OPTIONS,
+        spin: bool = False,
+        gpu_options: GpuOptions = DEFAULT_GPU_OPTIONS,
     ) -> None:
-        """Load a graph, its external weights looked up beside it.
+        """Load a graph; external weights are looked up beside its file.
 
-        `threads` is the number that one run may use inside an operator, `alone` says that their cores are its own then;
-        `quiet` keeps ONNX Runtime from printing the errors that it raises too. Raises `BundleError` where ONNX Runtime
-        refuses the graph, `DeviceError` where it did not take the device or cannot keep its engines.
+        `threads` is the number of threads that one run uses inside an operator; with `spin` they wait for each other
+        without sleeping. `quiet` stops ONNX Runtime from printing the errors that it also raises.
+
+        Raises `BundleError` where ONNX Runtime refuses the graph, and `DeviceError` where it did not load a provider
+        or the folder for its engines cannot be created.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        for key, value in (ALONE if alone else SHARED).items() if threads > 1 else ():
-            options.add_session_config_entry(key, value)
-        if device == "cpu":
-            options.add_session_config_entry("session.use_env_allocators", "1")
-        options.log_severity_level = FATAL if quiet else ERROR
-        wanted = execution_providers(device, tuning)
-        if device == "tensorrt" and tuning.engines:
-            _make(tuning.engines)
+        providers = execution_providers(device, gpu_options)
+        if device == "tensorrt" and gpu_options.engines:
+            _create_folder(gpu_options.engines)
+        source = file if isinstance(file, bytes) else str(file)
         try:
-            # By default it would print an error, take other providers, and go on: here when it loads, and in a run.
+            # With fallback enabled it would print an error and continue on other providers, at load and in each run.
             self._session = ort.InferenceSession(
-                file if isinstance(file, bytes) else str(file), options, wanted, enable_fallback=0
+                source, _session_options(device, threads, quiet, spin), providers, enable_fallback=0
             )
-        except Exception as error:  # its errors share no base class
-            raise BundleError(f"ONNX Runtime refuses the graph: {_reason(error)}") from error
-        if missing := {name for name, _ in wanted} - set(self._session.get_providers()):
-            raise DeviceError(f"ONNX Runtime did not load {' and '.join(sorted(missing))}, which was asked for")
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise BundleError(f"ONNX Runtime refuses the graph: {_describe(error)}") from error
+        if missing := {name for name, _ in providers} - set(self._session.get_providers()):
+            raise DeviceError(f"ONNX Runtime did not load {' and '.join(sorted(missing))}")
         self._bound = device != "cpu"
-        self.inputs = {p.name: TensorSpec(p.type, tuple(p.shape)) for p in self._session.get_inputs()}
-        self.outputs = {p.name: TensorSpec(p.type, tuple(p.shape)) for p in self._session.get_outputs()}
+        self.inputs = {arg.name: TensorSpec(arg.type, tuple(arg.shape)) for arg in self._session.get_inputs()}
+        self.outputs = {arg.name: TensorSpec(arg.type, tuple(arg.shape)) for arg in self._session.get_outputs()}
 
     def run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> Arrays:
-        """The named outputs for the given inputs; the whole graph runs whichever are named.
+        """The named outputs for the given inputs.
 
-        Raises `InferenceError` where ONNX Runtime fails.
+        ONNX Runtime runs the whole graph, whichever outputs are named. Raises `InferenceError` where it fails.
         """
         try:
             if self._bound:
-                arrays = self._bind(feeds, outputs, "cuda")
+                arrays = self._run_bound(feeds, outputs, "cuda")
             else:
                 arrays = self._session.run(list(outputs), dict(feeds))
-        except Exception as error:  # its errors share no base class
-            raise InferenceError(f"ONNX Runtime failed: {_reason(error)}") from error
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise InferenceError(f"ONNX Runtime failed: {_describe(error)}") from error
         return dict(zip(outputs, arrays, strict=True))
 
-    def _bind(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str], place: str) -> list[NDArray[Any]]:
-        """The same with inputs and outputs bound: each crosses to the device or back once, and no other output does.
+    def _run_bound(
+        self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str], output_device: str
+    ) -> list[NDArray[Any]]:
+        """Run with IOBinding: inputs and named outputs are copied once each, other outputs never.
 
-        What stays on the device until the run is over is copied from there into NumPy, without a copy in between.
+        Outputs stay on the device until the run is over, and are then copied directly into NumPy arrays.
         """
         binding = self._session.io_binding()
         for name, array in feeds.items():
             binding.bind_cpu_input(name, array)
         for name in outputs:
-            binding.bind_output(name, place)
+            binding.bind_output(name, output_device)
         self._session.run_with_iobinding(binding)
         return list(binding.copy_outputs_to_cpu())
 
 
-def resolve_device(wish: Literal["auto", "cpu", "cuda", "tensorrt"]) -> Device:
-    """The device to use: `auto` takes CUDA where a card is present and working, and says so where it is not.
+def resolve_device(setting: Literal["auto", "cpu", "cuda", "tensorrt"]) -> Device:
+    """The device to use: `auto` selects CUDA where a GPU is present and works, and logs a warning where it does not.
 
-    Raises `DeviceError` with what to do where CUDA or TensorRT was asked for by name and does not work.
+    Raises `DeviceError` with the remedy where CUDA or TensorRT is set by name and does not work.
     """
-    if wish == "cpu" or (wish == "auto" and not any(node.exists() for node in NVIDIA_NODES)):
+    if setting == "cpu" or (setting == "auto" and not any(node.exists() for node in NVIDIA_NODES)):
         return "cpu"
-    device: Device = "cuda" if wish == "auto" else wish
-    reason = _fault(device)
+    device: Device = "cuda" if setting == "auto" else setting
+    reason = _unavailable_reason(device)
     if reason is None:
         return device
-    if wish != "auto":
-        raise DeviceError(f"{NAMES[device]} was asked for and does not work: {reason.rstrip('.')}. {REMEDIES[device]}")
+    if setting != "auto":
+        raise DeviceError(f"{NAMES[device]} does not work: {reason.rstrip('.')}. {REMEDY_OF_DEVICE[device]}")
     log.warning("a CUDA device is present but does not work (%s); serving on the CPU", reason)
     return "cpu"
 
 
-def _fault(device: Device) -> str | None:
-    """Why a device does not work, or None if the canary convolution gave the right answer on it."""
-    if REQUIRED[device] not in ort.get_available_providers():
+def _session_options(device: Device, threads: int, quiet: bool, spin: bool) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    if threads > 1:
+        for key, value in (SPINNING if spin else SLEEPING).items():
+            options.add_session_config_entry(key, value)
+    if device == "cpu":
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    options.log_severity_level = FATAL if quiet else ERROR
+    return options
+
+
+def _unavailable_reason(device: Device) -> str | None:
+    """Why a device does not work, or None if the test convolution gave the right result on it."""
+    if REQUIRED_PROVIDERS[device] not in ort.get_available_providers():
         return f"this build of ONNX Runtime has no {NAMES[device]}"
     ort.preload_dlls()
     if device == "tensorrt":
-        with suppress(ImportError, OSError):  # its libraries may be there without its Python package
+        with suppress(ImportError, OSError):  # its libraries may be installed without its Python package
             import_module("tensorrt")  # loads its libraries, which `preload_dlls` does not
     try:
-        canary = Session(CANARY, device).run({"x": np.ones((1, 1, 3, 3), np.float32)}, ["y"])
+        result = Session(TEST_GRAPH, device).run({"x": np.ones((1, 1, 3, 3), np.float32)}, ["y"])
     except (BundleError, DeviceError, InferenceError) as error:
         return str(error)
-    return None if canary["y"].item() == 9 else "a convolution gave a wrong answer"
+    return None if result["y"].item() == 9 else "a convolution gave a wrong result"
 
 
-def _make(folder: Path) -> None:
+def _create_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DeviceError(f"PERCEPT_ENGINE_CACHE: {folder} cannot be made: {error.strerror}") from error
+        raise DeviceError(f"PERCEPT_ENGINE_CACHE: {folder} cannot be created: {error.strerror}") from error
 
 
-def _reason(error: Exception) -> str:
-    """The first line of an error, and what can be done about it if that is known."""
-    text = str(error).strip() or type(error).__name__
-    advice = next((advice for mark, advice in ADVICE.items() if mark.lower() in text.lower()), None)
-    return text.splitlines()[0] + (f" ({advice})" if advice else "")
+def _describe(error: Exception) -> str:
+    """The first line of an error, and the remedy if one is known."""
+    text = str(error).lower()
+    remedy = next((remedy for mark, remedy in REMEDY_OF_ERROR.items() if mark.lower() in text), None)
+    return first_line(error) + (f" ({remedy})" if remedy else "")

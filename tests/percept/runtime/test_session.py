@@ -1,4 +1,4 @@
-"""ONNX Runtime behind its wall: devices fail loudly, graphs by name."""
+"""Sessions: graphs run on the configured device or fail with the reason and the remedy."""
 
 import os
 import shutil
@@ -14,15 +14,20 @@ from onnx import TensorProto, helper, numpy_helper
 
 from percept.errors import BundleError, DeviceError, InferenceError
 from percept.runtime import session
-from percept.settings import BUILT_IN
+from percept.settings import BUILT_IN_BUNDLES
 from tests.conftest import ROOT
 
-WITHOUT_CARD = pytest.mark.skipif(
-    any(node.exists() for node in session.NVIDIA_NODES), reason="this machine has a CUDA device"
+LOAD_A_GRAPH = (
+    "import sys, time; from percept.runtime.session import TEST_GRAPH, Session; Session(TEST_GRAPH); time.sleep(%d)"
+)
+# Without the variables of CI and pytest, under which ONNX Runtime's telemetry is silent by itself.
+BARE_ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("CI", "PYTEST", "GITHUB", "ORT_"))}
+WITHOUT_GPU = pytest.mark.skipif(
+    any(node.exists() for node in session.NVIDIA_NODES), reason="this machine has an NVIDIA GPU"
 )
 
 
-def canary() -> bytes:
+def convolution() -> bytes:
     kernel = numpy_helper.from_array(np.ones((1, 1, 3, 3), np.float32), "w")
     graph = helper.make_graph(
         [helper.make_node("Conv", ["x", "w"], ["y"])],
@@ -35,117 +40,114 @@ def canary() -> bytes:
     return model.SerializeToString()
 
 
-def test_the_canary_is_one_convolution() -> None:
-    assert onnx.load_from_string(session.CANARY) == onnx.load_from_string(canary())
-    found = session.Session(session.CANARY).run({"x": np.ones((1, 1, 3, 3), np.float32)}, ["y"])
+def test_device_check_runs_one_convolution() -> None:
+    assert onnx.load_from_string(session.TEST_GRAPH) == onnx.load_from_string(convolution())
+    found = session.Session(session.TEST_GRAPH).run({"x": np.ones((1, 1, 3, 3), np.float32)}, ["y"])
     assert found["y"].item() == 9
 
 
-LOAD_A_GRAPH = "import sys, time; from service.session import CANARY, Session; Session(CANARY); time.sleep(%d)"
-# Under CI and pytest the telemetry of ONNX Runtime holds its tongue by itself.
-BARE = {k: v for k, v in os.environ.items() if not k.startswith(("CI", "PYTEST", "GITHUB", "ORT_"))}
-
-
-def test_the_telemetry_of_onnx_runtime_is_never_set_up(tmp_path: Path) -> None:
-    """Where it is, it makes an identity for the device and a cache of events below the home folder."""
+def test_onnx_runtime_telemetry_is_never_set_up(tmp_path: Path) -> None:
+    """Its setup would create an identity of the device and a cache of events below the home folder."""
     command = [sys.executable, "-c", LOAD_A_GRAPH % 0]
-    subprocess.run(command, check=True, cwd=ROOT, env={**BARE, "HOME": str(tmp_path)})
+    subprocess.run(command, check=True, cwd=ROOT, env={**BARE_ENVIRONMENT, "HOME": str(tmp_path)})
     assert not list(tmp_path.rglob("*onnxruntime*"))
 
 
 @pytest.mark.prove
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_onnx_runtime_opens_no_connection(tmp_path: Path) -> None:
-    """Its telemetry does within some ten seconds, also where events are switched off after the import."""
+    """Its telemetry would, within ten seconds, also where events are disabled after the import."""
     trace = tmp_path / "trace"
     command = ["strace", "-f", "-e", "trace=connect", "-o", trace, sys.executable, "-c", LOAD_A_GRAPH % 16]
-    subprocess.run(command, check=True, cwd=ROOT, env=BARE)
+    subprocess.run(command, check=True, cwd=ROOT, env=BARE_ENVIRONMENT)
     assert "AF_INET" not in trace.read_text()
 
 
-def test_a_session_says_what_goes_in_and_out() -> None:
-    opened = session.Session(canary())
-    assert opened.inputs == {"x": session.Port("tensor(float)", (1, 1, 3, 3))}
-    assert opened.outputs == {"y": session.Port("tensor(float)", (1, 1, 1, 1))}
+def test_session_lists_inputs_and_outputs() -> None:
+    opened = session.Session(convolution())
+    assert opened.inputs == {"x": session.TensorSpec("tensor(float)", (1, 1, 3, 3))}
+    assert opened.outputs == {"y": session.TensorSpec("tensor(float)", (1, 1, 1, 1))}
 
 
-def test_a_wrong_input_is_an_inference_error() -> None:
+def test_wrong_input_is_an_inference_error() -> None:
     with pytest.raises(InferenceError, match="ONNX Runtime failed"):
-        session.Session(canary()).run({"x": np.ones((1, 1, 2, 2), np.float32)}, ["y"])
+        session.Session(convolution()).run({"x": np.ones((1, 1, 2, 2), np.float32)}, ["y"])
 
 
-def test_a_broken_graph_is_a_bundle_error() -> None:
+def test_broken_graph_is_a_bundle_error() -> None:
     with pytest.raises(BundleError, match="ONNX Runtime refuses the graph"):
         session.Session(b"broken")
 
 
-def test_the_cpu_always_works() -> None:
-    assert session.resolve("cpu") == "cpu"
+def test_cpu_always_works() -> None:
+    assert session.resolve_device("cpu") == "cpu"
 
 
-@WITHOUT_CARD
-def test_cuda_asked_for_without_a_card_is_an_error_and_auto_is_the_cpu() -> None:
+@WITHOUT_GPU
+def test_cuda_without_a_gpu_is_an_error_and_auto_the_cpu() -> None:
     with pytest.raises(DeviceError, match="set PERCEPT_DEVICE=cpu"):
-        session.resolve("cuda")
-    assert session.resolve("auto") == "cpu"
+        session.resolve_device("cuda")
+    assert session.resolve_device("auto") == "cpu"
 
 
-def test_a_card_that_does_not_work_falls_back_only_under_auto(monkeypatch, caplog, tmp_path) -> None:
+def test_auto_falls_back_from_a_broken_gpu_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     monkeypatch.setattr(session, "NVIDIA_NODES", (tmp_path,))
     monkeypatch.setattr(session.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    assert session.resolve("auto") == "cpu"
+    assert session.resolve_device("auto") == "cpu"
     assert "serving on the CPU" in caplog.text
 
 
-@WITHOUT_CARD
-def test_tensorrt_asked_for_without_it_is_an_error_that_says_what_to_install(capfd) -> None:
-    with pytest.raises(DeviceError, match=r"TensorRT was asked for .* Install percept\[tensorrt\]") as caught:
-        session.resolve("tensorrt")
+@WITHOUT_GPU
+def test_missing_tensorrt_is_an_error_with_the_remedy(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(DeviceError, match=r"TensorRT does not work: .* Install percept-serve\[tensorrt\]") as caught:
+        session.resolve_device("tensorrt")
     assert "PERCEPT_DEVICE=cuda" in str(caught.value)
     assert "Falling back" not in capfd.readouterr().out
 
 
-def test_tensorrt_that_this_build_does_not_have_is_an_error(monkeypatch) -> None:
+def test_build_without_tensorrt_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     with pytest.raises(DeviceError, match="this build of ONNX Runtime has no TensorRT"):
-        session.resolve("tensorrt")
+        session.resolve_device("tensorrt")
 
 
-def test_auto_never_takes_tensorrt(monkeypatch, tmp_path) -> None:
-    asked = []
+def test_auto_never_selects_tensorrt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    checked = []
     monkeypatch.setattr(session, "NVIDIA_NODES", (tmp_path,))
-    monkeypatch.setattr(session, "_fault", asked.append)
-    assert session.resolve("auto") == "cuda"
-    assert asked == ["cuda"]
+    monkeypatch.setattr(session, "_unavailable_reason", checked.append)
+    assert session.resolve_device("auto") == "cuda"
+    assert checked == ["cuda"]
 
 
-@WITHOUT_CARD
-def test_a_device_that_is_not_there_is_never_replaced_by_another() -> None:
+@WITHOUT_GPU
+def test_missing_device_is_never_replaced_by_another() -> None:
     with pytest.raises(DeviceError, match="did not load CUDAExecutionProvider"):
-        session.Session(canary(), "cuda")
+        session.Session(convolution(), "cuda")
     with pytest.raises(BundleError, match="TensorRT"):
-        session.Session(canary(), "tensorrt")
+        session.Session(convolution(), "tensorrt")
 
 
-def test_a_folder_for_engines_that_cannot_be_made_is_named(tmp_path) -> None:
+def test_engine_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    tuning = session.Tuning(engines=tmp_path / "file" / "engines")
-    with pytest.raises(DeviceError, match=r"PERCEPT_ENGINE_CACHE: .*engines cannot be made"):
-        session.Session(canary(), "tensorrt", tuning=tuning)
-    assert session.Session(canary(), tuning=tuning).outputs
+    options = session.GpuOptions(engines=tmp_path / "file" / "engines")
+    with pytest.raises(DeviceError, match=r"PERCEPT_ENGINE_CACHE: .*engines cannot be created"):
+        session.Session(convolution(), "tensorrt", gpu_options=options)
+    assert session.Session(convolution(), gpu_options=options).outputs
 
 
-def trunk() -> tuple[session.Session, dict[str, np.ndarray]]:
+def load_trunk() -> tuple[session.Session, dict[str, np.ndarray]]:
     """A real trunk with several outputs, and three images for it."""
-    opened = session.Session(BUILT_IN / "cifar10" / "1" / "trunk.onnx")
+    opened = session.Session(BUILT_IN_BUNDLES / "cifar10" / "1" / "trunk.onnx")
     return opened, {"pixels": np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)}
 
 
-def test_bound_inputs_and_outputs_give_the_same_bit_by_bit() -> None:
-    """Those that are asked for, in the order in which they are."""
-    opened, feeds = trunk()
+def test_io_binding_gives_bitwise_equal_outputs() -> None:
+    """The named outputs, in the order of their names in the call."""
+    opened, feeds = load_trunk()
     for outputs in (sorted(opened.outputs), sorted(opened.outputs, reverse=True), ["logits"]):
-        found = opened._bind(feeds, outputs, "cpu")
+        found = opened._run_bound(feeds, outputs, "cpu")
         plain = opened.run(feeds, outputs)
         assert len(found) == len(outputs)
         for array, expected in zip(found, plain.values(), strict=True):
@@ -153,23 +155,23 @@ def test_bound_inputs_and_outputs_give_the_same_bit_by_bit() -> None:
             np.testing.assert_array_equal(array, expected, strict=True)
 
 
-def test_bound_inputs_need_not_be_contiguous() -> None:
-    opened, feeds = trunk()
-    turned = {"pixels": feeds["pixels"][:, ::-1, :, ::-1]}
-    (found,) = opened._bind(turned, ["logits"], "cpu")
-    np.testing.assert_array_equal(found, opened.run(turned, ["logits"])["logits"])
+def test_io_binding_accepts_inputs_that_are_not_contiguous() -> None:
+    opened, feeds = load_trunk()
+    flipped = {"pixels": feeds["pixels"][:, ::-1, :, ::-1]}
+    (found,) = opened._run_bound(flipped, ["logits"], "cpu")
+    np.testing.assert_array_equal(found, opened.run(flipped, ["logits"])["logits"])
 
 
-def test_runs_with_bound_inputs_do_not_disturb_each_other() -> None:
-    opened, feeds = trunk()
+def test_parallel_runs_with_io_binding_are_independent() -> None:
+    opened, feeds = load_trunk()
     images = [feeds["pixels"][k : k + 1] for k in (0, 1, 2)] * 8
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda image: opened._bind({"pixels": image}, ["logits"], "cpu")[0], images))
+        found = list(pool.map(lambda image: opened._run_bound({"pixels": image}, ["logits"], "cpu")[0], images))
     for image, logits in zip(images, found, strict=True):
         np.testing.assert_array_equal(logits, opened.run({"pixels": image}, ["logits"])["logits"])
 
 
-def test_out_of_memory_says_what_to_do() -> None:
+def test_out_of_memory_states_the_remedy() -> None:
     graph = helper.make_graph(
         [helper.make_node("Expand", ["x", "shape"], ["y"])],
         "huge",
@@ -185,8 +187,8 @@ def test_out_of_memory_says_what_to_do() -> None:
         opened.run({"x": np.ones(1, np.float32), "shape": np.array([2**60])}, ["y"])
 
 
-# As ONNX Runtime 1.31, CUDA and TensorRT write them; those from reports are shortened.
-ERRORS = {
+# Messages of ONNX Runtime 1.31, CUDA and TensorRT; those from issue reports are shortened.
+MESSAGES = {
     "Failed to allocate memory": "bfc_arena.cc:376 AllocateRawInternal Failed to allocate memory for requested buffer "
     "of size 643840",
     "Available memory of": "bfc_arena.cc Available memory of 1024 is smaller than requested bytes of 2048",
@@ -198,14 +200,14 @@ ERRORS = {
 }
 
 
-def test_every_advice_is_given_for_an_error_as_it_is_written() -> None:
-    assert set(ERRORS) == set(session.ADVICE)
-    for mark, text in ERRORS.items():
-        reason = session._reason(RuntimeError(text))
+def test_every_remedy_is_given_for_a_real_message() -> None:
+    assert set(MESSAGES) == set(session.REMEDY_OF_ERROR)
+    for mark, text in MESSAGES.items():
+        reason = session._describe(RuntimeError(text))
         assert "\n" not in reason
-        assert reason.endswith(f"({session.ADVICE[mark]})")
+        assert reason.endswith(f"({session.REMEDY_OF_ERROR[mark]})")
 
 
-def test_an_error_that_nothing_is_known_of_stands_alone() -> None:
-    assert session._reason(RuntimeError("Got invalid dimensions\nfor input")) == "Got invalid dimensions"
-    assert session._reason(ValueError()) == "ValueError"
+def test_error_without_a_remedy_is_given_alone() -> None:
+    assert session._describe(RuntimeError("Got invalid dimensions\nfor input")) == "Got invalid dimensions"
+    assert session._describe(ValueError()) == "ValueError"
