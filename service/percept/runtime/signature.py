@@ -1,4 +1,7 @@
-"""Whether the inputs and outputs of a graph are those that a manifest promises: their names, types and shapes."""
+"""Checks that the inputs and outputs of a graph have the names, types and shapes that the manifest states.
+
+In come a loaded session and the manifest; out comes nothing, or a `BundleError` that names the first difference.
+"""
 
 from percept.bundle.manifest import Layer, Manifest, seed_name
 from percept.errors import BundleError
@@ -8,38 +11,38 @@ FLOAT = "tensor(float)"
 
 
 def check_trunk(trunk: Session, manifest: Manifest) -> None:
-    """Raises `BundleError` where the trunk is not what the manifest says."""
+    """Raise `BundleError` where the trunk differs from the manifest."""
     rule = manifest.preprocessing
     pixels = TensorSpec("tensor(uint8)", (None, rule.height, rule.width, 3))
     logits = TensorSpec(FLOAT, (None, *manifest.logits))
     layers = {layer.name: TensorSpec(FLOAT, (None, *layer.shape)) for layer in manifest.layers}
     crossing = {name for layer in manifest.layers if layer.tail for name in layer.tail.crossing}
-    _check_ports("trunk input", {"pixels": pixels}, trunk.inputs)
-    _check_ports("trunk output", {"logits": logits, **layers}, trunk.outputs)
+    _check_tensors("trunk input", {"pixels": pixels}, trunk.inputs)
+    _check_tensors("trunk output", {"logits": logits, **layers}, trunk.outputs)
     if missing := crossing - set(trunk.outputs):
-        raise BundleError(f"the trunk does not give {sorted(missing)}, which a tail needs")
+        raise BundleError(f"the trunk has no outputs {sorted(missing)}, which a tail needs")
 
 
 def check_tail(tail: Session, layer: Layer) -> None:
-    """Raises `BundleError` where the tail of a layer does not take or give what the manifest says."""
+    """Raise `BundleError` where the tail of a layer differs from the manifest."""
     gradients = {"gradients": TensorSpec(FLOAT, (None, *layer.shape))}
-    _check_ports(f"output of tail {layer.name!r}", gradients, tail.outputs)
+    _check_tensors(f"output of tail {layer.name!r}", gradients, tail.outputs)
     assert layer.tail is not None
-    feeds = {"activations", "seed", *layer.tail.crossing, *map(seed_name, layer.tail.seeds)}
-    if set(tail.inputs) != feeds:
-        raise BundleError(f"the tail of {layer.name!r} takes {sorted(tail.inputs)}, not {sorted(feeds)}")
+    inputs = {"activations", "seed", *layer.tail.crossing, *map(seed_name, layer.tail.seeds)}
+    if set(tail.inputs) != inputs:
+        raise BundleError(f"the tail of {layer.name!r} has the inputs {sorted(tail.inputs)}, not {sorted(inputs)}")
 
 
-def _check_ports(kind: str, expected: dict[str, TensorSpec], found: dict[str, TensorSpec]) -> None:
-    for name, port in expected.items():
+def _check_tensors(kind: str, expected: dict[str, TensorSpec], found: dict[str, TensorSpec]) -> None:
+    for name, spec in expected.items():
         if name not in found:
             raise BundleError(f"{kind} {name!r} is missing; there are {sorted(found)}")
-        if not _fits(port, found[name]):
-            raise BundleError(f"{kind} {name!r} is {found[name]}, the manifest says {port}")
+        if not _matches(spec, found[name]):
+            raise BundleError(f"{kind} {name!r} is {found[name]}, the manifest states {spec}")
 
 
-def _fits(expected: TensorSpec, found: TensorSpec) -> bool:
-    """Symbolic dimensions of a graph fit anything, but the batch must be symbolic."""
+def _matches(expected: TensorSpec, found: TensorSpec) -> bool:
+    """Symbolic dimensions of a graph match any size; the batch dimension must be symbolic."""
     return (
         expected.type == found.type
         and len(expected.shape) == len(found.shape)

@@ -1,189 +1,136 @@
-"""A loaded bundle: its graphs are checked against the manifest, and its answers are known by hand."""
+"""A loaded network: outputs and gradients have the known values, and files are checked when they are used."""
 
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 
+from percept.bundle.manifest import WEIGHTS
 from percept.errors import BundleError, GradientsUnavailable
-from percept.imaging.overlay import npy
-from percept.runtime import network as module
-from percept.runtime.network import Look, Network
+from percept.runtime import network as network_module
+from percept.runtime.network import Network, TrunkInput
 from percept.runtime.session import Session
-from percept_models.export.arguments import REPOSITORY
-from tests.bundles import bundle, read_manifest, write_manifest
+from percept.settings import BUILT_IN_BUNDLES
+from tests.bundles import create_bundle, read_manifest_json, write_manifest
 
 
-def open_bundle(folder: Path) -> Network:
+def load(folder: Path) -> Network:
     return Network(folder, "cpu", threads=1)
 
 
-def look(*outputs: str, seed: int = 0) -> Look:
+def trunk_input(*outputs: str, seed: int = 0) -> TrunkInput:
     pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)
-    return Look(pixels, frozenset(outputs))
+    return TrunkInput(pixels, frozenset(outputs))
 
 
-def test_a_batch_gives_each_image_what_it_asked_for(tmp_path: Path) -> None:
-    network = open_bundle(bundle(tmp_path))
-    looks = [look("logits"), look("logits", "colour", seed=1), look("colour", seed=2)]
-    rows = network.forward(looks)
-    assert [sorted(row) for row in rows] == [["logits"], ["colour", "logits"], ["colour"]]
-    for each, row in zip(looks, rows, strict=True):
-        alone = network.forward([each])[0]
-        for name, array in row.items():
+def test_each_image_of_a_batch_gets_its_outputs(tmp_path: Path) -> None:
+    network = load(create_bundle(tmp_path))
+    inputs = [trunk_input("logits"), trunk_input("logits", "colour", seed=1), trunk_input("colour", seed=2)]
+    results = network.run_trunk(inputs)
+    assert [sorted(outputs) for outputs in results] == [["logits"], ["colour", "logits"], ["colour"]]
+    for one, outputs in zip(inputs, results, strict=True):
+        (alone,) = network.run_trunk([one])
+        for name, array in outputs.items():
             np.testing.assert_allclose(array, alone[name], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("limit", "threads"), [(2**27, [2, 1]), (10, [2])])
-def test_a_small_network_is_loaded_again_for_passes_that_are_not_alone(
+def test_small_trunk_is_loaded_again_for_parallel_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, threads: list[int]
 ) -> None:
-    """It has all cores when it is alone, one when it is not; a large one shares them."""
-    opened, used = [], []
+    """A run that is alone has two threads, a run beside others one; a large trunk is loaded once and shared."""
+    loaded, used = [], []
 
-    class Watched(Session):
-        def __init__(self, file: Path, device: str = "cpu", threads: int = 1, **more: Any) -> None:
-            super().__init__(file, device, threads, **more)
+    class RecordingSession(Session):
+        def __init__(self, file: Path, device: str = "cpu", threads: int = 1, **options: Any) -> None:
+            super().__init__(file, device, threads, **options)
             self.threads = threads
             if file.name == "trunk.onnx":
-                opened.append(threads)
+                loaded.append(threads)
 
         def run(self, *arguments: Any) -> Any:
             used.append(self.threads)
             return super().run(*arguments)
 
-    monkeypatch.setattr(module, "Session", Watched)
-    monkeypatch.setattr(module, "SMALL_BYTES", limit)
-    network = Network(bundle(tmp_path), "cpu", 2)
-    network.double()
-    assert opened == threads
+    monkeypatch.setattr(network_module, "Session", RecordingSession)
+    monkeypatch.setattr(network_module, "MAX_PARALLEL_TRUNK_BYTES", limit)
+    network = Network(create_bundle(tmp_path), "cpu", 2)
+    network.load_parallel_trunk()
+    assert loaded == threads
     used.clear()
-    rows = [network.forward([look("logits")], alone)[0]["logits"] for alone in (True, False)]
+    alone, parallel = (network.run_trunk([trunk_input("logits")], alone)[0]["logits"] for alone in (True, False))
     assert used == [2, threads[-1]]
-    np.testing.assert_allclose(rows[0], rows[1], rtol=1e-6)
+    np.testing.assert_allclose(alone, parallel, rtol=1e-6)
+
+
+def test_trunk_file_is_the_one_that_the_manifest_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = create_bundle(tmp_path)
+    size = (folder / "trunk.onnx").stat().st_size
+    (folder / "trunk.onnx").rename(folder / "other.onnx")
+    manifest = read_manifest_json(folder)
+    manifest["trunk"] = "other.onnx"
+    manifest["files"]["other.onnx"] = manifest["files"].pop("trunk.onnx")
+    write_manifest(folder, manifest)
+    for limit, sessions in ((size, 2), (size - 1, 1)):
+        monkeypatch.setattr(network_module, "MAX_PARALLEL_TRUNK_BYTES", limit)
+        network = Network(folder, "cpu", 2)
+        network.load_parallel_trunk()
+        assert len({network._trunk, network._parallel_trunk}) == sessions
+        assert network.run_trunk([trunk_input("logits")], alone=False)[0]["logits"].shape == (3,)
 
 
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
-def test_gradients_are_those_known_by_hand(task: str, tmp_path: Path) -> None:
-    network = open_bundle(bundle(tmp_path, task=task))
+def test_gradients_have_the_known_values(task: str, tmp_path: Path) -> None:
+    network = load(create_bundle(tmp_path, task=task))
     layer = network.manifest.layers[0]
-    row = network.forward([look(*network.cut(layer))])[0]
+    (outputs,) = network.run_trunk([trunk_input(*network.outputs_for_gradients(layer))])
     seed = np.random.default_rng(3).random(network.manifest.logits, np.float32)
-    gradients = network.gradients(layer, row, seed)
+    gradients = network.compute_gradients(layer, outputs, seed)
     expected = np.broadcast_to(seed[:, None, None] / 64, (3, 8, 8)) if task == "classification" else seed[1:]
     np.testing.assert_allclose(gradients, expected, rtol=1e-6)
 
 
-def test_a_layer_without_tail_says_why(tmp_path: Path) -> None:
-    network = open_bundle(bundle(tmp_path, tail=False))
+def test_layer_without_tail_states_the_reason(tmp_path: Path) -> None:
+    network = load(create_bundle(tmp_path, tail=False))
     layer = network.manifest.layers[0]
-    row = network.forward([look(*network.cut(layer))])[0]
+    (outputs,) = network.run_trunk([trunk_input(*network.outputs_for_gradients(layer))])
     with pytest.raises(GradientsUnavailable, match="no rule for Colour"):
-        network.gradients(layer, row, np.ones(3, np.float32))
+        network.compute_gradients(layer, outputs, np.ones(3, np.float32))
 
 
-def test_a_golden_output_that_is_not_reproduced_is_refused(tmp_path: Path) -> None:
-    folder = bundle(tmp_path)
-    with np.load(folder / "golden.npz") as golden:
-        arrays = dict(golden)
-    arrays["logits"] = arrays["logits"] * 1.01
-    np.savez(folder / "golden.npz", **arrays)
-    write_manifest(folder, read_manifest(folder), rehash=True)
-    with pytest.raises(BundleError, match=r"golden input is not reproduced: off by 0\.0099"):
-        open_bundle(folder)
-
-
-def test_a_golden_file_that_is_none_is_refused(tmp_path: Path) -> None:
-    for content in (b"", b"PK\x03\x04broken", b"text", npy(np.zeros(3))):
-        folder = bundle(tmp_path, name=f"b{len(content)}")
-        (folder / "golden.npz").write_bytes(content)
-        write_manifest(folder, read_manifest(folder), rehash=True)
-        with pytest.raises(BundleError, match="holds no golden input"):
-            open_bundle(folder)
-
-
-def test_a_golden_input_of_another_size_is_refused(tmp_path: Path) -> None:
-    folder = bundle(tmp_path)
-    np.savez(folder / "golden.npz", pixels=np.zeros((1, 8, 8, 3), np.uint8), logits=np.zeros((1, 3)))
-    write_manifest(folder, read_manifest(folder), rehash=True)
-    with pytest.raises(BundleError, match="golden input cannot be run"):
-        open_bundle(folder)
-
-
-def test_a_graph_that_is_none_is_refused(tmp_path: Path) -> None:
-    folder = bundle(tmp_path)
+def test_broken_graph_is_refused(tmp_path: Path) -> None:
+    folder = create_bundle(tmp_path)
     (folder / "trunk.onnx").write_bytes(b"half a graph")
-    write_manifest(folder, read_manifest(folder), rehash=True)
+    write_manifest(folder, read_manifest_json(folder), rehash=True)
     with pytest.raises(BundleError, match="ONNX Runtime refuses the graph"):
-        open_bundle(folder)
+        load(folder)
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (lambda m: m["layers"][0].update(shape=[3, 8, 9]), "trunk output 'colour'"),
-        (lambda m: m["layers"][0].update(name="body"), "trunk output 'body' is missing"),
-        (lambda m: m["preprocessing"].update(height=64), "trunk input 'pixels'"),
-        (lambda m: m["layers"][0]["tail"].update(crossing=["p3"]), "the trunk does not give ['p3']"),
-        (lambda m: m.update(logits=[4], labels=["a", "b", "c", "d"]), "trunk output 'logits'"),
-    ],
-)
-def test_a_manifest_that_its_graph_contradicts_is_refused(change, reason: str, tmp_path: Path) -> None:
-    folder = bundle(tmp_path)
-    manifest = read_manifest(folder)
-    change(manifest)
-    manifest["cam_layer"] = manifest["layers"][0]["name"]
-    write_manifest(folder, manifest)
-    with pytest.raises(BundleError) as caught:
-        open_bundle(folder)
-    assert reason in str(caught.value)
-
-
-def test_a_trunk_of_a_fixed_batch_is_refused(tmp_path: Path) -> None:
-    folder = bundle(tmp_path)
-    model = onnx.load(folder / "trunk.onnx")
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    onnx.save(model, folder / "trunk.onnx")
-    write_manifest(folder, read_manifest(folder), rehash=True)
-    with pytest.raises(BundleError, match="trunk input 'pixels'"):
-        open_bundle(folder)
-
-
-def test_a_tail_of_another_layer_is_refused(tmp_path: Path) -> None:
-    folder = bundle(tmp_path)
-    (folder / "tail.colour.onnx").write_bytes((folder / "trunk.onnx").read_bytes())
-    write_manifest(folder, read_manifest(folder), rehash=True)
-    with pytest.raises(BundleError, match="output of tail 'colour' 'gradients' is missing"):
-        open_bundle(folder)
-
-
-@pytest.mark.parametrize("name", ["tail.stage1.onnx", "weights.bin"])
-def test_a_tail_that_is_asked_for_later_is_still_the_one_of_its_bundle(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["tail.stage1.onnx", WEIGHTS])
+def test_tail_loaded_later_is_checked_again(name: str, tmp_path: Path) -> None:
     """Other weights would give other gradients, and no error."""
-    folder = Path(shutil.copytree(REPOSITORY / "cifar10" / "1", tmp_path / "cifar10" / "1"))
-    network = open_bundle(folder)
+    folder = Path(shutil.copytree(BUILT_IN_BUNDLES / "cifar10" / "1", tmp_path / "cifar10" / "1"))
+    network = load(folder)
     layer = network.manifest.layer("stage1")
     assert layer
-    row = network.forward([Look(np.zeros((32, 32, 3), np.uint8), network.cut(layer))])[0]
+    (outputs,) = network.run_trunk([trunk_input(*network.outputs_for_gradients(layer))])
     with (folder / name).open("r+b") as file:
         file.seek(-8, 2)
         file.write(b"altered!")
     with pytest.raises(BundleError, match=f"{name} is not the file that the manifest describes"):
-        network.gradients(layer, row, np.ones(10, np.float32))
+        network.compute_gradients(layer, outputs, np.ones(10, np.float32))
 
 
-def test_what_follows_a_layer_is_measured() -> None:
-    """Pooled and linear, linear alone, and neither, as the built-in models are."""
-    cifar10, clothing = (Network(REPOSITORY / name / "1", "cpu", 1) for name in ("cifar10", "clothing"))
-    found = {
-        layer.name: (network.linear(layer), network.pooled(layer))
-        for network in (cifar10, clothing)
-        for layer in network.manifest.layers
-        if layer.name in ("stage1", "stage2", "merge")
-    }
-    assert found["merge"] == (True, False)
-    assert cifar10.pooled(cifar10.manifest.layer("stage2"))
-    assert not cifar10.linear(cifar10.manifest.layer("stage1"))
+@pytest.mark.parametrize(
+    ("model", "name", "linear", "uniform"),
+    [("cifar10", "stage2", True, True), ("clothing", "merge", True, False), ("cifar10", "stage1", False, False)],
+)
+def test_linearity_is_measured(model: str, name: str, linear: bool, uniform: bool) -> None:
+    """Behind the three layers: pooling and one linear layer; one linear layer; layers with activations."""
+    network = load(BUILT_IN_BUNDLES / model / "1")
+    layer = network.manifest.layer(name)
+    assert not network.knows_linearity(layer)
+    assert (network.is_linear(layer), network.has_uniform_gradients(layer)) == (linear, uniform)
+    assert network.knows_linearity(layer)
