@@ -1,7 +1,7 @@
-"""The last images, kept for some minutes within so many bytes, so that they need not be sent again.
+"""A cache of the last images, bounded in bytes and in time, so that clients need not send them again.
 
-An image is kept as it was posted, and with it, once somebody looks closer, what the trunk gave for it. Everything
-runs on the event loop, so there is no lock. It knows no HTTP.
+It holds each image as the client sent it and, once they were computed, the trunk's outputs for it. Everything runs on
+the event loop, so there is no lock. It knows no HTTP.
 """
 
 import time
@@ -16,96 +16,100 @@ from percept.runtime.session import Arrays
 
 @dataclass(eq=False)
 class CachedImage:
-    """An encoded image, the model that answered about it, and the trunk's outputs where they are known."""
+    """An encoded image, the model that it was sent to, and the trunk's outputs where they are known."""
 
     data: bytes
     model: Model
-    until: float
+    expires_at: float
     outputs: Arrays = field(default_factory=dict)
 
     @property
     def size(self) -> int:
-        """Bytes that it takes."""
+        """The size in bytes."""
         return len(self.data) + sum(array.nbytes for array in self.outputs.values())
 
 
 class ImageCache:
-    """Images by unguessable id. What the trunk gave leaves before any image does, the least recently used first.
+    """Images by an unguessable id. The least recently used leave first: all trunk outputs before any image.
 
-    `capacity` 0 keeps nothing.
+    A `capacity` of 0 caches nothing.
     """
 
-    def __init__(self, capacity: int, keep_s: float) -> None:
-        """`capacity` in bytes, `keep_s` in seconds since an image was last asked for."""
-        self.capacity, self.keep_s = capacity, keep_s
-        self._kept: OrderedDict[str, CachedImage] = OrderedDict()
-        self._looked_at: OrderedDict[str, CachedImage] = OrderedDict()  # those with rows
+    def __init__(self, capacity: int, ttl_s: float) -> None:
+        """`capacity` in bytes; an image expires `ttl_s` seconds after its last use."""
+        self.capacity, self.ttl_s = capacity, ttl_s
+        # Least recently used first. The second holds the images of the first that have outputs.
+        self._images: OrderedDict[str, CachedImage] = OrderedDict()
+        self._with_outputs: OrderedDict[str, CachedImage] = OrderedDict()
         self._size = 0
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._images)
 
     @property
     def size(self) -> int:
-        """Bytes that all images take."""
+        """The size of all images and outputs in bytes."""
         return self._size
 
     def put(self, id: str, data: bytes, model: Model) -> None:
-        """Keep an encoded image, if there is room for it at all."""
-        self._put(id, CachedImage(data, model, self._soon()))
+        """Cache an encoded image, unless it is larger than the capacity."""
+        self._insert(id, CachedImage(data, model, self._expiry()))
 
     def get(self, id: str) -> CachedImage:
-        """What is kept under an id, for another while; raises `UnknownImage` with what to do."""
-        self._tidy()
-        found = self._kept.get(id)
-        if found is None:
-            rule = f"for {self.keep_s:g} s, as far as {self.capacity / 1e6:.0f} MB reach" if self.capacity else "never"
-            raise UnknownImage(f"no image is kept as {id!r}: post it again. Images are kept {rule}")
-        found.until = self._soon()
-        self._kept.move_to_end(id)
-        if id in self._looked_at:
-            self._looked_at.move_to_end(id)
-        return found
+        """The image with this id, whose time starts again; raises `UnknownImage` with the remedy."""
+        self._evict()
+        image = self._images.get(id)
+        if image is None:
+            limits = f"for {self.ttl_s:g} s, at most {self.capacity / 1e6:.0f} MB of them" if self.capacity else "never"
+            raise UnknownImage(f"no image is cached as {id!r}: post it again. Images are cached {limits}")
+        image.expires_at = self._expiry()
+        self._images.move_to_end(id)
+        if id in self._with_outputs:
+            self._with_outputs.move_to_end(id)
+        return image
 
-    def add_outputs(self, id: str, row: Arrays) -> None:
-        """Keep what the trunk gave for an image too; each array by itself, not the batch that it is part of."""
-        found = self._take(id)
-        if found is not None:
-            found.outputs = {name: array if array.base is None else array.copy() for name, array in row.items()}
-            self._put(id, found)
+    def add_outputs(self, id: str, outputs: Arrays) -> None:
+        """Cache the trunk's outputs of an image; arrays that are views of a batch are copied out of it."""
+        image = self._remove(id)
+        if image is not None:
+            image.outputs = {name: array if array.base is None else array.copy() for name, array in outputs.items()}
+            self._insert(id, image)
 
     def retain(self, models: Collection[Model]) -> None:
-        """Let go of the images of all other models, and so of these models."""
-        for id in [id for id, kept in self._kept.items() if kept.model not in models]:
-            self._take(id)
+        """Drop the images of all other models, so that those models can be freed."""
+        for id in [id for id, image in self._images.items() if image.model not in models]:
+            self._remove(id)
 
-    def _put(self, id: str, kept: CachedImage) -> None:
-        self._take(id)
-        if len(kept.data) > self.capacity:
+    def _insert(self, id: str, image: CachedImage) -> None:
+        self._remove(id)
+        if len(image.data) > self.capacity:
             return
-        self._kept[id] = kept
-        if kept.outputs:
-            self._looked_at[id] = kept
-        self._size += kept.size
-        self._tidy()
+        self._images[id] = image
+        if image.outputs:
+            self._with_outputs[id] = image
+        self._size += image.size
+        self._evict()
 
-    def _take(self, id: str) -> CachedImage | None:
-        found = self._kept.pop(id, None)
-        self._looked_at.pop(id, None)
-        self._size -= found.size if found else 0
-        return found
+    def _remove(self, id: str) -> CachedImage | None:
+        image = self._images.pop(id, None)
+        self._with_outputs.pop(id, None)
+        self._size -= image.size if image else 0
+        return image
 
-    def _tidy(self) -> None:
-        """Let go of what is too old, then of what is too much. Every request does this: it must not look at all."""
+    def _evict(self) -> None:
+        """Drop what has expired, then what exceeds the capacity.
+
+        Every request calls this: its time must not depend on the number of images.
+        """
         now = time.monotonic()
-        while self._kept and (first := next(iter(self._kept))) and self._kept[first].until <= now:
-            self._take(first)  # who was used least recently is the first to be too old
-        while self._size > self.capacity and self._looked_at:
-            _, kept = self._looked_at.popitem(last=False)
-            self._size -= kept.size - len(kept.data)
-            kept.outputs = {}
+        while self._images and (oldest := next(iter(self._images))) and self._images[oldest].expires_at <= now:
+            self._remove(oldest)  # the least recently used image is the first to expire
+        while self._size > self.capacity and self._with_outputs:
+            _, image = self._with_outputs.popitem(last=False)
+            self._size -= image.size - len(image.data)
+            image.outputs = {}
         while self._size > self.capacity:
-            self._take(next(iter(self._kept)))
+            self._remove(next(iter(self._images)))
 
-    def _soon(self) -> float:
-        return time.monotonic() + self.keep_s
+    def _expiry(self) -> float:
+        return time.monotonic() + self.ttl_s

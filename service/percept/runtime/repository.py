@@ -1,6 +1,7 @@
-"""Which models are served: a folder of bundles scanned, loaded, and looked up by name and version.
+"""The served models: a folder of bundles, scanned, loaded, and looked up by name and version.
 
-A broken bundle is refused by name with its reason, and the others are served. What is served may change while it is.
+A broken bundle is refused with the reason while the others are served. Models may be loaded and unloaded while requests
+are answered. It knows no HTTP.
 """
 
 import logging
@@ -18,14 +19,17 @@ from percept.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-UNLOADED = "not loaded"
+NOT_LOADED = "not loaded"
 
 Versions = Mapping[int, Model]
 Models = Mapping[str, Versions]
 
 
 class IndexEntry(NamedTuple):
-    """A bundle below the root, or one that is served from there: whether it is, and what is wrong with its files."""
+    """A bundle that is served or lies below the root.
+
+    `reason` says why a bundle is not served, or what is wrong with the files of one that is.
+    """
 
     name: str
     version: int
@@ -34,26 +38,27 @@ class IndexEntry(NamedTuple):
 
 
 class Repository:
-    """The models being served. `load`, `load_model` and `unload_model` block, one at a time; the rest is lookup.
+    """The served models. `load_all`, `load_model` and `unload_model` block, one at a time; the rest is lookup.
 
-    What is served is a mapping that is replaced as a whole: whoever found a model has it until they are done with it.
-    `default` is the model that is meant where none is named: as set, else the first classifier by name.
+    The mapping of served models is replaced as a whole, so that a request keeps the model that it found. `refused`
+    gives the reason for each refused bundle, by name/version. `default` is the name of the model for requests that name
+    none: as configured, else the first classifier by name.
     """
 
     def __init__(
         self,
         root: Path,
         plan: ExecutionPlan,
-        crews: WorkerPools,
+        pools: WorkerPools,
         default: str | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        self.root, self.plan, self._crews, self._metrics = root, plan, crews, metrics
+        self.root, self.plan, self._pools, self._metrics = root, plan, pools, metrics
         self.refused: dict[str, str] = {}
         self.default = default or ""
-        self._wish = default
+        self._configured_default = default
         self._models: Models = {}
-        self._complete = False
+        self._scanned = False
         self._changing = Lock()
         self._stopped = Event()
 
@@ -64,103 +69,103 @@ class Repository:
         return [models[name][max(models[name])] for name in sorted(models)]
 
     @property
-    def all(self) -> Sequence[Model]:
+    def all_versions(self) -> Sequence[Model]:
         """Every version of every model, by name and version."""
         models = self._models
         return [models[name][version] for name in sorted(models) for version in sorted(models[name])]
 
-    def load(self) -> None:
+    def load_all(self) -> None:
         """Load every bundle below the root; refuse the broken ones, each with its reason."""
         with self._changing, suppress(NotReady):
-            models, refused = self._open(_bundles(self.root))
-            self._serve(models, refused)
-            self._double(models, refused)
+            models, refused = self._load(_find_bundles(self.root))
+            self._replace(models, refused)
+            self._load_parallel_trunks(models, refused)
             if not self._models:
                 log.error("no bundle to serve in %s", self.root)
 
     def load_model(self, name: str) -> None:
-        """Serve a model as its bundles are now: new ones are loaded, altered ones loaded anew, those gone let go.
+        """Serve the bundles of a model as they are now: load new and changed ones, drop those that are gone.
 
-        Where an altered one cannot be loaded, what it was is served on. Raises `UnknownModel` where no bundle has that
-        name, `BundleRefused` with the reasons, or `NotReady` where the process is about to end.
+        Where a changed bundle cannot be loaded, its previous version stays served. Raises `UnknownModel` where no
+        bundle has this name, `BundleRefused` with the reasons, and `NotReady` where the server is shutting down.
         """
         with self._changing:
-            folders = _bundles(self.root)
+            folders = _find_bundles(self.root)
             own = [folder for folder in folders if folder.parent.name == name]
             if not own:
-                there = ", ".join(sorted({folder.parent.name for folder in folders}))
-                raise UnknownModel(f"the repository has no bundle of {name!r}; it has those of {there or 'no model'}")
-            models, refused = self._open(own)
-            self._serve(_without(self._models, name) | models, self._refused_but(name) | refused)
-            self._double(models, refused)
+                names = ", ".join(sorted({folder.parent.name for folder in folders}))
+                raise UnknownModel(f"the repository has no bundle of {name!r}; it has bundles of {names or 'no model'}")
+            models, refused = self._load(own)
+            self._replace(_without(self._models, name) | models, self._refused_of_others(name) | refused)
+            self._load_parallel_trunks(models, refused)
             if refused:
                 raise BundleRefused("; ".join(f"{bundle}: {reason}" for bundle, reason in refused.items()))
 
     def unload_model(self, name: str) -> None:
-        """Serve no version of a model any longer; raises `UnknownModel` where none is served."""
+        """Stop serving all versions of a model; raises `UnknownModel` where none is served."""
         with self._changing:
             if name not in self._models:
-                raise UnknownModel(self._no_model(name))
-            self._serve(_without(self._models, name), self._refused_but(name))
+                raise UnknownModel(self._unknown_reason(name))
+            self._replace(_without(self._models, name), self._refused_of_others(name))
             log.info("model %s is unloaded", name)
 
     def index(self) -> Sequence[IndexEntry]:
-        """Every bundle that is served or lies below the root, by name and version; blocks."""
-        served = {(model.manifest.name, model.manifest.version) for model in self.all}
-        lying = {(folder.parent.name, int(folder.name)) for folder in _bundles(self.root)}
-        found = []
-        for name, version in sorted(served | lying):
-            known = (name, version) in served
-            reason = self.refused.get(f"{name}/{version}", "" if known else UNLOADED)
-            found.append(IndexEntry(name, version, known, reason))
-        return found
+        """Every bundle that is served or lies below the root, by name and version; reads the disk."""
+        served = {(model.manifest.name, model.manifest.version) for model in self.all_versions}
+        on_disk = {(folder.parent.name, int(folder.name)) for folder in _find_bundles(self.root)}
+        entries = []
+        for name, version in sorted(served | on_disk):
+            is_served = (name, version) in served
+            reason = self.refused.get(f"{name}/{version}", "" if is_served else NOT_LOADED)
+            entries.append(IndexEntry(name, version, is_served, reason))
+        return entries
 
     def stop(self) -> None:
-        """Load no more bundles: the process is about to end. Any thread may do this."""
+        """Load no further bundle, because the server is shutting down. Any thread may call this."""
         self._stopped.set()
 
     def check_ready(self) -> None:
         """Raise `NotReady` with the reason while requests that name no model cannot be answered."""
         if not self._models:
-            raise NotReady(self._why_nothing())
+            raise NotReady(self._empty_reason())
         if self.default not in self._models:
             raise NotReady(f"the default model {self.default!r} is not served")
 
     def versions(self, name: str) -> Sequence[int]:
-        """The served versions of a model, ascending; empty where there is none of that name."""
+        """The served versions of a model, ascending; empty where no model has this name."""
         return sorted(self._models.get(name, ()))
 
     def find(self, name: str | None = None, version: int | None = None) -> Model:
-        """The model of that name (else the default) and version (else the newest).
+        """The model with this name (else the default) and version (else the newest).
 
-        Raises `NotReady` while nothing is served, `UnknownModel` with what there is otherwise.
+        Raises `NotReady` while no model is served, else `UnknownModel` with the names or versions that exist.
         """
         if not self._models:
-            raise NotReady(self._why_nothing())
+            raise NotReady(self._empty_reason())
         name = name or self.default
         versions = self._models.get(name)
         if versions is None:
-            raise UnknownModel(self._no_model(name))
+            raise UnknownModel(self._unknown_reason(name))
         if version is not None and version not in versions:
             raise UnknownModel(f"model {name!r} has no version {version}; it has {sorted(versions)}")
         return versions[max(versions) if version is None else version]
 
-    def _open(self, folders: Sequence[Path]) -> tuple[dict[str, Versions], dict[str, str]]:
-        """The models of some bundles, of which those that are served and unaltered stay; and the refused ones.
+    def _load(self, folders: Sequence[Path]) -> tuple[dict[str, Versions], dict[str, str]]:
+        """The models of these bundles, and the reasons for the refused ones; served models are kept if unchanged.
 
-        Raises `NotReady` once it is told to stop.
+        Raises `NotReady` once `stop` was called.
         """
         models: dict[str, dict[int, Model]] = {}
         refused = {}
         for folder in folders:
             if self._stopped.is_set():
-                raise NotReady("the service stops: it loads nothing more")
+                raise NotReady("the server is shutting down and loads no more bundles")
             name, version = folder.parent.name, int(folder.name)
             model = self._models.get(name, {}).get(version)
             try:
                 if model is None or read_manifest(folder) != model.manifest:
-                    model = load_model(folder, self.plan, self._crews, self._metrics)
-                    log.info("bundle %s/%d is served as %s", name, version, model.manifest.task)
+                    model = load_model(folder, self.plan, self._pools, self._metrics)
+                    log.info("bundle %s/%d is loaded: %s", name, version, model.manifest.task)
             except (BundleError, DeviceError) as error:
                 refused[f"{name}/{folder.name}"] = str(error)
                 log.error("bundle %s/%s is refused: %s", name, folder.name, error)
@@ -168,30 +173,31 @@ class Repository:
                 models.setdefault(name, {})[version] = model
         return dict(models), refused
 
-    def _serve(self, models: Models, refused: dict[str, str]) -> None:
-        self._models, self.refused, self._complete = models, refused, True
-        self.default = self._wish or (self._first() if models else "")
+    def _replace(self, models: Models, refused: dict[str, str]) -> None:
+        """Replace the served models."""
+        self._models, self.refused, self._scanned = models, refused, True
+        self.default = self._configured_default or (self._first_model() if models else "")
 
-    def _double(self, models: Models, refused: Collection[str]) -> None:
-        """Load the newest of these models once more, of which the files were just found to be what is served."""
+    def _load_parallel_trunks(self, models: Models, refused: Collection[str]) -> None:
+        """Load the second trunk of the newest versions, unless `_load` just found their files to be others."""
         for name, versions in models.items():
             if f"{name}/{max(versions)}" not in refused:
                 versions[max(versions)].network.load_parallel_trunk()
 
-    def _refused_but(self, name: str) -> dict[str, str]:
+    def _refused_of_others(self, name: str) -> dict[str, str]:
         return {bundle: reason for bundle, reason in self.refused.items() if not bundle.startswith(f"{name}/")}
 
-    def _first(self) -> str:
+    def _first_model(self) -> str:
         """The first classifier by name, else the first model by name."""
         manifests = [model.manifest for model in self.models]
         return min(manifests, key=lambda m: (m.task != "classification", m.name)).name
 
-    def _no_model(self, name: str) -> str:
+    def _unknown_reason(self, name: str) -> str:
         reasons = (f"{k} is refused: {v}" for k, v in self.refused.items() if k.startswith(f"{name}/"))
         return "; ".join(reasons) or f"there is no model {name!r}; there are {', '.join(sorted(self._models))}"
 
-    def _why_nothing(self) -> str:
-        if not self._complete:
+    def _empty_reason(self) -> str:
+        if not self._scanned:
             return "the models are still being loaded"
         refused = "; ".join(f"{name}: {reason}" for name, reason in self.refused.items())
         return f"no bundle is served from {self.root}: {refused or 'there is none, or all are unloaded'}"
@@ -201,7 +207,7 @@ def _without(models: Models, name: str) -> dict[str, Versions]:
     return {key: versions for key, versions in models.items() if key != name}
 
 
-def _bundles(root: Path) -> list[Path]:
-    """The folders <name>/<version> below the root, versions being whole numbers, hidden ones left out."""
+def _find_bundles(root: Path) -> list[Path]:
+    """The folders <name>/<version> below the root whose version is a whole number and whose name is not hidden."""
     folders = [f for f in root.glob("[!.]*/*") if f.name.isdecimal() and f.is_dir()]
     return sorted(folders, key=lambda f: (f.parent.name, int(f.name)))
