@@ -1,6 +1,6 @@
 """deploy/compose as Compose reads it, without Compose.
 
-The files go in; the services come out, and the rule file that the container of Prometheus makes for itself.
+The files come in; the services leave, and the rule file that the container of Prometheus creates for itself.
 """
 
 import re
@@ -10,15 +10,15 @@ from typing import Any
 
 import yaml
 
-from tests.deploy.cluster import DEPLOY
+from tests.deploy.kustomize import DEPLOY
 
 FOLDER = DEPLOY / "compose"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 
-def mounted(service: str) -> dict[str, Path]:
-    """Files and folders of this repository in a container: where they are seen, and where they lie."""
+def mounted_files(service: str) -> dict[str, Path]:
+    """Return the files and folders of this repository in a container: path in the container → path here."""
     found = {}
     for volume in SERVICES[service].get("volumes", ()):
         source, target, *mode = volume.split(":")
@@ -28,13 +28,13 @@ def mounted(service: str) -> dict[str, Path]:
     return found
 
 
-def rule_file() -> str:
-    """What the command of the container of Prometheus makes of the PrometheusRule."""
+def make_rule_file() -> str:
+    """Return the rule file that the command of the Prometheus container extracts from the PrometheusRule."""
     (command,) = SERVICES["prometheus"]["command"]
-    made = re.match(r"(sed .*) (\S+) > (\S+) &&", command)
-    assert made
-    sed, source, _ = made.groups()
+    found = re.match(r"(sed .*) (\S+) > (\S+) &&", command)
+    assert found
+    sed, source, _ = found.groups()
     done = subprocess.run(
-        f"{sed} {mounted('prometheus')[source]}", shell=True, check=True, capture_output=True, text=True
+        f"{sed} {mounted_files('prometheus')[source]}", shell=True, check=True, capture_output=True, text=True
     )
     return done.stdout

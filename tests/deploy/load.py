@@ -1,4 +1,4 @@
-"""Clients that never rest: threads that post photos over kept connections, and what each request came to."""
+"""Load on a server: threads that post photos without a pause, and the outcome of each request."""
 
 import threading
 import time
@@ -9,14 +9,15 @@ from itertools import cycle
 
 import httpx
 
-Jobs = Sequence[tuple[str, bytes]]  # path and body
+Requests = Sequence[tuple[str, bytes]]  # path and body
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a client saw of one request: an answer, or an error instead.
+class Outcome:
+    """The outcome of one request: a response, or a transport error.
 
-    `tried` are the replicas that the proxy asked, in order; the last one answered.
+    `at` is the Unix time at which it was sent. `tried` are the addresses of the replicas that the proxy tried, in
+    order; the last one answered.
     """
 
     at: float
@@ -38,66 +39,70 @@ class Seen:
 
 @dataclass
 class Load:
-    """What all clients together have seen so far, in the order in which the answers came."""
+    """The outcomes of all clients so far, in the order of their end."""
 
     clients: int
-    seen: list[Seen] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
     stopping: threading.Event = field(default_factory=threading.Event)
 
-    def wait(self, more: int) -> None:
-        """Until so many more requests were answered."""
-        end = len(self.seen) + more
-        self._until(lambda: len(self.seen) >= end)
+    def wait(self, count: int) -> None:
+        """Wait until `count` more requests have ended."""
+        end = len(self.outcomes) + count
+        self._until(lambda: len(self.outcomes) >= end)
 
     def wait_for(self, replica: str) -> None:
-        """Until a replica has answered a request that was sent from now on."""
-        start, now = len(self.seen), time.time()
-        self._until(lambda: any(one.replica == replica and one.at > now for one in self.seen[start:]))
+        """Wait until a replica has answered a request that was sent after this call."""
+        start, now = len(self.outcomes), time.time()
+        self._until(lambda: any(each.replica == replica and each.at > now for each in self.outcomes[start:]))
 
-    def _until(self, true: Callable[[], bool]) -> None:
+    def _until(self, condition: Callable[[], bool]) -> None:
         end = time.monotonic() + 60
-        while not true():
-            assert time.monotonic() < end, f"the clients were served too little: {self.seen[-5:]}"
+        while not condition():
+            assert time.monotonic() < end, f"too few requests were answered: {self.outcomes[-5:]}"
             time.sleep(0.01)
 
-    def failures(self) -> list[Seen]:
-        return [one for one in self.seen if one.failed]
+    def failures(self) -> list[Outcome]:
+        return [each for each in self.outcomes if each.failed]
 
 
 @contextmanager
-def load(url: str, jobs: Jobs, clients: int, kept: int = 1) -> Iterator[Load]:
-    """So many clients, each posting `jobs` in turn until the block ends.
+def run_load(url: str, requests: Requests, clients: int, keep_alive: bool = True) -> Iterator[Load]:
+    """Run clients that each post the requests in turn until the block ends.
 
-    A client keeps one connection, or with `kept=0` makes one for every request.
+    A client keeps its connection, or without `keep_alive` opens one for every request.
     """
-    found = Load(clients)
-    threads = [threading.Thread(target=_work, args=(found, url, jobs, n, kept), daemon=True) for n in range(clients)]
+    load = Load(clients)
+    threads = [
+        threading.Thread(target=_run_client, args=(load, url, requests, n, keep_alive), daemon=True)
+        for n in range(clients)
+    ]
     for thread in threads:
         thread.start()
     try:
-        yield found
+        yield load
     finally:
-        found.stopping.set()
+        load.stopping.set()
         for thread in threads:
             thread.join(60)
 
 
-def _work(found: Load, url: str, jobs: Jobs, first: int, kept: int) -> None:
-    limits = httpx.Limits(max_keepalive_connections=kept)
+def _run_client(load: Load, url: str, requests: Requests, first: int, keep_alive: bool) -> None:
+    limits = httpx.Limits(max_keepalive_connections=int(keep_alive))
     with httpx.Client(base_url=url, timeout=60, limits=limits) as client:
-        for n, (path, body) in enumerate(cycle(jobs)):
-            if found.stopping.is_set():
+        for n, (path, body) in enumerate(cycle(requests)):
+            if load.stopping.is_set():
                 return
-            if n >= first % len(jobs):
-                found.seen.append(_post(client, path, body))
+            if n >= first % len(requests):
+                load.outcomes.append(_post(client, path, body))
 
 
-def _post(client: httpx.Client, path: str, body: bytes) -> Seen:
+def _post(client: httpx.Client, path: str, body: bytes) -> Outcome:
     at = time.time()
     try:
-        answer = client.post(path, content=body, headers={"Content-Type": "image/jpeg", "Accept": "application/json"})
+        response = client.post(path, content=body, headers={"Content-Type": "image/jpeg", "Accept": "application/json"})
     except httpx.HTTPError as error:
-        return Seen(at, time.time() - at, path, error=f"{type(error).__name__}: {error}")
-    tried = tuple(one.strip() for one in answer.headers.get("x-upstream", "").split(",") if one.strip())
-    version = answer.json()["model"]["version"] if answer.status_code == 200 else 0
-    return Seen(at, time.time() - at, path, answer.status_code, version, tried, "" if version else answer.text[:200])
+        return Outcome(at, time.time() - at, path, error=f"{type(error).__name__}: {error}")
+    tried = tuple(address.strip() for address in response.headers.get("x-upstream", "").split(",") if address.strip())
+    version = response.json()["model"]["version"] if response.status_code == 200 else 0
+    error = "" if version else response.text[:200]
+    return Outcome(at, time.time() - at, path, response.status_code, version, tried, error)

@@ -1,6 +1,6 @@
-"""Every query that deploy/ asks of Prometheus: the dashboard's, the alerts', the autoscalers'.
+"""Every PromQL query in deploy/: those of the dashboard, the alerts and the autoscalers.
 
-Files of deploy/ go in, PromQL comes out, by where it stands; Grafana's variables and the adapter's are filled in.
+Files of deploy/ come in, queries leave, with values in place of the variables of Grafana and of the adapter.
 """
 
 import json
@@ -10,22 +10,22 @@ from typing import Any
 import promql_parser as promql
 import yaml
 
-from tests.deploy.cluster import DEPLOY
+from tests.deploy.kustomize import DEPLOY
 
 MONITORING = DEPLOY / "kubernetes" / "components" / "monitoring"
 DASHBOARD: dict[str, Any] = json.loads((MONITORING / "dashboard.json").read_text())
 RULES = yaml.safe_load((MONITORING / "rules.yaml").read_text())["spec"]["groups"]
-FILLED = {"$__rate_interval": "1m", "$__range": "1h", "<<.GroupBy>>": "pod", "<<.LabelMatchers>>": ""}
-CHOSEN = {f"${each['name']}": ".*" for each in DASHBOARD["templating"]["list"] if each["type"] == "query"}
+VARIABLE_VALUES = {"$__rate_interval": "1m", "$__range": "1h", "<<.GroupBy>>": "pod", "<<.LabelMatchers>>": ""}
+DASHBOARD_VARIABLES = {f"${each['name']}": ".*" for each in DASHBOARD["templating"]["list"] if each["type"] == "query"}
 
 
-def queries() -> dict[str, str]:
-    """PromQL by where it stands."""
-    return {where: _filled(query) for where, query in (*_dashboard(), *_alerts(), *_autoscalers())}
+def all_queries() -> dict[str, str]:
+    """Return all queries, by a name that says where each is."""
+    return {name: _substitute(query) for name, query in (*_dashboard(), *_alerts(), *_autoscalers())}
 
 
 def selectors(node: Any) -> Iterator[promql.VectorSelector]:
-    """Every metric of a query, with its matchers."""
+    """Yield every metric of a query, with its label matchers."""
     match node:
         case promql.VectorSelector():
             yield node
@@ -40,11 +40,11 @@ def selectors(node: Any) -> Iterator[promql.VectorSelector]:
         case promql.NumberLiteral() | promql.StringLiteral():
             return
         case _:
-            raise AssertionError(f"what is {node!r}?")
+            raise AssertionError(f"unknown PromQL node {node!r}")
 
 
 def groupings(node: Any) -> Iterator[tuple[set[str], set[str]]]:
-    """Every `by (…)` of a query: its labels, and the metrics below."""
+    """Yield the labels of every `by (...)` of a query, and the metrics below it."""
     if isinstance(node, promql.AggregateExpr):
         if node.modifier:
             assert node.modifier.type == promql.AggModifierType.By
@@ -59,7 +59,7 @@ def groupings(node: Any) -> Iterator[tuple[set[str], set[str]]]:
 
 
 def panels() -> list[dict[str, Any]]:
-    """The dashboard's panels, without the headings of rows."""
+    """Return the panels of the dashboard, without row headings."""
     return [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 
 
@@ -90,8 +90,8 @@ def _autoscalers() -> Iterator[tuple[str, str]]:
     yield "keda", scaled["spec"]["triggers"][0]["metadata"]["query"]
 
 
-def _filled(query: str) -> str:
-    for variable, value in (FILLED | CHOSEN).items():
+def _substitute(query: str) -> str:
+    for variable, value in (VARIABLE_VALUES | DASHBOARD_VARIABLES).items():
         query = query.replace(variable, value)
     assert "$" not in query, query
     assert "<<" not in query, query

@@ -1,41 +1,43 @@
-"""The dashboard can be read: every panel says what it shows, in a unit, in a place of its own."""
+"""The dashboard is readable: every panel has a description, a unit and its own place."""
+
+from typing import Any
 
 import promql_parser as promql
 import pytest
 
-from tests.deploy.queries import DASHBOARD, panels, queries
+from tests.deploy.queries import DASHBOARD, all_queries, panels
 
 PANELS = panels()
-KNOWN = {"short", "reqps", "percentunit", "s", "bytes"}
-SIGNALS = {"Traffic", "Errors", "Latency", "Saturation", "Time by stage", "Models"}
+UNITS = {"short", "reqps", "percentunit", "s", "bytes"}
+ROWS = {"Traffic", "Errors", "Latency", "Saturation", "Time by stage", "Models"}
 
 
-def test_it_is_of_a_recent_schema_and_of_any_prometheus() -> None:
+def test_dashboard_uses_the_selected_data_source() -> None:
     assert DASHBOARD["schemaVersion"] >= 39
     names = [each["name"] for each in DASHBOARD["templating"]["list"]]
     assert names == ["datasource", "namespace", "instance", "model", "endpoint"]
-    everything = [*PANELS, *DASHBOARD["annotations"]["list"], *DASHBOARD["templating"]["list"][1:]]
-    assert {each["datasource"]["uid"] for each in everything} == {"${datasource}"}
+    queried = [*PANELS, *DASHBOARD["annotations"]["list"], *DASHBOARD["templating"]["list"][1:]]
+    assert {each["datasource"]["uid"] for each in queried} == {"${datasource}"}
 
 
-def test_it_has_the_golden_signals_and_where_the_time_goes() -> None:
-    assert {panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"} >= SIGNALS
+def test_dashboard_has_the_golden_signals() -> None:
+    assert {panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"} >= ROWS
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
-def test_every_panel_says_what_it_shows(panel) -> None:
+def test_panel_has_description_unit_and_filters(panel: dict[str, Any]) -> None:
     assert panel["description"].endswith(".")
-    assert panel["fieldConfig"]["defaults"]["unit"] in KNOWN
+    assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
     assert panel["targets"]
     for target in panel["targets"]:
-        # Whoever looks at one pod or one model sees nothing of the others.
+        # A panel for one pod must not include the others.
         assert 'namespace=~"$namespace"' in target["expr"]
         assert 'instance=~"$instance"' in target["expr"]
     if panel["type"] == "stat":
         assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
 
 
-def test_no_panel_covers_another() -> None:
+def test_panels_do_not_overlap() -> None:
     cells = [
         (x, y)
         for panel in DASHBOARD["panels"]
@@ -47,6 +49,6 @@ def test_no_panel_covers_another() -> None:
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
-@pytest.mark.parametrize(("where", "query"), queries().items(), ids=queries())
-def test_every_query_is_promql(where: str, query: str) -> None:
+@pytest.mark.parametrize("query", all_queries().values(), ids=all_queries())
+def test_query_is_valid_promql(query: str) -> None:
     promql.parse(query)

@@ -1,7 +1,4 @@
-"""What deploy/ asks of the service, a running one answers.
-
-Each metric of a query exists and has the labels that the query names; each probe finds its path.
-"""
+"""The queries and probes in deploy/ fit a running service: its metrics, their labels, and the paths of the probes."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -11,22 +8,22 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import Server
-from tests.deploy.cluster import needs_kubectl, rendered
-from tests.deploy.queries import groupings, queries, selectors
-from tests.photos import encoded, marked
+from tests.deploy.kustomize import needs_kubectl, render
+from tests.deploy.queries import all_queries, groupings, selectors
+from tests.photos import draw_marker, encode_photo
 
-QUERIES = queries()
-SCRAPE = {"up"}  # Prometheus's own, of every scrape
-TARGET = {"job", "instance", "namespace", "pod"}  # labels that Prometheus knows of whom it scrapes
-# There on a GPU only: what the service would say of it is what tests/service proves.
-GPU = {"percept_gpu_memory_used_bytes": {"gpu"}, "percept_gpu_memory_total_bytes": {"gpu"}}
+QUERIES = all_queries()
+SCRAPE_METRICS = {"up"}  # added by Prometheus
+TARGET_LABELS = {"job", "instance", "namespace", "pod"}  # added by Prometheus
+# Present on a GPU only: tests/percept/server/test_collectors.py proves their labels.
+GPU_METRICS = {"percept_gpu_memory_used_bytes": {"gpu"}, "percept_gpu_memory_total_bytes": {"gpu"}}
 
 
 @pytest.fixture(scope="module")
 def metrics(start: Callable[..., Server]) -> dict[str, set[str]]:
-    """What running services count, one of which is too late with everything: labels by name of series."""
-    found: dict[str, set[str]] = defaultdict(set, GPU)
-    photo = encoded(marked((64, 64), (32, 32), 8), "JPEG")
+    """The labels by metric of two running services, one of which exceeds every deadline."""
+    found: dict[str, set[str]] = defaultdict(set, GPU_METRICS)
+    photo = encode_photo(draw_marker((64, 64), (32, 32), 8), "JPEG")
     for deadline, status in (("30", 200), ("0.000001", 504)):
         client = start(PERCEPT_DEADLINE_S=deadline).client
         for path in ("/predict", "/cam"):
@@ -38,38 +35,38 @@ def metrics(start: Callable[..., Server]) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("where", QUERIES)
-def test_every_metric_exists_with_the_labels_that_are_asked_for(where: str, metrics: dict[str, set[str]]) -> None:
-    parsed = promql.parse(QUERIES[where])
-    asked = list(selectors(parsed))
-    assert asked
-    for selector in asked:
-        assert selector.name in metrics.keys() | SCRAPE
+@pytest.mark.parametrize("name", QUERIES)
+def test_query_uses_existing_metrics_and_labels(name: str, metrics: dict[str, set[str]]) -> None:
+    parsed = promql.parse(QUERIES[name])
+    found = list(selectors(parsed))
+    assert found
+    for selector in found:
+        assert selector.name in metrics.keys() | SCRAPE_METRICS
         matched = {matcher.name for matcher in selector.matchers.matchers}
-        assert matched <= metrics[selector.name] | TARGET, selector.name
+        assert matched <= metrics[selector.name] | TARGET_LABELS, selector.name
     for labels, names in groupings(parsed):
-        assert labels <= set.union(*(metrics[name] for name in names)) | TARGET, names
+        assert labels <= set.union(*(metrics[name] for name in names)) | TARGET_LABELS, names
 
 
 @needs_kubectl
 @pytest.mark.parametrize("name", ["kubernetes/base", "kserve"])
-def test_every_probe_is_answered_by_a_service_that_is_ready(name: str, start: Callable[..., Server]) -> None:
+def test_probes_of_a_ready_service_succeed(name: str, start: Callable[..., Server]) -> None:
     client = start().client
-    paths = {path for each in rendered(name) for path in probed(each)}
+    paths = {path for each in render(name) for path in probe_paths(each)}
     assert len(paths) == 2
     assert {path: client.get(path).status_code for path in paths} == dict.fromkeys(paths, 200)
 
 
-def probed(part: object) -> Iterator[str]:
-    """The paths that a kubelet asks for, wherever they stand."""
+def probe_paths(part: object) -> Iterator[str]:
+    """Yield the paths of all HTTP probes in an object."""
     if isinstance(part, list):
-        yield from (path for each in part for path in probed(each))
+        yield from (path for each in part for path in probe_paths(each))
     if isinstance(part, dict):
         if "httpGet" in part:
             yield part["httpGet"]["path"]
-        yield from (path for each in part.values() for path in probed(each))
+        yield from (path for each in part.values() for path in probe_paths(each))
 
 
-def test_a_metric_that_does_not_exist_is_found(metrics: dict[str, set[str]]) -> None:
+def test_unknown_metric_is_detected(metrics: dict[str, set[str]]) -> None:
     (selector,) = selectors(promql.parse("sum(rate(percept_nonsense_total[5m]))"))
-    assert selector.name not in metrics.keys() | SCRAPE
+    assert selector.name not in metrics.keys() | SCRAPE_METRICS
