@@ -1,6 +1,6 @@
-"""Parts of the OpenAPI document: the problems that a route may respond with, and schemas without references.
+"""Parts of the OpenAPI document: the problems and formats of a route, and schemas without references.
 
-Error classes and pydantic models come in; dictionaries for FastAPI's `responses` and `openapi_extra` leave.
+Error classes, formats and pydantic models come in; dictionaries for FastAPI's `responses` and `openapi_extra` leave.
 """
 
 from typing import Any
@@ -10,6 +10,29 @@ from pydantic import BaseModel
 from percept import errors
 from percept.api.negotiation import MEDIA_TYPES
 from percept.api.problems import MEDIA_TYPE, PROBLEMS, Problem
+
+# The errors of every endpoint that receives an image.
+IMAGE_ERRORS = (
+    errors.BadRequest,
+    errors.UnknownModel,
+    errors.NotAcceptable,
+    errors.ImageTooLarge,
+    errors.NotAnImage,
+    errors.UnsupportedMediaType,
+    errors.BrokenImage,
+    errors.BadParameter,
+    errors.QueueFull,
+    errors.NotReady,
+    errors.DeadlineExceeded,
+)
+# The errors of every endpoint about a cached image.
+CACHED_IMAGE_ERRORS = (
+    errors.UnknownImage,
+    errors.NotAcceptable,
+    errors.BadParameter,
+    errors.QueueFull,
+    errors.DeadlineExceeded,
+)
 
 
 def problem_responses(*kinds: type[errors.PerceptError]) -> dict[int | str, dict[str, Any]]:
@@ -45,32 +68,6 @@ def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
     return inlined
 
 
-# What any endpoint that takes an image may answer with.
-IMAGE_ERRORS = (
-    errors.BadRequest,
-    errors.UnknownModel,
-    errors.NotAcceptable,
-    errors.ImageTooLarge,
-    errors.NotAnImage,
-    errors.UnsupportedMediaType,
-    errors.BrokenImage,
-    errors.BadParameter,
-    errors.QueueFull,
-    errors.NotReady,
-    errors.DeadlineExceeded,
-)
-
-
-# What is asked about an image that is kept may be answered with.
-CACHED_IMAGE_ERRORS = (
-    errors.UnknownImage,
-    errors.NotAcceptable,
-    errors.BadParameter,
-    errors.QueueFull,
-    errors.DeadlineExceeded,
-)
-
-
 def format_responses(*names: str) -> dict[str, Any]:
-    """The `content` of a route's 200 in OpenAPI for the formats besides JSON."""
+    """Return the `content` of a route's 200 response for its formats other than JSON."""
     return {MEDIA_TYPES[name]: {"schema": {"type": "string", "format": "binary"}} for name in names}

@@ -16,6 +16,7 @@ from percept.api.body import ENVELOPE_BYTES, read_body
 from percept.api.disconnect import cancel_on_disconnect
 from percept.api.negotiation import MEDIA_TYPES
 from percept.api.openapi import IMAGE_ERRORS, inline_schema, problem_responses
+from percept.api.routing import DirectRoute, documentation_only
 from percept.api.state import AppState, Service
 from percept.errors import BadParameter, BadRequest, ImageTooLarge, UnsupportedMediaType, format_validation_errors
 from percept.oip.codec import InferRequest, InferResponse, decode_request, encode_response
@@ -48,9 +49,16 @@ REQUEST_BODY = {
     "content": {MEDIA_TYPES["json"]: {"schema": inline_schema(InferRequest)}},
 }
 MODEL_ERRORS = problem_responses(errors.UnknownModel, errors.BadParameter, errors.NotReady)
+INFERENCE_ERRORS = (
+    errors.UnknownLayer,
+    errors.UnknownClass,
+    errors.TargetAbsent,
+    errors.GradientsUnavailable,
+    errors.MethodUnavailable,
+)
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
-model_router = APIRouter()  # the endpoints of one model; included below for both forms of its path
+model_router = APIRouter(route_class=DirectRoute)  # the endpoints of one model; included below for both forms of its path
 
 
 class ModelPath(BaseModel):
@@ -123,7 +131,7 @@ async def model_ready(model: RequestedModel) -> ModelReady:
     "/infer",
     summary="Scores, feature maps and heatmaps as tensors",
     response_model=InferResponse,
-    responses=problem_responses(*IMAGE_ERRORS, errors.UnknownLayer, errors.UnknownClass, errors.TargetAbsent),
+    responses=problem_responses(*IMAGE_ERRORS, *INFERENCE_ERRORS),
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def infer(request: Request, path: Annotated[ModelPath, Depends(model_path)], service: Service) -> Response:
@@ -141,10 +149,12 @@ async def infer(request: Request, path: Annotated[ModelPath, Depends(model_path)
         return await _infer(service, model, body, json_bytes)
 
 
+@documentation_only
 async def path_name(name: Annotated[str, Path(description="name of the model", examples=["cifar10"])]) -> None:
     """Declare the name in the path for OpenAPI; `model_path` reads it."""
 
 
+@documentation_only
 async def path_version(version: Annotated[int, Path(description="version of the model", examples=[1])]) -> None:
     """Declare the version in the path for OpenAPI; `model_path` reads it."""
 

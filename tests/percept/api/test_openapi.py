@@ -1,6 +1,7 @@
-"""Parts of the OpenAPI document."""
+"""The OpenAPI document, its parts, and the page that shows it."""
 
 import json
+import re
 
 import httpx
 
@@ -37,3 +38,22 @@ def test_document_has_no_dangling_references(client: httpx.Client) -> None:
     found = references(document)
     assert found
     assert found <= {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+
+
+def test_openapi_describes_every_endpoint_with_examples(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    for path in ("/predict", "/features", "/cam"):
+        post = document["paths"][path]["post"]
+        assert {"200", "404", "413", "415", "422", "429", "503"} <= set(post["responses"])
+        assert post["requestBody"]["content"]["application/json"]["example"]
+        assert all("description" in one or one["schema"].get("default") for one in post["parameters"])
+
+
+def test_documentation_page_loads_no_external_files(client: httpx.Client) -> None:
+    page = client.get("/docs")
+    assert page.status_code == 200
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(sources) >= 3
+    for source in sources:
+        assert source.startswith("/"), source
+        assert client.get(source).status_code == 200

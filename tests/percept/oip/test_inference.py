@@ -29,6 +29,7 @@ def post_for_array(http: httpx.Client, path: str, image: bytes, **query: str) ->
 
 
 def options(outputs: Sequence[str] = (), **parameters: Any) -> dict[str, Any]:
+    """Arguments of `infer`: output names and parameters."""
     return {"outputs": [InferRequestedOutput(name) for name in outputs] or None, "parameters": parameters or None}
 
 
@@ -51,9 +52,8 @@ def test_images_may_have_one_dimension(triton: InferenceServerClient) -> None:
 def test_pixels_are_passed_to_the_network(triton: InferenceServerClient, client: httpx.Client, binary: bool) -> None:
     batch = np.random.default_rng(0).integers(0, 256, (3, 64, 48, 3), np.uint8)
     found = triton.infer(CLASSIFIER, pixel_input(batch, binary)).as_numpy("scores")
-    expected = [
-        predict_scores(client, encode_photo(Image.fromarray(one))) for one in batch
-    ]  # already of the input size
+    # The photos have the input size: `/predict` does not resize them.
+    expected = [predict_scores(client, encode_photo(Image.fromarray(photo))) for photo in batch]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
@@ -96,7 +96,7 @@ def test_output_parameters_apply_to_the_map(client: httpx.Client) -> None:
         "outputs": [{"name": "cam", "parameters": {"target": "green", "binary_data": False}}, {"name": "cam_target"}],
     }
     found = client.post(f"/v2/models/{CLASSIFIER}/infer", json=request).json()["outputs"]
-    assert [one["name"] for one in found] == ["cam", "cam_target"]
+    assert [output["name"] for output in found] == ["cam", "cam_target"]
     assert found[1]["data"] == [1]
 
 
