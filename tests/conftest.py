@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: real bundles on disk, a real server on a real socket, the shared assets."""
+"""Fixtures for every test: real bundles on disk, real servers on real sockets, and the shared assets."""
 
 import os
 import re
@@ -22,74 +22,75 @@ SHARED = ROOT.parent / "shared"
 
 @dataclass(frozen=True)
 class Server:
-    """A running `percept serve`."""
+    """A running `percept serve`, and an HTTP client for it."""
 
     process: subprocess.Popen[str]
     client: httpx.Client
-    log: list[str]  # what it has written on stderr so far, by lines
+    log: list[str]  # the lines on stderr so far
 
     def memory_mb(self) -> float:
-        """Resident memory of the process in MB."""
+        """Return the resident memory of the process in MB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         found = re.search(r"VmRSS:\s+(\d+)", status)
         assert found
         return int(found[1]) / 1024
 
-    def logged(self, what: str) -> str:
-        """The first line of the log with these words, which may be on its way yet."""
+    def wait_for_log(self, text: str) -> str:
+        """Return the first log line that contains `text`; waits up to 10 s for it."""
         for _ in range(200):
-            if found := next((line for line in tuple(self.log) if what in line), None):
-                return found
+            if line := next((line for line in tuple(self.log) if text in line), None):
+                return line
             time.sleep(0.05)
-        raise AssertionError(f"the log has no {what!r}:\n" + "".join(self.log))
+        raise AssertionError(f"the log does not contain {text!r}:\n" + "".join(self.log))
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of assets beside the checkout, or a skip that says so."""
+    """The folder of assets beside the checkout; skips the test where it is missing."""
     if not SHARED.is_dir():
-        pytest.skip("no assets: ../shared is not beside the checkout")
+        pytest.skip("no assets: the folder ../shared does not exist beside the checkout")
     return SHARED
 
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository of marker bundles: each task under each resize rule, and one without gradients."""
+    """A repository of marker bundles: each task with each resize rule, and one bundle without gradients."""
     root = tmp_path_factory.mktemp("repository")
-    rules = {"squeeze": {}, "crop": {"short_side": 72}, "pad": {}}
-    for rule, more in rules.items():
+    resize_rules = {"squeeze": {}, "crop": {"short_side": 72}, "pad": {}}
+    for rule, options in resize_rules.items():
         for task in ("classification", "segmentation"):
-            create_bundle(root, f"{task}-{rule}", task=task, height=64, width=48, resize=rule, **more)
+            create_bundle(root, f"{task}-{rule}", task=task, height=64, width=48, resize=rule, **options)
     create_bundle(root, "no-gradients", tail=False)
     return root
 
 
 @pytest.fixture(scope="session")
 def start() -> Iterator[Callable[..., Server]]:
-    """Start servers: `start(models=…, PERCEPT_X=…)` returns one that is ready; all are stopped at the end."""
+    """A function that starts a server: `start(models, PERCEPT_X=...)` returns it once it is ready.
+
+    With `wait=False` it returns as soon as the server listens. All servers are stopped at the end of the session.
+    """
     servers: list[Server] = []
 
-    def run(
-        models: Path | None = None, wait: bool = True, python: str | Path = sys.executable, **environment: str
-    ) -> Server:
-        own = {"PERCEPT_PORT": "0", "PERCEPT_DEVICE": "cpu", **environment}
-        own |= {"PERCEPT_MODELS": str(models)} if models else {}
+    def start_server(models: Path | None = None, wait: bool = True, **environment: str) -> Server:
+        variables = {"PERCEPT_PORT": "0", "PERCEPT_DEVICE": "cpu", **environment}
+        variables |= {"PERCEPT_MODELS": str(models)} if models else {}
         process = subprocess.Popen(
-            [python, "-W", "error", "-m", "percept", "serve"],
+            [sys.executable, "-W", "error", "-m", "percept", "serve"],
             cwd=ROOT,
-            env={**os.environ, **own},
+            env={**os.environ, **variables},
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
         )
         log: list[str] = []
-        server = Server(process, httpx.Client(base_url=_address(process, log), timeout=60), log)
+        server = Server(process, httpx.Client(base_url=_read_address(process, log), timeout=60), log)
         servers.append(server)
         if wait:
-            _wait(server)
+            _wait_ready(server)
         return server
 
-    yield run
+    yield start_server
     for server in servers:
         server.client.close()
         server.process.terminate()
@@ -100,33 +101,34 @@ def start() -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(scope="session")
 def server(start: Callable[..., Server], bundles: Path) -> Server:
-    """One server of the marker bundles for all tests that do not break it."""
+    """A server of the marker bundles, shared by all tests that leave it running and unchanged."""
     return start(bundles, PERCEPT_MAX_IMAGE_BYTES="3000000", PERCEPT_MAX_IMAGES="4")
 
 
 @pytest.fixture(scope="session")
 def client(server: Server) -> httpx.Client:
-    """HTTP to `server`."""
+    """The HTTP client of `server`."""
     return server.client
 
 
-def _address(process: subprocess.Popen[str], log: list[str]) -> str:
+def _read_address(process: subprocess.Popen[str], log: list[str]) -> str:
+    """Return the address that the server logs when it listens, and go on collecting its log in a thread."""
     assert process.stderr
     for line in process.stderr:
         log.append(line)
         if found := re.search(r"http://[\d.]+:\d+", line):
-            threading.Thread(target=_keep, args=[process.stderr, log], daemon=True).start()
+            threading.Thread(target=_collect_lines, args=[process.stderr, log], daemon=True).start()
             return found[0]
     raise AssertionError("the server did not start:\n" + "".join(log))
 
 
-def _keep(stream: IO[str], log: list[str]) -> None:
-    """Go on reading, so that the server never blocks on a full pipe."""
+def _collect_lines(stream: IO[str], log: list[str]) -> None:
+    """Read all lines: the server would block on a full pipe."""
     for line in stream:
         log.append(line)
 
 
-def _wait(server: Server) -> None:
+def _wait_ready(server: Server) -> None:
     for _ in range(200):
         if server.client.get("/health/ready").status_code == 200:
             return

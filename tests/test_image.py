@@ -1,4 +1,4 @@
-"""The container image: it is small, holds what is locked, serves under a read-only root, and stops losing nothing."""
+"""The image is small, has the locked packages only, serves with a read-only root, and its shutdown drops no request."""
 
 import os
 import re
@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
@@ -18,53 +18,54 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from percept.settings import Settings
-from tests.bundles import bundle
-from tests.containers import Container, Image, mounted, running
-from tests.photos import encoded, marked
+from tests.bundles import create_bundle
+from tests.conftest import ROOT, SHARED, Server
+from tests.containers import Container, Image, mount_image, run_container
+from tests.photos import draw_marker, encode_photo
 from tests.test_requirements import PROJECT, locked
 
-ROOT = Path(__file__).resolve().parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 BASE = "localhost/debian:bookworm-slim"
-NAME = "localhost/percept:proof"
+NAME = "localhost/percept:test"
 LIMIT_MB = 250
-GRACE_S = 30  # Kubernetes gives as much
+GRACE_S = 30  # the default of Kubernetes
 COMPILERS = {"as", "c++", "c89", "c99", "cc", "clang", "cpp", "g++", "gcc", "ld", "make", "nvcc", "rustc"}
 
 
-def test_the_dockerfile_sets_what_the_service_reads_and_ends_with_the_cpu() -> None:
+def test_dockerfile_sets_known_variables_and_ends_with_cpu() -> None:
     assert {name.lower() for name in re.findall(r"PERCEPT_(\w+)=", DOCKERFILE)} <= Settings.model_fields.keys()
     assert re.findall(r"^FROM \S+ AS (\w+)", DOCKERFILE, re.MULTILINE)[-1] == "cpu"
 
 
-@pytest.mark.parametrize(("models", "status"), [("bundles", 0), ("nothing", 1)])
-def test_health_is_whether_the_service_is_ready(start, request, tmp_path: Path, models: str, status: int) -> None:
-    folder = request.getfixturevalue("bundles") if models == "bundles" else tmp_path
-    port = start(folder, wait=models == "bundles").client.base_url.port
-    assert _health(port) == status
+def test_health_check_succeeds_for_a_ready_service(server: Server) -> None:
+    assert _check_health(server.client.base_url.port) == 0
 
 
-def test_health_fails_where_nothing_listens() -> None:
-    assert _health(_free_port()) != 0
+def test_health_check_fails_without_models(start: Callable[..., Server], tmp_path: Path) -> None:
+    assert _check_health(start(tmp_path, wait=False).client.base_url.port) == 1
 
 
-def _health(port: int | None) -> int:
+def test_health_check_fails_without_a_service() -> None:
+    assert _check_health(_free_port()) != 0
+
+
+def _check_health(port: int | None) -> int:
     command = [sys.executable, "-IS", str(ROOT / "deploy" / "health.py")]
     return subprocess.run(command, env={"PERCEPT_PORT": str(port)}, stderr=subprocess.DEVNULL, timeout=60).returncode
 
 
 @pytest.fixture(scope="module")
 def base() -> Iterator[Image]:
-    """The base image, made by debootstrap if it is not there."""
-    needed = ["buildah", "debootstrap", "make", "nsenter", "setpriv", "unshare"]
-    if missing := [each for each in needed if not shutil.which(each)]:
-        pytest.skip(f"no image can be built here: {', '.join(missing)} not found")
+    """The base image; it is built with debootstrap if it does not exist."""
+    tools = ["buildah", "debootstrap", "make", "nsenter", "setpriv", "unshare"]
+    if missing := [each for each in tools if not shutil.which(each)]:
+        pytest.skip(f"cannot build an image: {', '.join(missing)} not found")
     if os.geteuid() != 0:
-        pytest.skip("no image can be built here: debootstrap and chroot need root")
+        pytest.skip("cannot build an image: debootstrap and chroot need root")
     if subprocess.run(["buildah", "inspect", "--type", "image", BASE], capture_output=True).returncode:
         _make("base")
-    with mounted(BASE) as image:
+    with mount_image(BASE) as image:
         yield image
 
 
@@ -72,25 +73,25 @@ def base() -> Iterator[Image]:
 def image(base: Image) -> Iterator[Image]:
     """The image for the CPU, built from this checkout."""
     _make("image", f"BASE={BASE}", f"IMAGE={NAME}")
-    with mounted(NAME) as image:
+    with mount_image(NAME) as image:
         yield image
     subprocess.run(["buildah", "rmi", NAME], check=True, capture_output=True)
 
 
 @pytest.fixture
 def photo() -> bytes:
-    """A real photo if there is one."""
-    real = ROOT.parent / "shared" / "images" / "coral_cat.bmp"
-    return real.read_bytes() if real.is_file() else encoded(marked((640, 480), (200, 200), 90), "JPEG")
+    """A real photo if the assets exist, else a drawn one."""
+    real = SHARED / "images" / "coral_cat.bmp"
+    return real.read_bytes() if real.is_file() else encode_photo(draw_marker((640, 480), (200, 200), 90), "JPEG")
 
 
 @pytest.mark.prove
-def test_it_is_small(base: Image, image: Image) -> None:
+def test_image_is_small(base: Image, image: Image) -> None:
     assert image.size - base.size < LIMIT_MB * 1e6
 
 
 @pytest.mark.prove
-def test_it_holds_what_is_locked_and_nothing_else(image: Image) -> None:
+def test_image_has_the_locked_packages_only(image: Image) -> None:
     folders = image.root.glob("opt/percept/lib/python3*/site-packages/*.dist-info")
     names = {canonicalize_name(name): version for name, version in (folder.stem.split("-") for folder in folders)}
     assert names == locked("cpu") | {"percept": PROJECT["project"]["version"]}
@@ -98,7 +99,7 @@ def test_it_holds_what_is_locked_and_nothing_else(image: Image) -> None:
 
 
 @pytest.mark.prove
-def test_it_has_no_compiler_no_pip_and_no_cache(image: Image) -> None:
+def test_image_has_no_build_tools_or_caches(image: Image) -> None:
     files = [path.relative_to(image.root) for path in image.root.rglob("*") if not path.is_dir()]
     programs = {path.name for path in files if path.parent.name in {"bin", "sbin"}}
     assert {name for name in programs if re.sub(r"(^x86_64-linux-gnu-|-[\d.]+$)", "", name) in COMPILERS} == set()
@@ -109,8 +110,8 @@ def test_it_has_no_compiler_no_pip_and_no_cache(image: Image) -> None:
 
 
 @pytest.mark.prove
-def test_it_answers_under_a_read_only_root_as_nobody_in_particular(image: Image, photo: bytes) -> None:
-    with running(image, PERCEPT_PORT=str(_free_port())) as container, _ready(container) as client:
+def test_service_runs_unprivileged_with_a_read_only_root(image: Image, photo: bytes) -> None:
+    with run_container(image, PERCEPT_PORT=str(_free_port())) as container, _ready(container) as client:
         status = container.status()
         assert (status["Uid"], status["Gid"]) == (" ".join(["10001"] * 4),) * 2
         assert int(status["CapEff"], 16) == 0
@@ -123,38 +124,38 @@ def test_it_answers_under_a_read_only_root_as_nobody_in_particular(image: Image,
 
 
 @pytest.mark.prove
-def test_its_health_check_tells_a_service_from_none(image: Image) -> None:
+def test_health_check_works_in_the_container(image: Image) -> None:
     kind, *check = image.config["Healthcheck"]["Test"]
     assert kind == "CMD"
-    with running(image, PERCEPT_PORT=str(_free_port())) as container, _ready(container):
+    with run_container(image, PERCEPT_PORT=str(_free_port())) as container, _ready(container):
         assert container.run(*check).returncode == 0
         assert container.run(*check, PERCEPT_PORT=str(_free_port())).returncode != 0
 
 
 @pytest.mark.prove
-def test_a_folder_mounted_over_models_is_served_instead(image: Image, tmp_path: Path) -> None:
+def test_mounted_folder_replaces_the_built_in_bundles(image: Image, tmp_path: Path) -> None:
     folder = tmp_path / "bundles"
     folder.mkdir(mode=0o755)
-    bundle(folder, "mine")
-    with running(image, folder, PERCEPT_PORT=str(_free_port())) as container, _ready(container) as client:
+    create_bundle(folder, "mine")
+    with run_container(image, folder, PERCEPT_PORT=str(_free_port())) as container, _ready(container) as client:
         assert [each["name"] for each in client.get("/models").json()["models"]] == ["mine"]
 
 
 @pytest.mark.prove
-def test_sigterm_loses_nothing_in_flight(image: Image, photo: bytes) -> None:
+def test_sigterm_drops_no_request_in_flight(image: Image, photo: bytes) -> None:
     paths = ["/cam?method=scorecam", "/cam?model=clothing&method=layercam", "/predict", "/features?layer=stage2"] * 2
-    with running(image, PERCEPT_PORT=str(_free_port())) as container, _ready(container) as client:
+    with run_container(image, PERCEPT_PORT=str(_free_port())) as container, _ready(container) as client:
         assert client.base_url.port
-        begun = [_begin(client.base_url.port, path, len(photo)) for path in paths]
-        for connection in begun:
+        connections = [_begin(client.base_url.port, path, len(photo)) for path in paths]
+        for connection in connections:
             connection.sendall(photo)
         os.kill(container.pid, signal.SIGTERM)
-        assert [_status(connection) for connection in begun] == [200] * len(paths)
+        assert [_status(connection) for connection in connections] == [200] * len(paths)
         assert container.process.wait(GRACE_S) == 0
 
 
 def _make(*arguments: str) -> None:
-    """Run make; where there is no engine, builds have no isolation but chroot."""
+    """Run make with buildah, in chroot isolation, which needs no container runtime."""
     done = subprocess.run(
         ["make", *arguments, "CONTAINER=buildah"],
         cwd=ROOT,
@@ -167,7 +168,7 @@ def _make(*arguments: str) -> None:
 
 @contextmanager
 def _ready(container: Container) -> Iterator[httpx.Client]:
-    """HTTP to a container, once it is ready."""
+    """Wait until the service in a container is ready, and return an HTTP client for it."""
     with httpx.Client(base_url=f"http://127.0.0.1:{container.environment['PERCEPT_PORT']}", timeout=60) as client:
         while container.process.poll() is None:
             try:
@@ -182,7 +183,7 @@ def _ready(container: Container) -> Iterator[httpx.Client]:
 
 
 def _begin(port: int, path: str, length: int) -> socket.socket:
-    """A request that the service is known to have begun: it asks for the body, of so many bytes."""
+    """Send the head of a request and wait until the service asks for the body of `length` bytes."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=60)
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
     connection.sendall(head.encode())
@@ -191,11 +192,11 @@ def _begin(port: int, path: str, length: int) -> socket.socket:
 
 
 def _status(connection: socket.socket) -> int:
-    """The status of the answer, once all of it has come."""
-    with connection, HTTPResponse(connection) as answer:
-        answer.begin()
-        answer.read()
-        return answer.status
+    """Read a response to its end and return its status."""
+    with connection, HTTPResponse(connection) as response:
+        response.begin()
+        response.read()
+        return response.status
 
 
 def _free_port() -> int:

@@ -1,14 +1,16 @@
-"""The command `percept`."""
+"""The command `percept`: commands are listed, and each error is one line that names the remedy."""
 
 import re
 import socket
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
-from percept.server.cli import main
+from percept.server.cli import COMMANDS, ENTRY_POINT_GROUP, main
+from percept.settings import Settings, variable
 
 PERCEPT = Path(sys.executable).with_name("percept")
 
@@ -19,45 +21,58 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_help_names_the_commands_of_both_houses() -> None:
-    text = run("--help").stdout
-    for command in ("serve", "verify", "layers", "teach"):
-        assert command in text
+def test_help_describes_every_command_in_one_line() -> None:
+    assert {point.name for point in entry_points(group=ENTRY_POINT_GROUP)} == COMMANDS.keys()
+    done = run("--help")
+    assert done.returncode == 0
+    for name, description in COMMANDS.items():
+        assert re.search(rf"^ +{name} +{description}$", done.stdout, re.MULTILINE)
 
 
-def test_an_unknown_command_is_a_usage_error() -> None:
-    assert run("sing").returncode == 2
+def test_help_of_serve_lists_every_setting() -> None:
+    text = run("serve", "--help").stdout
+    assert all(variable(name) in text for name in Settings.model_fields)
+    assert "--models" in text
 
 
-def test_a_wrong_setting_is_named_and_nothing_starts() -> None:
-    for environment, name in (({"PERCEPT_PORT": "http"}, "port"), ({"PERCEPT_DEVICE": "tpu"}, "device")):
-        found = run("serve", **environment)
-        assert found.returncode == 2
-        assert found.stderr.startswith(f"percept serve: {name}: ")
+def test_unknown_command_is_a_usage_error() -> None:
+    done = run("sing")
+    assert done.returncode == 2
+    assert "serve" in done.stderr
 
 
-def test_cuda_that_does_not_work_is_one_line_and_status_1() -> None:
-    found = run("serve", PERCEPT_DEVICE="cuda", CUDA_VISIBLE_DEVICES="-1")
-    assert found.returncode == 1
-    assert found.stderr.splitlines()[-1].startswith("percept serve: CUDA was asked for and does not work")
+@pytest.mark.parametrize(("name", "value"), [("PERCEPT_PORT", "http"), ("PERCEPT_DEVICE", "tpu")])
+def test_wrong_setting_is_named_with_its_value(name: str, value: str) -> None:
+    done = run("serve", **{name: value})
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"percept serve: {name}={value}: ")
 
 
-def test_an_address_that_cannot_be_had_is_one_line_and_nothing_is_loaded() -> None:
+def test_broken_cuda_is_one_line_and_status_1() -> None:
+    done = run("serve", PERCEPT_DEVICE="cuda", CUDA_VISIBLE_DEVICES="-1")
+    assert done.returncode == 1
+    assert re.match(r"percept serve: .*CUDA", done.stderr.splitlines()[-1])
+
+
+def test_unavailable_address_is_one_line_and_status_1() -> None:
+    """The error comes before any bundle is loaded."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        found = run("serve", PERCEPT_PORT=str(taken.getsockname()[1]))
-    assert found.returncode == 1
-    assert re.fullmatch(r"percept serve: cannot listen on 127\.0\.0\.1 port \d+: Address already .*\n", found.stderr)
+        done = run("serve", PERCEPT_PORT=str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert re.fullmatch(r"percept serve: cannot listen on 127\.0\.0\.1 port \d+: Address already .*\n", done.stderr)
     assert "cannot listen on 192.0.2.1 port 8000" in run("serve", PERCEPT_HOST="192.0.2.1").stderr
 
 
-def test_a_folder_of_bundles_that_is_not_there_is_one_line_and_status_1(tmp_path: Path) -> None:
-    found = run("serve", PERCEPT_MODELS=str(tmp_path / "absent"), PERCEPT_PORT="0")
-    assert found.returncode == 1
-    assert found.stderr == f"percept serve: there is no folder {tmp_path / 'absent'} (PERCEPT_MODELS)\n"
+def test_missing_folder_of_bundles_is_one_line_and_status_1(tmp_path: Path) -> None:
+    folder = tmp_path / "absent"
+    done = run("serve", PERCEPT_MODELS=str(folder), PERCEPT_PORT="0")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"percept serve: the folder of bundles {folder} does not exist")
+    assert "PERCEPT_MODELS" in line
 
 
-def test_a_command_whose_house_is_not_installed_says_what_to_install(monkeypatch, capsys) -> None:
+def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "percept_models.commands", None)
-    with pytest.MonkeyPatch.context():
-        assert main(["verify", "x"]) == 1
+    assert main(["verify", "x"]) == 1
     assert "pip install 'percept-serve[export]'" in capsys.readouterr().err

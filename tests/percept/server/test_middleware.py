@@ -1,23 +1,27 @@
-"""Every answer says where its time went."""
+"""Every response has a request id and its timings, and clients cannot choose harmful ids."""
 
+import re
 import time
 from pathlib import Path
-from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from percept.server.app import create_app
+from percept.server.middleware import identify
 from percept.settings import Settings
 from percept.telemetry.context import STAGES
-from tests.photos import encoded, marked
+from tests.photos import draw_marker, encode_photo
 
-PHOTO = encoded(marked((640, 480), (200, 200), 60), "JPEG")
+PHOTO = encode_photo(draw_marker((640, 480), (200, 200), 60), "JPEG")
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = "b7ad6b7169203331"
 
 
-def timings(answer: Any) -> dict[str, float]:
-    """`Server-Timing` in milliseconds."""
-    parts = (part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
+def server_timing(response: httpx.Response) -> dict[str, float]:
+    """Return the header `Server-Timing` as milliseconds by stage."""
+    parts = (part.split(";dur=") for part in response.headers["server-timing"].split(", "))
     return {name: float(value) for name, value in parts}
 
 
@@ -36,33 +40,103 @@ def timings(answer: Any) -> dict[str, float]:
         ),
     ],
 )
-def test_an_answer_says_where_its_time_went(client: Any, url: str, stages: set[str]) -> None:
-    found = timings(client.post(url, content=PHOTO))
-    assert found.keys() == stages | {"total"}
-    assert list(found) == [name for name in STAGES if name in stages] + ["total"]
-    assert all(value >= 0 for value in found.values())
-    assert found["decode"] > 0
-    assert found["total"] >= found["decode"] + found["infer"]
+def test_server_timing_has_every_stage_in_order(client: httpx.Client, url: str, stages: set[str]) -> None:
+    timing = server_timing(client.post(url, content=PHOTO))
+    assert timing.keys() == stages | {"total"}
+    assert list(timing) == [name for name in STAGES if name in stages] + ["total"]
+    assert all(value >= 0 for value in timing.values())
+    assert timing["decode"] > 0
+    assert timing["total"] >= timing["decode"] + timing["infer"]
 
 
 @pytest.mark.parametrize(
     ("method", "url"), [("GET", "/health/live"), ("GET", "/nowhere"), ("POST", "/predict?model=none"), ("GET", "/docs")]
 )
-def test_every_answer_is_timed(client: Any, method: str, url: str) -> None:
-    assert "total" in timings(client.request(method, url))
+def test_every_response_is_timed(client: httpx.Client, method: str, url: str) -> None:
+    assert "total" in server_timing(client.request(method, url))
 
 
-def test_a_fault_of_ours_is_timed_and_a_problem(bundles: Path) -> None:
+def test_internal_error_is_timed_and_a_problem(bundles: Path) -> None:
     app = create_app(Settings(models=bundles, device="cpu"))
 
-    async def broken(*_: object) -> None:
+    async def fail(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    app.state.percept.pipeline.predict = broken
+    app.state.percept.pipeline.predict = fail
     with TestClient(app, raise_server_exceptions=False) as client:
         while client.get("/health/ready").status_code != 200:
             time.sleep(0.05)
-        answer = client.post("/predict?model=classification-squeeze", content=PHOTO)
-    assert answer.status_code == 500
-    assert answer.json()["code"] == "internal_error"
-    assert "total" in timings(answer)
+        response = client.post("/predict?model=classification-squeeze", content=PHOTO)
+    assert response.status_code == 500
+    assert response.json()["code"] == "internal_error"
+    assert "total" in server_timing(response)
+
+
+def identify_headers(**headers: str) -> tuple[str, str]:
+    return identify([(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()])
+
+
+@pytest.mark.parametrize("id", ["a", "order-17_b.3", "0" * 128])
+def test_request_id_of_the_client_is_used(id: str) -> None:
+    assert identify_headers(x_request_id=id)[0] == id
+
+
+@pytest.mark.parametrize("id", ["", "0" * 129, "a b", "a\nb", "a\r\nSet-Cookie: b", "ä", "a/b", "<b>", "{}", "a:b"])
+def test_malformed_request_id_is_replaced(id: str) -> None:
+    assert re.fullmatch("[0-9a-f]{16}", identify_headers(x_request_id=id)[0])
+
+
+def test_two_request_ids_are_replaced() -> None:
+    id, _ = identify([(b"x-request-id", b"one"), (b"x-request-id", b"two")])
+    assert id not in ("one", "two")
+
+
+def test_generated_request_ids_are_unique() -> None:
+    assert len({identify_headers()[0] for _ in range(1000)}) == 1000
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        f"00-{TRACE}-{PARENT}-01",
+        f"00-{TRACE}-{PARENT}-00",
+        f"00-{TRACE}-{PARENT}-ff",
+        f"01-{TRACE}-{PARENT}-01",
+        f"cc-{TRACE}-{PARENT}-01-a-field-of-a-later-version",
+    ],
+)
+def test_trace_id_is_read_from_traceparent(traceparent: str) -> None:
+    assert identify_headers(traceparent=traceparent)[1] == TRACE
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        "",
+        f"00-{TRACE}-{PARENT}",
+        f"00-{TRACE}-{PARENT}-1",
+        f"00-{TRACE}-{PARENT}-01-",
+        f"00-{TRACE}-{PARENT}-01-more",
+        f"00-{TRACE}-{PARENT}-01\n",
+        f"cc-{TRACE}-{PARENT}-01.more",
+        f"ff-{TRACE}-{PARENT}-01",
+        f"0-{TRACE}-{PARENT}-01",
+        f"00-{TRACE.upper()}-{PARENT}-01",
+        f"00-{TRACE}-{PARENT.upper()}-01",
+        f"00-{TRACE[:-1]}-{PARENT}-01",
+        f"00-{TRACE}-{PARENT[:-1]}-01",
+        f"00-{'0' * 32}-{PARENT}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE}-{PARENT}-0g",
+        f"00_{TRACE}_{PARENT}_01",
+        f"00-{TRACE}-{PARENT}-01, 00-{TRACE}-{PARENT}-01",
+    ],
+)
+def test_malformed_traceparent_is_ignored(traceparent: str) -> None:
+    assert identify_headers(traceparent=traceparent)[1] == ""
+
+
+def test_two_traceparents_are_ignored() -> None:
+    header = (b"traceparent", f"00-{TRACE}-{PARENT}-01".encode())
+    assert identify([header])[1] == TRACE
+    assert identify([header, header])[1] == ""

@@ -1,36 +1,30 @@
-"""Prometheus is told what there is to know, in its own conventions, by names that stay few."""
+"""The metrics count every request, stage, queue and model, with few label values, as Prometheus's conventions say."""
 
 import asyncio
-import re
 import shutil
 import subprocess
-import sys
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pynvml
 import pytest
 from fastapi.testclient import TestClient
-from prometheus_client.metrics_core import Metric
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
-from prometheus_client.parser import text_string_to_metric_families as families
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from percept.server.app import create_app
-from percept.server.collectors import GAUGES, Gauges
+from percept.server.collectors import GAUGES
 from percept.settings import Settings
 from percept.telemetry.context import STAGES
 from tests.conftest import Server
-from tests.photos import encoded, marked
+from tests.percept.scrape import Scrape, scrape
+from tests.photos import draw_marker, encode_photo
 
-PHOTO = encoded(marked((640, 480), (200, 200), 60), "JPEG")
-LARGE = encoded(marked((3000, 2000), (700, 700), 300), "PNG")
+PHOTO = encode_photo(draw_marker((640, 480), (200, 200), 60), "JPEG")
+LARGE = encode_photo(draw_marker((3000, 2000), (700, 700), 300), "PNG")
 MODEL = "classification-squeeze"
-OPEN = "application/openmetrics-text; version=1.0.0"
-# Name, type and labels of every metric of the service's own: the contract with dashboards and alerts.
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+# Name, type and labels of every metric: the contract with dashboards and alerts.
 CONTRACT = {
     "percept_build_info": ("gauge", {"version", "onnxruntime", "device"}),
     "percept_ready": ("gauge", set()),
@@ -53,29 +47,9 @@ CONTRACT = {
 }
 
 
-class Numbers:
-    """What a scrape gave."""
-
-    def __init__(self, text: str) -> None:
-        self.families: list[Metric] = list(families(text))
-        self._samples = {(s.name, frozenset(s.labels.items())): s.value for f in self.families for s in f.samples}
-
-    def __call__(self, name: str, **labels: str) -> float | None:
-        """The value of one series of the service's own; None where there is none."""
-        return self._samples.get((f"percept_{name}", frozenset(labels.items())))
-
-    def labels(self, name: str) -> list[dict[str, str]]:
-        """The labels of every series of one name."""
-        return [dict(labels) for found, labels in self._samples if found == f"percept_{name}"]
-
-
-def scraped(client: httpx.Client) -> Numbers:
-    return Numbers(client.get("/metrics").text)
-
-
 @pytest.fixture(scope="module")
-def used(start: Callable[..., Server], bundles: Path) -> Server:
-    """A server that has been asked a few things, each a known number of times."""
+def used_server(start: Callable[..., Server], bundles: Path) -> Server:
+    """A server that has answered a known number of requests of each kind."""
     server = start(bundles)
     for _ in range(3):
         id = server.client.post(f"/predict?model={MODEL}", content=PHOTO).json()["id"]
@@ -92,32 +66,33 @@ def used(start: Callable[..., Server], bundles: Path) -> Server:
 
 
 @pytest.fixture(scope="module")
-def numbers(used: Server) -> Numbers:
-    return scraped(used.client)
+def metrics(used_server: Server) -> Scrape:
+    """The metrics of `used_server`."""
+    return scrape(used_server.client)
 
 
 @pytest.mark.parametrize("name", CONTRACT.keys() - {"percept_refusals_total"})
-def test_every_metric_is_there_with_its_labels(numbers: Numbers, name: str) -> None:
+def test_metric_has_its_type_and_labels(metrics: Scrape, name: str) -> None:
     kind, labels = CONTRACT[name]
-    (family,) = (family for family in numbers.families if family.name == name.removesuffix("_total"))
+    (family,) = (family for family in metrics.families if family.name == name.removesuffix("_total"))
     assert family.type == kind
     assert len(family.documentation) > 10
     assert family.samples
     assert {frozenset(sample.labels.keys() - {"le"}) for sample in family.samples} == {frozenset(labels)}
 
 
-def test_there_are_no_others(numbers: Numbers) -> None:
-    own = {family.name for family in numbers.families if family.name.startswith("percept_")}
+def test_metrics_are_those_of_the_contract(metrics: Scrape) -> None:
+    own = {family.name for family in metrics.families if family.name.startswith("percept_")}
     assert own == {name.removesuffix("_total") for name in CONTRACT}
     assert GAUGES.keys() < CONTRACT.keys()
     assert {"process_resident_memory_bytes", "process_cpu_seconds", "process_open_fds", "python_info"} < {
-        family.name for family in numbers.families
+        family.name for family in metrics.families
     }
 
 
-def test_requests_are_counted_by_endpoint_model_and_code(numbers: Numbers) -> None:
-    def requests(endpoint: str, code: int, model: str = "", version: str = "") -> float | None:
-        return numbers("requests_total", endpoint=endpoint, model=model, version=version, code=str(code))
+def test_requests_are_counted_by_endpoint_model_and_code(metrics: Scrape) -> None:
+    def requests(endpoint: str, code: int, model: str = "", version: str = "") -> float:
+        return metrics.value("requests_total", endpoint=endpoint, model=model, version=version, code=str(code))
 
     assert requests("/predict", 200, MODEL, "1") == 3
     assert requests("/predict", 415, MODEL, "1") == 1
@@ -127,203 +102,167 @@ def test_requests_are_counted_by_endpoint_model_and_code(numbers: Numbers) -> No
     assert requests("/models/{name}", 200, MODEL, "1") == 1
     assert requests("/predict", 404) == 1
     assert requests("other", 404) == 3
-    assert numbers("request_duration_seconds_count", endpoint="/predict", model=MODEL, code="200") == 3
-    assert 0 < numbers("request_duration_seconds_sum", endpoint="/predict", model=MODEL, code="200") < 60
+    assert metrics.value("request_duration_seconds_count", endpoint="/predict", model=MODEL, code="200") == 3
+    assert 0 < metrics.value("request_duration_seconds_sum", endpoint="/predict", model=MODEL, code="200") < 60
 
 
-def test_the_time_of_requests_is_told_by_stage(numbers: Numbers) -> None:
-    def stages(endpoint: str, stage: str) -> float | None:
-        return numbers("stage_duration_seconds_count", endpoint=endpoint, model=MODEL, stage=stage)
+def test_durations_are_recorded_by_stage(metrics: Scrape) -> None:
+    def count(endpoint: str, stage: str) -> float:
+        return metrics.value("stage_duration_seconds_count", endpoint=endpoint, model=MODEL, stage=stage)
 
-    assert stages("/predict", "infer") == 3
-    assert stages("/predict", "decode") == 4
-    assert stages("/predict", "tail") is None
-    assert stages("/cam", "tail") == 1
-    assert {one["stage"] for one in numbers.labels("stage_duration_seconds_count")} == set(STAGES)
-    assert 0 < numbers("stage_duration_seconds_sum", endpoint="/predict", model=MODEL, stage="infer") < 60
+    assert count("/predict", "infer") == 3
+    assert count("/predict", "decode") == 4
+    assert not metrics.has("stage_duration_seconds_count", endpoint="/predict", model=MODEL, stage="tail")
+    assert count("/cam", "tail") == 1
+    assert {series["stage"] for series in metrics.labels("stage_duration_seconds_count")} == set(STAGES)
+    assert 0 < metrics.value("stage_duration_seconds_sum", endpoint="/predict", model=MODEL, stage="infer") < 60
 
 
-def test_the_queue_of_every_model_is_told(numbers: Numbers) -> None:
+def test_queues_are_measured_by_model(metrics: Scrape) -> None:
     labels = {"model": MODEL, "version": "1"}
-    assert numbers("queue_depth", **labels) == 0
-    assert numbers("queue_capacity", **labels) == 256
-    assert numbers("queue_wait_seconds_count", **labels) == 6  # three and one of no image, and two of heatmaps
-    assert numbers("batch_size_count", **labels) == numbers("batch_size_sum", **labels) == 5
-    assert numbers("batch_size_bucket", le="1.0", **labels) == 5
-    assert numbers("queue_wait_seconds_count", model="segmentation-pad", version="1") == 0
+    assert metrics.value("queue_depth", **labels) == 0
+    assert metrics.value("queue_capacity", **labels) == 256
+    # Three predictions, the body that is no image, and two heatmaps.
+    assert metrics.value("queue_wait_seconds_count", **labels) == 6
+    assert metrics.value("batch_size_count", **labels) == metrics.value("batch_size_sum", **labels) == 5
+    assert metrics.value("batch_size_bucket", le="1.0", **labels) == 5
+    assert metrics.value("queue_wait_seconds_count", model="segmentation-pad", version="1") == 0
 
 
-def test_the_models_and_the_store_are_told(numbers: Numbers) -> None:
-    now = time.time()
-    assert numbers("ready") == 1
-    assert numbers("bundles_refused") == 0
-    assert numbers("model_info", model=MODEL, version="1", task="classification", precision="float32") == 1
-    assert 0 < numbers("model_load_duration_seconds", model=MODEL, version="1") < 60
-    assert now - 600 < numbers("model_loaded_timestamp_seconds", model=MODEL, version="1") <= now
-    assert numbers("store_images") == 4
-    assert numbers("store_bytes") > 4 * len(PHOTO)
-    assert numbers("store_lookups_total", result="hit") == 1
-    assert numbers("store_lookups_total", result="miss") == 2
-    (build,) = numbers.labels("build_info")
-    assert build["device"] == "cpu"
-    assert re.match(r"\d+\.\d+", build["onnxruntime"])
-
-
-def test_who_asks_for_anything_makes_no_new_labels(used: Server) -> None:
-    before = scraped(used.client)
+def test_clients_cannot_create_label_values(used_server: Server) -> None:
+    client = used_server.client
+    before = scrape(client)
     for k in range(20):
-        used.client.get(f"/nothing/{k}")
-        used.client.get(f"/cam/{k}")
-        used.client.post(f"/predict?model=m{k}", content=PHOTO)
-        used.client.post(f"/predict?model={MODEL}&version={k + 2}", content=PHOTO)
-        used.client.request(f"X{k}", "/predict")
-    after = scraped(used.client)
-    added = [one for one in after.labels("requests_total") if one not in before.labels("requests_total")]
-    assert {(one["endpoint"], one["model"], one["version"]) for one in added} <= {
+        client.get(f"/nothing/{k}")
+        client.get(f"/cam/{k}")
+        client.post(f"/predict?model=m{k}", content=PHOTO)
+        client.post(f"/predict?model={MODEL}&version={k + 2}", content=PHOTO)
+        client.request(f"X{k}", "/predict")
+    after = scrape(client)
+    added = [series for series in after.labels("requests_total") if series not in before.labels("requests_total")]
+    assert {(series["endpoint"], series["model"], series["version"]) for series in added} <= {
         ("/predict", "", ""),
         ("other", "", ""),
     }
     assert len(added) <= 2
-    paths = used.client.get("/openapi.json").json()["paths"].keys() | {"/openapi.json", "other"}
-    assert {one["endpoint"] for one in after.labels("requests_total")} <= paths
+    paths = client.get("/openapi.json").json()["paths"].keys() | {"/openapi.json", "other"}
+    assert {series["endpoint"] for series in after.labels("requests_total")} <= paths
 
 
-def test_idle_nothing_is_in_flight_but_what_asks(used: Server) -> None:
-    assert scraped(used.client)("requests_in_flight") == 0
+def test_scrape_is_not_counted_as_in_flight(used_server: Server) -> None:
+    assert scrape(used_server.client).value("requests_in_flight") == 0
 
 
-def test_a_flood_is_seen(start: Callable[..., Server], bundles: Path) -> None:
-    """While it lasts in the depth of the queue, afterwards in what was refused and how long the others waited."""
+def test_overload_shows_in_queue_depth_and_refusals(start: Callable[..., Server], bundles: Path) -> None:
+    """During the overload the queue is full; afterwards refusals and queue waits of the others are counted."""
     server = start(bundles, PERCEPT_MAX_QUEUE="4", PERCEPT_THREADS="1")
 
-    async def flood() -> tuple[list[httpx.Response], list[Numbers]]:
-        seen = []
+    async def overload() -> tuple[list[httpx.Response], list[Scrape]]:
+        scrapes = []
         async with httpx.AsyncClient(base_url=server.client.base_url, timeout=60) as http:
             tasks = [asyncio.create_task(http.post(f"/predict?model={MODEL}", content=LARGE)) for _ in range(24)]
             while not all(task.done() for task in tasks):
-                seen.append(Numbers((await http.get("/metrics")).text))
-            return [task.result() for task in tasks], seen
+                scrapes.append(Scrape((await http.get("/metrics")).text))
+            return [task.result() for task in tasks], scrapes
 
-    answers, seen = asyncio.run(flood())
+    responses, scrapes = asyncio.run(overload())
     labels = {"model": MODEL, "version": "1"}
-    refused = sum(answer.status_code == 429 for answer in answers)
-    served = sum(answer.status_code == 200 for answer in answers)
+    refused = sum(response.status_code == 429 for response in responses)
+    served = sum(response.status_code == 200 for response in responses)
     assert refused
     assert refused + served == 24
-    depths = [numbers("queue_depth", **labels) for numbers in seen]
-    assert 1 <= max(depths) <= seen[0]("queue_capacity", **labels) == 4
-    assert max(numbers("requests_in_flight") for numbers in seen) >= 2
-    after = scraped(server.client)
-    assert after("queue_depth", **labels) == after("requests_in_flight") == 0
-    assert after("refusals_total", model=MODEL, reason="queue_full") == refused
-    assert after("requests_total", endpoint="/predict", code="429", **labels) == refused
-    assert after("queue_wait_seconds_count", **labels) == served
-    decoding = after("stage_duration_seconds_sum", endpoint="/predict", model=MODEL, stage="decode")
-    assert after("queue_wait_seconds_sum", **labels) > decoding / served  # one thread: the others waited for the first
+    depths = [found.value("queue_depth", **labels) for found in scrapes]
+    assert 1 <= max(depths) <= scrapes[0].value("queue_capacity", **labels) == 4
+    assert max(found.value("requests_in_flight") for found in scrapes) >= 2
+    after = scrape(server.client)
+    assert after.value("queue_depth", **labels) == after.value("requests_in_flight") == 0
+    assert after.value("refusals_total", model=MODEL, reason="queue_full") == refused
+    assert after.value("requests_total", endpoint="/predict", code="429", **labels) == refused
+    assert after.value("queue_wait_seconds_count", **labels) == served
+    decoding = after.value("stage_duration_seconds_sum", endpoint="/predict", model=MODEL, stage="decode")
+    # With one thread every other image waits at least while the first is decoded.
+    assert after.value("queue_wait_seconds_sum", **labels) > decoding / served
 
 
-def test_who_takes_too_long_is_counted(start: Callable[..., Server], bundles: Path) -> None:
+def test_exceeded_deadline_is_counted(start: Callable[..., Server], bundles: Path) -> None:
     server = start(bundles, PERCEPT_DEADLINE_S="0.001")
     assert server.client.post(f"/predict?model={MODEL}", content=LARGE).status_code == 504
-    numbers = scraped(server.client)
-    assert numbers("refusals_total", model=MODEL, reason="deadline_exceeded") == 1
-    assert numbers("requests_total", endpoint="/predict", model=MODEL, version="1", code="504") == 1
+    metrics = scrape(server.client)
+    assert metrics.value("refusals_total", model=MODEL, reason="deadline_exceeded") == 1
+    assert metrics.value("requests_total", endpoint="/predict", model=MODEL, version="1", code="504") == 1
 
 
-def test_every_image_of_a_request_that_is_refused_is_counted(start: Callable[..., Server], bundles: Path) -> None:
+def test_every_refused_image_of_a_request_is_counted(start: Callable[..., Server], bundles: Path) -> None:
     server = start(bundles, PERCEPT_DEADLINE_S="0.001")
     files = [("image", (f"{k}.png", LARGE)) for k in range(3)]
-    answer = server.client.post(f"/predict?model={MODEL}", files=files)
-    assert [one["code"] for one in answer.json()["results"]] == ["deadline_exceeded"] * 3
-    assert all("instance" not in one for one in answer.json()["results"])
-    assert scraped(server.client)("refusals_total", model=MODEL, reason="deadline_exceeded") == 3
+    results = server.client.post(f"/predict?model={MODEL}", files=files).json()["results"]
+    assert [result["code"] for result in results] == ["deadline_exceeded"] * 3
+    assert all("instance" not in result for result in results)
+    assert scrape(server.client).value("refusals_total", model=MODEL, reason="deadline_exceeded") == 3
 
 
-def test_what_is_asked_for_too_early_is_counted_but_not_who_asks_whether_it_is(
-    start: Callable[..., Server], tmp_path: Path
-) -> None:
+def test_not_ready_requests_are_counted_without_probes(start: Callable[..., Server], tmp_path: Path) -> None:
     client = start(tmp_path, wait=False).client
     for _ in range(3):
         assert client.get("/health/ready").status_code == 503
     assert client.post("/predict", content=PHOTO).status_code == 503
-    numbers = scraped(client)
-    assert numbers("refusals_total", model="", reason="not_ready") == 1
-    assert numbers("ready") == 0
-    assert numbers.labels("model_info") == []
+    metrics = scrape(client)
+    assert metrics.value("refusals_total", model="", reason="not_ready") == 1
+    assert metrics.value("ready") == 0
+    assert metrics.labels("model_info") == []
 
 
-def test_a_client_that_went_away_is_counted(bundles: Path) -> None:
-    async def forever(*_: object) -> None:
+def test_disconnected_client_is_counted_as_abandoned(bundles: Path) -> None:
+    async def sleep(*_: object) -> None:
         await asyncio.sleep(60)
 
-    sent = [{"type": "http.request", "body": PHOTO, "more_body": False}]
+    messages = [{"type": "http.request", "body": PHOTO, "more_body": False}]
 
     async def receive() -> dict[str, Any]:
-        return sent.pop() if sent else {"type": "http.disconnect"}
+        return messages.pop() if messages else {"type": "http.disconnect"}
 
     async def send(_: object) -> None:
         pass
 
-    async def run() -> Numbers:
+    async def run() -> Scrape:
         app = create_app(Settings(models=bundles, device="cpu"))
         async with app.router.lifespan_context(app):
             while not app.state.percept.repository.models:
                 await asyncio.sleep(0.05)
-            app.state.percept.pipeline.predict = forever
+            app.state.percept.pipeline.predict = sleep
             query = f"model={MODEL}".encode()
             scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": query, "headers": []}
             await asyncio.wait_for(app(scope, receive, send), 20)
-            return Numbers(app.state.percept.metrics.text()[0].decode())
+            return Scrape(app.state.percept.metrics.render()[0].decode())
 
-    numbers = asyncio.run(run())
-    assert numbers("refusals_total", model=MODEL, reason="abandoned") == 1
-    assert numbers("requests_total", endpoint="/predict", model=MODEL, version="1", code="499") == 1
+    metrics = asyncio.run(run())
+    assert metrics.value("refusals_total", model=MODEL, reason="abandoned") == 1
+    assert metrics.value("requests_total", endpoint="/predict", model=MODEL, version="1", code="499") == 1
 
 
-def test_two_applications_count_for_themselves(bundles: Path) -> None:
+def test_applications_count_separately(bundles: Path) -> None:
     settings = Settings(models=bundles, device="cpu")
-    with TestClient(create_app(settings)) as one, TestClient(create_app(settings)) as other:
-        one.get("/models")
-        labels = {"endpoint": "/models", "model": "", "version": ""}
-        assert any(one["endpoint"] == "/models" for one in Numbers(one.get("/metrics").text).labels("requests_total"))
-        assert Numbers(other.get("/metrics").text)("requests_total", code="200", **labels) is None
+    with TestClient(create_app(settings)) as used, TestClient(create_app(settings)) as unused:
+        used.get("/models")
+        endpoints = [series["endpoint"] for series in scrape(used).labels("requests_total")]
+        assert "/models" in endpoints
+        assert not scrape(unused).has("requests_total", endpoint="/models", model="", version="", code="200")
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_the_memory_of_gpus_is_told_where_it_can_be_read(bundles: Path, monkeypatch, there: bool) -> None:
-    """NVML's names and structures are its own; what a real GPU says was not seen."""
-    if there:
-        for name, answer in {"Init": None, "DeviceGetCount": 1, "DeviceGetHandleByIndex": 0}.items():
-            monkeypatch.setattr(pynvml, f"nvml{name}", lambda *_, answer=answer: answer)
-        memory = pynvml.c_nvmlMemory_t(total=80, free=50, used=30)
-        monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda _: memory)
-    else:
-        monkeypatch.setitem(sys.modules, "pynvml", None)
-    app = create_app(Settings(models=bundles, device="cpu"))
-    state = app.state.percept
-    assert not any("gpu" in family.name for family in Gauges(state).collect())
-    state.repository.plan = replace(state.repository.plan, device="cuda")
-    samples = {s.name: (s.labels, s.value) for family in Gauges(state).collect() for s in family.samples}
-    assert "percept_ready" in samples
-    found = {name: value for name, value in samples.items() if "gpu" in name}
-    told = {"percept_gpu_memory_used_bytes": ({"gpu": "0"}, 30), "percept_gpu_memory_total_bytes": ({"gpu": "0"}, 80)}
-    assert found == (told if there else {})
-
-
-def test_open_metrics_is_spoken_with_who_asks_for_it(used: Server) -> None:
-    answer = used.client.get("/metrics", headers={"accept": OPEN})
-    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
-    assert answer.text.endswith("# EOF\n")
-    names = {family.name for family in open_families(answer.text)}
+def test_openmetrics_is_sent_where_accepted(used_server: Server) -> None:
+    response = used_server.client.get("/metrics", headers={"accept": OPENMETRICS})
+    assert response.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert response.text.endswith("# EOF\n")
+    names = {family.name for family in parse_openmetrics(response.text)}
     assert {name.removesuffix("_total") for name in CONTRACT} <= names
-    plain = used.client.get("/metrics")
-    assert plain.headers["content-type"].startswith("text/plain; version=0.0.4")
+    default = used_server.client.get("/metrics")
+    assert default.headers["content-type"].startswith("text/plain; version=0.0.4")
 
 
-def test_promtool_finds_nothing_to_mend(used: Server) -> None:
+def test_promtool_accepts_the_metrics(used_server: Server) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("no promtool: it comes with Prometheus")
-    text = used.client.get("/metrics").content
-    found = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True)
-    assert (found.returncode, found.stdout, found.stderr) == (0, b"", b"")
+    text = used_server.client.get("/metrics").content
+    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

@@ -1,0 +1,35 @@
+"""The process-wide state is set where the modules that need it are imported."""
+
+import subprocess
+import sys
+
+
+def test_importing_the_server_sets_the_process_state() -> None:
+    code = (
+        "import os, percept.server.app\n"
+        "from PIL import Image\n"
+        "from prometheus_client import Counter\n"
+        "assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'\n"
+        "assert Image.MAX_IMAGE_PIXELS is None\n"
+        "counter = Counter('a', 'b')\n"
+        "assert [s.name for m in counter.collect() for s in m.samples] == ['a_total']\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_command_line_sets_the_process_state() -> None:
+    code = (
+        "import signal, sys, warnings\n"
+        "from percept import process\n"
+        "process.shorten_switch_interval()\n"
+        "process.ignore_pillow_warnings()\n"
+        "process.interrupt_on_sigterm()\n"
+        "assert abs(sys.getswitchinterval() - process.SWITCH_INTERVAL_S) < 1e-9\n"
+        "warnings.warn_explicit('odd EXIF', UserWarning, 'TiffImagePlugin.py', 1, module='PIL.TiffImagePlugin')\n"
+        "try:\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
