@@ -26,8 +26,10 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 chooses a free port")
-    models: Path = Field(BUILT_IN_BUNDLES, description="folder of bundles, as <name>/<version>/")
-    default_model: str | None = Field(None, description="model that answers requests which name no model")
+    models: Path = Field(
+        BUILT_IN_BUNDLES, description="folder of bundles, as <name>/<version>/; default: the built-in bundles"
+    )
+    default_model: str | None = Field(None, description="model for requests that name none; default: the first classifier by name")
     model_control: Literal["none", "explicit"] = Field(
         "none", description="explicit: clients may load and unload models through /v2/repository"
     )
@@ -89,11 +91,13 @@ def variable(field: str) -> str:
     return PREFIX + field.upper()
 
 
-def describe_settings() -> str:
-    """Return a table of every environment variable of `Settings` with its description, for the command line."""
-    fields = {variable(name): field.description for name, field in Settings.model_fields.items()}
-    width = max(map(len, fields))
-    return "environment variables:\n" + "\n".join(f"  {name:<{width}}  {text}" for name, text in fields.items())
+def describe_settings() -> dict[str, str]:
+    """Return the description and the default of every environment variable of `Settings`."""
+    described = {}
+    for name, field in Settings.model_fields.items():
+        text = field.description or ""
+        described[variable(name)] = text if "default" in text else f"{text}; default: {field.default}"
+    return described
 
 
 def format_settings_errors(error: ValidationError) -> list[str]:

@@ -7,7 +7,7 @@ independent of the export toolchain, whose commands are loaded only when they ru
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 
 from pydantic import ValidationError
@@ -78,12 +78,13 @@ def serve(arguments: list[str]) -> int:
 def _parser(names: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "percept",
-        description="Serve convolutional networks over REST and explain their predictions with heatmaps.",
-        epilog="'percept COMMAND --help' describes the options of a command.",
+        description="Serve convolutional networks over REST and show what they saw.",
+        epilog="commands:\n" + _table({name: COMMANDS.get(name, "") for name in names}),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    for name in names:
-        commands.add_parser(name, help=COMMANDS.get(name), add_help=False)
+    parser.add_argument(
+        "command", choices=names, metavar="COMMAND", help="COMMAND --help lists the options of a command"
+    )
     return parser
 
 
@@ -92,7 +93,7 @@ def _parse_settings(arguments: list[str]) -> Settings:
     parser = argparse.ArgumentParser(
         "percept serve",
         description="Serve bundles over HTTP. Options take precedence over the environment variables listed below.",
-        epilog=describe_settings(),
+        epilog="environment variables:\n" + _table(describe_settings()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", help="address to listen on")
@@ -102,6 +103,11 @@ def _parse_settings(arguments: list[str]) -> Settings:
     )
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     return Settings(**given)
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    width = max(map(len, rows))
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in rows.items())
 
 
 def _load(point: EntryPoint) -> Callable[[list[str]], int]:
