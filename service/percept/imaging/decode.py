@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from percept.bundle.manifest import Preprocessing
 from percept.errors import BrokenImage, ImageTooLarge, NotAnImage
 from percept.imaging.geometry import Geometry, compute_geometry
+from percept.process import lift_pillow_pixel_limit
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0")
@@ -28,8 +29,7 @@ TRANSPOSES = {
 }
 SIDEWAYS = (TRANSPOSES[5], TRANSPOSES[6], TRANSPOSES[7], TRANSPOSES[8])
 
-# `_open` checks the size against the service's own limit; Pillow's limit would only warn.
-Image.MAX_IMAGE_PIXELS = None
+lift_pillow_pixel_limit()  # `_open` checks the size against the service's own limit
 
 
 def decode(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
@@ -48,7 +48,8 @@ def decode_reduced(rule: Preprocessing, data: bytes, max_bytes: int, max_pixels:
     Every other image is decoded in full. Raises as `decode`.
     """
     image = _open(data, max_bytes, max_pixels)
-    geometry = compute_geometry(_upright_size(image), rule)
+    turned = _transpose_of(image) in SIDEWAYS
+    geometry = compute_geometry((image.height, image.width) if turned else image.size, rule)
     left, top, right, bottom = geometry.box
     largest = min((right - left) / rule.width, (bottom - top) / rule.height) / 2
     factor = max((k for k in (2, 4, 8) if k <= largest), default=1)
@@ -79,16 +80,12 @@ def _load(image: Image.Image) -> Image.Image:
     """Decode the pixels of an opened image."""
     try:
         image.load()
-        photo, transpose = _to_rgb(image), _transpose_of(image)
+        # `convert` would copy an image that is RGB already.
+        photo = image if image.mode == "RGB" and not image.has_transparency_data else _to_rgb(image)
+        transpose = _transpose_of(image)
         return photo if transpose is None else photo.transpose(transpose)
     except Exception as error:  # OSError, ValueError, SyntaxError, struct.error, EOFError and more
         raise BrokenImage(f"the image cannot be decoded: {error}") from error
-
-
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height of the photo that `_load` returns."""
-    width, height = image.size
-    return (height, width) if _transpose_of(image) in SIDEWAYS else (width, height)
 
 
 def _transpose_of(image: Image.Image) -> Image.Transpose | None:
@@ -99,8 +96,6 @@ def _transpose_of(image: Image.Image) -> Image.Transpose | None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return image  # `convert` would copy it
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         return _to_8_bits(image).convert("RGB")
     if image.has_transparency_data:

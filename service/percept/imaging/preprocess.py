@@ -16,7 +16,7 @@ def prepare(photo: Image.Image, geometry: Geometry, rule: Preprocessing) -> Pixe
 
     The photo may be smaller than `geometry` says, as `decode_reduced` returns it.
     """
-    if photo.size != geometry.size:
+    if photo.size != (geometry.width, geometry.height):
         geometry = geometry.resized(*photo.size)
     left, top, right, bottom = geometry.box
     if left >= 0 and top >= 0 and right <= geometry.width and bottom <= geometry.height:
