@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -56,7 +56,7 @@ def shared() -> Path:
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of marker bundles: each task with each resize rule, and one bundle without gradients."""
     root = tmp_path_factory.mktemp("repository")
-    resize_rules = {"squeeze": {}, "crop": {"short_side": 72}, "pad": {}}
+    resize_rules: dict[str, dict[str, Any]] = {"squeeze": {}, "crop": {"short_side": 72}, "pad": {}}
     for rule, options in resize_rules.items():
         for task in ("classification", "segmentation"):
             create_bundle(root, f"{task}-{rule}", task=task, height=64, width=48, resize=rule, **options)

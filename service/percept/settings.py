@@ -29,7 +29,9 @@ class Settings(BaseSettings):
     models: Path = Field(
         BUILT_IN_BUNDLES, description="folder of bundles, as <name>/<version>/; default: the built-in bundles"
     )
-    default_model: str | None = Field(None, description="model for requests that name none; default: the first classifier by name")
+    default_model: str | None = Field(
+        None, description="model for requests that name none; default: the first classifier by name"
+    )
     model_control: Literal["none", "explicit"] = Field(
         "none", description="explicit: clients may load and unload models through /v2/repository"
     )

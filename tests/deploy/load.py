@@ -104,5 +104,5 @@ def _post(client: httpx.Client, path: str, body: bytes) -> Outcome:
         return Outcome(at, time.time() - at, path, error=f"{type(error).__name__}: {error}")
     tried = tuple(address.strip() for address in response.headers.get("x-upstream", "").split(",") if address.strip())
     version = response.json()["model"]["version"] if response.status_code == 200 else 0
-    error = "" if version else response.text[:200]
-    return Outcome(at, time.time() - at, path, response.status_code, version, tried, error)
+    detail = "" if version else response.text[:200]
+    return Outcome(at, time.time() - at, path, response.status_code, version, tried, detail)

@@ -48,7 +48,7 @@ def groupings(node: Any) -> Iterator[tuple[set[str], set[str]]]:
     if isinstance(node, promql.AggregateExpr):
         if node.modifier:
             assert node.modifier.type == promql.AggModifierType.By
-            yield set(node.modifier.labels), {each.name for each in selectors(node.expr)}
+            yield set(node.modifier.labels), {each.name for each in selectors(node.expr) if each.name}
         yield from groupings(node.expr)
     elif isinstance(node, promql.BinaryExpr):
         yield from (each for side in (node.lhs, node.rhs) for each in groupings(side))

@@ -104,7 +104,7 @@ class ReplicaSet:
         (folder / "nginx.conf").write_text(NGINX_CONF.format(temp_paths=TEMP_PATHS))
 
     def start_nginx(self) -> None:
-        command = [NGINX, "-p", self.folder, "-c", "nginx.conf", "-e", "error.log"]
+        command: list[str | Path] = [NGINX, "-p", self.folder, "-c", "nginx.conf", "-e", "error.log"]
         subprocess.run([*command, "-t", "-q"], check=True)
         self._nginx = subprocess.Popen(command, stderr=subprocess.DEVNULL)
 

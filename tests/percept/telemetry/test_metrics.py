@@ -244,9 +244,11 @@ def test_applications_count_separately(bundles: Path) -> None:
     settings = Settings(models=bundles, device="cpu")
     with TestClient(create_app(settings)) as used, TestClient(create_app(settings)) as unused:
         used.get("/models")
-        endpoints = [series["endpoint"] for series in scrape(used).labels("requests_total")]
+        endpoints = [series["endpoint"] for series in Scrape(used.get("/metrics").text).labels("requests_total")]
         assert "/models" in endpoints
-        assert not scrape(unused).has("requests_total", endpoint="/models", model="", version="", code="200")
+        assert not Scrape(unused.get("/metrics").text).has(
+            "requests_total", endpoint="/models", model="", version="", code="200"
+        )
 
 
 def test_openmetrics_is_sent_where_accepted(used_server: Server) -> None:
