@@ -15,6 +15,8 @@ import onnxruntime as ort
 from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
+from percept.bundle.manifest import Layer, Manifest
+
 LABELS = {
     "classification": ["red", "green", "blue"],
     "segmentation": ["ground", "red", "green", "blue"],
@@ -80,6 +82,13 @@ def write_manifest(folder: Path, manifest: dict[str, Any], rehash: bool = False)
     if rehash:
         manifest["files"] = {name: _sha256(folder / name) for name in manifest["files"]}
     (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def find_layer(manifest: Manifest, name: str | None = None) -> Layer:
+    """The layer with this name, by default the CAM layer; fails the test where there is none."""
+    layer = manifest.layer(name or manifest.cam_layer)
+    assert layer, f"{manifest.name} has no layer {name!r}"
+    return layer
 
 
 def _sha256(file: Path) -> str:

@@ -64,7 +64,7 @@ def test_title_is_above_and_caption_below_the_picture() -> None:
     )
     assert bare.height < titled.height < captioned.height
     left, top, right, bottom = find_box(captioned, RED)
-    text = (np.asarray(captioned) > 120).all(2)
+    text = np.all(np.asarray(captioned) > 120, axis=2)
     assert text[:top].any()
     assert text[bottom:].any()
     assert not text[top:bottom].any()
@@ -127,7 +127,7 @@ def test_sheet_accepts_pictures_of_any_mode(mode: str) -> None:
 def test_long_texts_end_before_the_next_tile() -> None:
     long = "a very long title that never ends " * 10_000
     tiles = [Tile(red(64, 48), long, long)] * 2
-    text = (np.asarray(render_sheet(tiles, columns=2)) > 120).all(2)
+    text = np.all(np.asarray(render_sheet(tiles, columns=2)) > 120, axis=2)
     left, _, right, _ = find_box(render_sheet(tiles[:1]), RED)
     assert text[:, left:right].any()
     assert not text[:, right : right + left].any()

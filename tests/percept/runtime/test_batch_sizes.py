@@ -54,7 +54,7 @@ def test_padding_is_zeros_after_the_rows() -> None:
     rows = [np.full((2, 3), k, np.uint8) for k in (1, 2, 3)]
     for given in (rows, np.stack(rows)):
         batch = pad(given, 4)
-        assert (batch.dtype, batch.shape) == (np.uint8, (4, 2, 3))
+        assert (batch.dtype.name, batch.shape) == ("uint8", (4, 2, 3))
         assert batch[:, 0, 0].tolist() == [1, 2, 3, 0]
 
 

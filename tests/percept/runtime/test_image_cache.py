@@ -1,6 +1,7 @@
 """The image cache: which images and outputs it holds, for how long, and within how many bytes."""
 
 import time
+from typing import cast
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from percept.errors import UnknownImage
-from percept.runtime.image_cache import ImageCache
+from percept.runtime.image_cache import CachedImage, ImageCache
+from percept.runtime.model import Model
 
-MODEL = object()
+# The cache only compares models.
+MODEL, OTHER_MODEL = cast(Model, object()), cast(Model, object())
 
 
 def outputs(size: int) -> dict[str, np.ndarray]:
@@ -93,10 +96,13 @@ def test_full_cache_takes_an_image_without_visiting_all(monkeypatch: pytest.Monk
     cache = ImageCache(1000, 60)
     for k in range(100):
         cache.put(str(k), bytes(10), MODEL)
-    visited: list[object] = []
-    monkeypatch.setattr(
-        "percept.runtime.image_cache.CachedImage.size", property(lambda image: visited.append(image) or len(image.data))
-    )
+    visited: list[CachedImage] = []
+
+    def record_size(image: CachedImage) -> int:
+        visited.append(image)
+        return len(image.data)
+
+    monkeypatch.setattr(CachedImage, "size", property(record_size))
     cache.put("one more", bytes(10), MODEL)
     assert len(visited) < 5
     assert (len(cache), cache.size) == (100, 1000)
@@ -104,11 +110,10 @@ def test_full_cache_takes_an_image_without_visiting_all(monkeypatch: pytest.Monk
 
 def test_images_of_other_models_are_dropped() -> None:
     cache = ImageCache(1000, 60)
-    other = object()
     cache.put("one", bytes(10), MODEL)
-    cache.put("two", bytes(10), other)
+    cache.put("two", bytes(10), OTHER_MODEL)
     cache.add_outputs("one", outputs(5))
-    cache.retain([other])
+    cache.retain([OTHER_MODEL])
     assert (len(cache), cache.size) == (1, 10)
     with pytest.raises(UnknownImage):
         cache.get("one")

@@ -11,9 +11,9 @@ from percept.bundle.manifest import WEIGHTS
 from percept.errors import BundleError, GradientsUnavailable
 from percept.runtime import network as network_module
 from percept.runtime.network import Network, TrunkInput
-from percept.runtime.session import Session
+from percept.runtime.session import Device, Session
 from percept.settings import BUILT_IN_BUNDLES
-from tests.bundles import create_bundle, read_manifest_json, write_manifest
+from tests.bundles import create_bundle, find_layer, read_manifest_json, write_manifest
 
 
 def load(folder: Path) -> Network:
@@ -44,7 +44,7 @@ def test_small_trunk_is_loaded_again_for_parallel_runs(
     loaded, used = [], []
 
     class RecordingSession(Session):
-        def __init__(self, file: Path, device: str = "cpu", threads: int = 1, **options: Any) -> None:
+        def __init__(self, file: Path, device: Device = "cpu", threads: int = 1, **options: Any) -> None:
             super().__init__(file, device, threads, **options)
             self.threads = threads
             if file.name == "trunk.onnx":
@@ -113,8 +113,7 @@ def test_tail_loaded_later_is_checked_again(name: str, tmp_path: Path) -> None:
     """Other weights would give other gradients, and no error."""
     folder = Path(shutil.copytree(BUILT_IN_BUNDLES / "cifar10" / "1", tmp_path / "cifar10" / "1"))
     network = load(folder)
-    layer = network.manifest.layer("stage1")
-    assert layer
+    layer = find_layer(network.manifest, "stage1")
     (outputs,) = network.run_trunk([trunk_input(*network.outputs_for_gradients(layer))])
     with (folder / name).open("r+b") as file:
         file.seek(-8, 2)
@@ -130,7 +129,7 @@ def test_tail_loaded_later_is_checked_again(name: str, tmp_path: Path) -> None:
 def test_linearity_is_measured(model: str, name: str, linear: bool, uniform: bool) -> None:
     """Behind the three layers: pooling and one linear layer; one linear layer; layers with activations."""
     network = load(BUILT_IN_BUNDLES / model / "1")
-    layer = network.manifest.layer(name)
+    layer = find_layer(network.manifest, name)
     assert not network.knows_linearity(layer)
     assert (network.is_linear(layer), network.has_uniform_gradients(layer)) == (linear, uniform)
     assert network.knows_linearity(layer)

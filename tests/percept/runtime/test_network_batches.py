@@ -16,7 +16,7 @@ from percept.runtime.network import Network, TrunkInput
 from percept.runtime.session import Arrays, Session
 from percept.settings import BUILT_IN_BUNDLES
 from percept_models.export.precision import to_float16
-from tests.bundles import create_bundle, read_manifest_json, write_manifest
+from tests.bundles import create_bundle, find_layer, read_manifest_json, write_manifest
 
 SIZES = choose_batch_sizes(4)
 Runs = list[tuple[str, dict[str, int], list[str]]]
@@ -50,7 +50,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
 def test_batches_give_the_outputs_of_each_image_alone(name: str, counts: tuple[int, ...]) -> None:
     """A batch may be padded, full, or split into several."""
     network, plain = (Network(BUILT_IN_BUNDLES / name / "1", "cpu", 1, sizes) for sizes in (SIZES, ()))
-    layer = network.manifest.layer(network.manifest.cam_layer)
+    layer = find_layer(network.manifest)
     for n in counts:
         inputs = trunk_inputs(network, n, *network.outputs_for_gradients(layer))
         results = network.run_trunk(inputs)
@@ -66,8 +66,9 @@ def test_batches_give_the_outputs_of_each_image_alone(name: str, counts: tuple[i
 def test_batches_give_the_gradients_of_each_row_alone(name: str) -> None:
     """At every layer, with the tensors that bypass it, and with seeds for later layers."""
     network, plain = (Network(BUILT_IN_BUNDLES / name / "1", "cpu", 1, sizes) for sizes in (choose_batch_sizes(2), ()))
-    crossing = []
+    crossing: list[str] = []
     for layer in network.manifest.layers:
+        assert layer.tail
         (outputs,) = plain.run_trunk(trunk_inputs(network, 1, *network.outputs_for_gradients(layer)))
         rng = np.random.default_rng(1)
         A = outputs[layer.name] * rng.uniform(0.5, 1, (3, 1, 1, 1)).astype(np.float32)
@@ -98,10 +99,11 @@ def test_every_batch_size_is_run_while_loading(runs: Runs, tmp_path: Path) -> No
 
 def test_tail_loaded_later_is_warmed_up(runs: Runs) -> None:
     network = Network(BUILT_IN_BUNDLES / "cifar10" / "1", "cpu", 1, choose_batch_sizes(2))
-    layer = network.manifest.layer("image")
+    layer = find_layer(network.manifest, "image")
     (outputs,) = network.run_trunk(trunk_inputs(network, 1, *network.outputs_for_gradients(layer)))
     runs.clear()
     network.compute_gradients(layer, outputs, np.ones(network.manifest.logits, np.float32))
+    assert layer.tail
     tails = [feeds["activations"] for file, feeds, _ in runs if file == layer.tail.file]
     assert tails == [2, 1, 1]
 

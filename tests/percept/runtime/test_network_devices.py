@@ -13,7 +13,7 @@ from percept.runtime.network import Network
 from percept.runtime.providers import Device, GpuOptions
 from percept.runtime.session import Session, resolve_device
 from percept.settings import BUILT_IN_BUNDLES
-from tests.bundles import create_bundle, read_manifest_json, write_manifest
+from tests.bundles import create_bundle, find_layer, read_manifest_json, write_manifest
 from tests.percept.runtime.test_network_batches import SIZES, trunk_inputs
 
 Loaded = dict[str, tuple[Device, GpuOptions]]
@@ -73,7 +73,7 @@ def test_gpu_gives_the_results_of_the_cpu(device: Device, name: str) -> None:
     sizes = choose_batch_sizes(6)
     network = Network(BUILT_IN_BUNDLES / name / "1", device, 1, sizes)
     cpu = Network(BUILT_IN_BUNDLES / name / "1", "cpu", 1)
-    layer = network.manifest.layer(network.manifest.cam_layer)
+    layer = find_layer(network.manifest)
     for n in (*sizes, 3, 5, 9):
         inputs = trunk_inputs(network, n, *network.outputs_for_gradients(layer))
         results, expected = network.run_trunk(inputs), cpu.run_trunk(inputs)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -58,7 +59,7 @@ def test_onnx_runtime_telemetry_is_never_set_up(tmp_path: Path) -> None:
 def test_onnx_runtime_opens_no_connection(tmp_path: Path) -> None:
     """Its telemetry would, within ten seconds, also where events are disabled after the import."""
     trace = tmp_path / "trace"
-    command = ["strace", "-f", "-e", "trace=connect", "-o", trace, sys.executable, "-c", LOAD_A_GRAPH % 16]
+    command = ["strace", "-f", "-e", "trace=connect", "-o", str(trace), sys.executable, "-c", LOAD_A_GRAPH % 16]
     subprocess.run(command, check=True, cwd=ROOT, env=BARE_ENVIRONMENT)
     assert "AF_INET" not in trace.read_text()
 
@@ -94,7 +95,7 @@ def test_auto_falls_back_from_a_broken_gpu_with_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(session, "NVIDIA_NODES", (tmp_path,))
-    monkeypatch.setattr(session.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     assert session.resolve_device("auto") == "cpu"
     assert "serving on the CPU" in caplog.text
 
@@ -108,13 +109,13 @@ def test_missing_tensorrt_is_an_error_with_the_remedy(capfd: pytest.CaptureFixtu
 
 
 def test_build_without_tensorrt_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     with pytest.raises(DeviceError, match="this build of ONNX Runtime has no TensorRT"):
         session.resolve_device("tensorrt")
 
 
 def test_auto_never_selects_tensorrt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    checked = []
+    checked: list[str] = []
     monkeypatch.setattr(session, "NVIDIA_NODES", (tmp_path,))
     monkeypatch.setattr(session, "_unavailable_reason", checked.append)
     assert session.resolve_device("auto") == "cuda"
