@@ -9,6 +9,7 @@ A removed pixel has the colour that the graph turns into 0; insertion starts fro
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +98,7 @@ def score_function(manifest: Manifest, seed: Map, target: int, against: int | No
 
 def measure_faithfulness(
     pixels: Pixels, logits: Map, heat: Map, score: ScoreFunction, blank: Colour
-) -> Generator[LogitsRequest, Map, Faithfulness]:
+) -> Generator[LogitsRequest, Any, Faithfulness]:
     """Measure a map `heat` [h,w] in [0,1] of an image, uint8 [H,W,3], with its `logits`.
 
     Yields `LogitsRequest`s of `PASSES` images together, and receives the logits [n,K] or [n,K,h,w] of each.

@@ -20,11 +20,15 @@ def peak_at(row: int, column: int) -> np.ndarray:
     return heat
 
 
+TWO_PEAKS = np.maximum(peak_at(1, 2), peak_at(7, 7) / 2).astype(np.float32)
+
+
 def test_localization_compares_peak_and_energy_with_the_object() -> None:
     assert localize(peak_at(1, 2), GEOMETRY, ObjectMask(CORNER, ALL)) == (True, 1)
     assert localize(peak_at(5, 2), GEOMETRY, ObjectMask(CORNER, ALL)) == (False, 0)
-    half = peak_at(1, 2) + peak_at(7, 7) / 2
-    assert localize(half, GEOMETRY, ObjectMask(CORNER, ALL)) == (True, pytest.approx(2 / 3))
+    pointing, energy = localize(TWO_PEAKS, GEOMETRY, ObjectMask(CORNER, ALL))
+    assert pointing is True
+    assert energy == pytest.approx(2 / 3)
 
 
 def test_coarse_map_points_at_the_centre_of_its_hottest_cell() -> None:
@@ -40,11 +44,11 @@ def test_map_of_zeros_misses() -> None:
 
 
 def test_unknown_pixels_are_left_out() -> None:
-    half = peak_at(1, 2) + peak_at(7, 7) / 2
-    assert localize(half, GEOMETRY, ObjectMask(CORNER, CORNER)) == (True, 1)
-    assert localize(peak_at(7, 7) + peak_at(1, 1) / 4, GEOMETRY, ObjectMask(CORNER, CORNER)) == (None, 1)
+    assert localize(TWO_PEAKS, GEOMETRY, ObjectMask(CORNER, CORNER)) == (True, 1)
+    outside = np.maximum(peak_at(7, 7), peak_at(1, 1) / 4).astype(np.float32)
+    assert localize(outside, GEOMETRY, ObjectMask(CORNER, CORNER)) == (None, 1)
     for mask in (None, ObjectMask(~ALL, ALL), ObjectMask(CORNER, ~CORNER)):
-        assert localize(half, GEOMETRY, mask) == (None, None)
+        assert localize(TWO_PEAKS, GEOMETRY, mask) == (None, None)
 
 
 def test_object_outside_the_crop_is_left_out() -> None:

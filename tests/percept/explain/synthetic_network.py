@@ -1,5 +1,7 @@
 """Small networks written in NumPy, which execute the requests of methods."""
 
+from typing import Any
+
 import numpy as np
 
 from percept.explain.methods import METHODS
@@ -24,6 +26,19 @@ class SyntheticNetwork:
         self.W1, self.b1 = rng.standard_normal((n, 8)) / n**0.5, 0.1 * rng.standard_normal(8)
         self.W2 = rng.standard_normal(8)
         self.requests: list[PassRequest] = []
+
+    @property
+    def passes(self) -> int:
+        """The number of passes that were requested."""
+        return sum(map(batch_size, self.requests))
+
+    @property
+    def images(self) -> np.ndarray:
+        """The images of all requests, [n,H,W,3]."""
+        return np.concatenate([one.pixels for one in self.requests if isinstance(one, NetworkRequest)])
+
+    def execute(self, request: PassRequest) -> PassResult:
+        return self.run_tail(request) if isinstance(request, TailRequest) else self.run_network(request)
 
     def layer(self, pixels: np.ndarray) -> np.ndarray:
         n, (_, h, w) = len(pixels), self.shape
@@ -54,7 +69,7 @@ class SyntheticNetwork:
         self.requests.append(request)
         return PassResult(np.asarray(self.y(self.layer(request.pixels)), np.float32))
 
-    def inputs(self, pixels: np.ndarray, **more: object) -> MethodInput:
+    def inputs(self, pixels: np.ndarray, **more: Any) -> MethodInput:
         A = np.asarray(self.layer(pixels[None]), np.float32)
         return MethodInput(A[0], pixels, float(self.y(A)[0]), np.random.default_rng(0), **more)
 

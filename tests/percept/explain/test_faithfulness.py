@@ -85,7 +85,7 @@ def test_coarse_maps_are_resized_bilinearly() -> None:
 def test_pixels_are_removed_and_inserted_by_heat() -> None:
     rng = np.random.default_rng(3)
     pixels = rng.integers(1, 256, (SIDE, SIDE, 3), np.uint8)
-    heat = rng.permutation(SIDE * SIDE).reshape(SIDE, SIDE).astype(FLOATS) / SIDE**2
+    heat = rng.permutation(SIDE * SIDE).reshape(SIDE, SIDE).astype(FLOATS) / FLOATS(SIDE**2)
     images = list(perturbed_images(pixels, heat, BLACK))[3:]
     blurred = np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(SIDE * BLUR)))
     for k in range(STEPS):
@@ -145,7 +145,7 @@ def test_map_of_zeros_has_no_hot_region() -> None:
     pixels, block, score = chequered_image()
     found = measure(pixels, np.zeros((4, 4), FLOATS), score)
     assert (found.removed, found.kept, found.average_drop, found.increase) == (1, 0, 1, False)
-    rows = block.any(1).nonzero()[0]  # 8 of 32: removed by steps 5 to 8
+    rows = np.flatnonzero(block.any(1))  # 8 of 32: removed by steps 5 to 8
     assert found.deletion_curve == pytest.approx([1] * 5 + [0.75, 0.5, 0.25] + [0] * 9)
     assert (rows.min(), rows.max()) == (8, 15)
 

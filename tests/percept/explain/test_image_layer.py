@@ -17,7 +17,9 @@ class ExplainedImage:
 
     def __init__(self) -> None:
         self.network = Network(BUILT_IN_BUNDLES / "cifar10" / "1", "cpu", 1)
-        self.layer = self.network.manifest.layer("image")
+        layer = self.network.manifest.layer("image")
+        assert layer is not None
+        self.layer = layer
         rng = np.random.default_rng(1)
         self.pixels = np.asarray(Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8)).resize((32, 32)))
         [self.outputs] = self.network.run_trunk([TrunkInput(self.pixels, frozenset({"logits", "image"}))])

@@ -13,7 +13,7 @@ rng = np.random.default_rng(0)
 A = np.maximum(rng.standard_normal((6, 5, 4)), 0).astype(np.float32)
 # Behind global average pooling and a linear head, the gradient of a class is one number per channel.
 w = rng.standard_normal(6).astype(np.float32)
-g = np.broadcast_to(w[:, None, None] / 20, A.shape)
+g: np.ndarray = np.broadcast_to(w[:, None, None] / 20, A.shape)
 CAM = np.tensordot(w, A, 1)
 METHODS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     **GRADIENT_METHODS,
@@ -109,7 +109,7 @@ def test_eigengradcam_grows_with_hirescam() -> None:
 
 
 def test_normalize_is_relu_divided_by_the_maximum() -> None:
-    np.testing.assert_allclose(normalize(np.array([[-2, 1], [4, 0]], np.float32)), [[0, 0.25], [1, 0]])
+    np.testing.assert_allclose(normalize(np.array([[-2, 1], [4, 0]], np.float32)), [[0.0, 0.25], [1.0, 0.0]])
     assert normalize(np.full((2, 2), -1, np.float32)).max() == 0
 
 

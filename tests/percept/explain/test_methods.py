@@ -13,11 +13,12 @@ from tests.percept.explain.synthetic_network import SyntheticNetwork, batch_size
 
 @pytest.mark.parametrize("row", METHODS.values(), ids=METHODS)
 def test_method_docstrings_state_equation_and_paper(row: Method) -> None:
-    first = row.run.__doc__.splitlines()[0]
+    text = row.run.__doc__ or ""
+    first = text.splitlines()[0]
     assert re.search(r": .*(sum_k|max_k|_ij =|M =|X v)", first), first
     paper, source = row.paper.split(", ")
     author, year = paper.split()
-    assert re.search(rf"{author}.* {year}, {re.escape(source)}", row.run.__doc__)
+    assert re.search(rf"{author}.* {year}, {re.escape(source)}", text)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -43,11 +44,10 @@ def test_method_runs_can_be_closed_at_any_request(name: str) -> None:
     run_method(METHODS[name].run(inputs), network.run_tail, network.run_network)
     for count in range(len(network.requests) + 1):
         run = METHODS[name].run(inputs)
-        request = next(run) if count else None
+        if count:
+            request = next(run)
         for _ in range(count - 1):
-            request = run.send(
-                network.run_tail(request) if isinstance(request, TailRequest) else network.run_network(request)
-            )
+            request = run.send(network.execute(request))
         run.close()
         with pytest.raises(StopIteration):
             next(run)
@@ -82,8 +82,8 @@ def test_maps_depend_on_the_class_as_declared(name: str) -> None:
     network, other = SyntheticNetwork(), SyntheticNetwork()
     other.W2 = -network.W2[::-1] + 1
     pixels = network.noise()
-    found = [n.compute_map(name, n.inputs(pixels)) for n in (network, other)]
-    assert np.allclose(*found) != METHODS[name].class_specific
+    one, two = (n.compute_map(name, n.inputs(pixels)) for n in (network, other))
+    assert np.allclose(one, two) != METHODS[name].class_specific
 
 
 # The maps of the other two are constant where the gradient is.

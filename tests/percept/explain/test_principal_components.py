@@ -33,11 +33,14 @@ def feature_map(C: int, h: int, w: int, seed: int = 0) -> np.ndarray:
     scale=st.sampled_from([1e-15, 1, 1e30]),
     count=st.integers(1, 5),
 )
-def test_components_equal_the_singular_value_decomposition(shape, seed: int, scale: float, count) -> None:
-    A = feature_map(*shape, seed) * np.float32(scale)
+def test_components_equal_the_singular_value_decomposition(
+    shape: tuple[int, int, int], seed: int, scale: float, count: int
+) -> None:
+    A = feature_map(*shape, seed=seed) * np.float32(scale)
     expected = decompose(A, count)
     found = principal_components(A, count)
-    assert (found.shape, found.dtype) == ((count, *shape[1:]), np.float32)
+    assert found.shape == (count, *shape[1:])
+    assert found.dtype == np.float32
     sizes, least = np.linalg.norm(expected, axis=1), 1e-5 * np.linalg.norm(A.astype(np.float64))
     for mine, theirs, size, after in zip(found.reshape(count, -1), expected, sizes, [*sizes[1:], 0], strict=True):
         if size > max(2 * TRIVIAL * sizes[0], least) and after < 0.95 * size:
@@ -66,7 +69,7 @@ def test_components_do_not_depend_on_the_sign_of_the_channels(seed: int) -> None
 
 
 def test_first_of_two_equal_magnitudes_is_positive() -> None:
-    for A in (np.float32([[[1, -1]]]), np.float32([[[-1, 1]]])):
+    for A in (np.array([[[1, -1]]], np.float32), np.array([[[-1, 1]]], np.float32)):
         np.testing.assert_allclose(principal_components(A, 1), [[[1, -1]]])
 
 

@@ -1,11 +1,13 @@
 """The influence of pixels on a cell against autograd and changed pixels, and the box of an influence."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from percept.bundle.manifest import IMAGE
+from percept.bundle.manifest import IMAGE, Layer
 from percept.explain.receptive_field import central_box, measure_influence
 from percept.imaging.geometry import compute_geometry
 from percept.runtime.network import Network, TrunkInput
@@ -27,15 +29,20 @@ class BuiltInNetwork:
         noise = np.random.default_rng(2).integers(0, 256, (6, 5, 3), np.uint8)
         photo = Image.fromarray(noise).resize((rule.width, rule.height), Image.Resampling.BICUBIC)
         self.pixels = np.asarray(photo)
-        self.image = InputImage(
-            "", self, TASKS[self.manifest.task], photo, compute_geometry(photo.size, rule), self.pixels, lambda: photo
-        )
+        model: Any = self  # it has the attributes of a model that are used: network and manifest
+        geometry, task = compute_geometry(photo.size, rule), TASKS[self.manifest.task]
+        self.image = InputImage("", model, task, photo, geometry, self.pixels, lambda: photo)
 
     def run_trunk(self, pixels: np.ndarray, *layers: str) -> dict[str, np.ndarray]:
         return self.network.run_trunk([TrunkInput(pixels, frozenset({"logits", IMAGE, *layers}))])[0]
 
+    def layer(self, name: str) -> Layer:
+        layer = self.manifest.layer(name)
+        assert layer is not None
+        return layer
+
     def influence(self, name: str, cell: tuple[int, int]) -> np.ndarray:
-        return measure_influence(self.image, self.run_trunk(self.pixels, name), self.manifest.layer(name), cell)
+        return measure_influence(self.image, self.run_trunk(self.pixels, name), self.layer(name), cell)
 
 
 @pytest.mark.parametrize(
@@ -55,13 +62,13 @@ def test_influence_is_the_gradient_at_the_image(model: str, layer: str, cell: tu
 def test_pixels_without_influence_do_not_change_the_cell(layer: str, cell: tuple[int, int]) -> None:
     """No pixel outside the theoretical field has influence, and changing all of them leaves the cell as it is."""
     network = BuiltInNetwork("cifar10")
-    influence, tap = network.influence(layer, cell), network.manifest.layer(layer)
+    influence, tap = network.influence(layer, cell), network.layer(layer)
     changed = np.where((influence == 0)[..., None], 255 - network.pixels, network.pixels)
+    field = tap.receptive_field
+    assert field is not None
     reach = [
         (start + i * stride - size / 2, start + i * stride + size / 2)
-        for start, i, stride, size in zip(
-            tap.receptive_field.start, cell, tap.stride, tap.receptive_field.size, strict=True
-        )
+        for start, i, stride, size in zip(field.start, cell, tap.stride, field.size, strict=True)
     ]
     rows, columns = np.nonzero(influence)
     assert rows.min() >= reach[0][0] - 1e-6
@@ -76,15 +83,21 @@ def test_pixels_without_influence_do_not_change_the_cell(layer: str, cell: tuple
     np.testing.assert_allclose(after, before, atol=1e-5)
 
 
+def box_of(influence: np.ndarray) -> tuple[float, float, float, float]:
+    box = central_box(influence)
+    assert box is not None
+    return box
+
+
 def test_central_box_leaves_out_the_same_share_on_each_side() -> None:
     even = np.ones((40, 100), np.float32)
-    np.testing.assert_allclose(central_box(even), (2.275, 0.91, 97.725, 39.09), atol=1e-4)
+    np.testing.assert_allclose(box_of(even), (2.275, 0.91, 97.725, 39.09), atol=1e-4)
     y, x = np.mgrid[:201, :201]
     normal = np.exp(-((x - 80) ** 2) / 200 - (y - 120) ** 2 / 450).astype(np.float32)
-    np.testing.assert_allclose(central_box(normal), (80.5 - 20, 120.5 - 30, 80.5 + 20, 120.5 + 30), atol=0.1)
+    np.testing.assert_allclose(box_of(normal), (80.5 - 20, 120.5 - 30, 80.5 + 20, 120.5 + 30), atol=0.1)
     one = np.zeros((5, 7), np.float32)
     one[1, 4] = 3
-    left, top, right, bottom = central_box(one)
+    left, top, right, bottom = box_of(one)
     assert 4 <= left < right <= 5
     assert 1 <= top < bottom <= 2
     assert central_box(0 * one) is None
