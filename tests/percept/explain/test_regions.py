@@ -61,7 +61,7 @@ def test_components_equal_a_flood_fill(hot: np.ndarray) -> None:
     assert found == flood_fill(hot)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.95), st.sampled_from([(60, 80), (1, 300), (300, 1)]))
 def test_large_components_equal_a_flood_fill(seed: int, share: float, shape: tuple[int, int]) -> None:
     hot = np.random.default_rng(seed).random(shape) < share
