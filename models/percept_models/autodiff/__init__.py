@@ -1,4 +1,4 @@
-"""Reverse-mode differentiation of ONNX graphs: the table of operator rules and the pass that applies them.
+"""Reverse-mode differentiation of ONNX graphs: the rules of the operators, the backward pass and the tails.
 
 May import `percept_models.graph`.
 """

@@ -1,4 +1,4 @@
-"""Reading, analysing and writing ONNX graphs: shapes, receptive fields, stages, simplification.
+"""ONNX graphs: reading, building, running, simplifying and analysing them (receptive fields, stages).
 
 May import `percept.errors`, `percept.bundle` and `percept.runtime`.
 """

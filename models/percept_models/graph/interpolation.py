@@ -1,28 +1,36 @@
-"""The matrix by which a Resize acts along one axis of a feature map."""
+"""The interpolation matrix of a Resize node along one axis."""
 
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper
 
-from percept_models.graph.errors import UnsupportedOperator
-from percept_models.graph.reader import OPSET, Array, Builder, Graph, attributes
-from percept_models.graph.reader import run as evaluate
+from percept_models.graph.builder import OPSET, Builder
+from percept_models.graph.execution import run
+from percept_models.graph.reader import Array, Graph, attributes
 
 
-def interpolation(node: NodeProto, graph: Graph, axis: int) -> Array | None:
-    """The matrix [outputs, inputs] by which a Resize acts along an axis: its answer to the identity.
+def interpolation_matrix(node: NodeProto, graph: Graph, axis: int) -> Array | None:
+    """Return the matrix [outputs, inputs] that a Resize applies along an axis; None where it leaves the axis as it is.
 
-    None where it leaves the axis as it is. Raises `UnsupportedOperator` for a crop or an unknown size.
+    Whatever the interpolation, it is linear: the matrix is what ONNX Runtime computes for the identity matrix. Raises
+    `ValueError` for a crop or an unknown size.
     """
     n, m = graph.shapes[node.input[0]][axis], graph.shapes[node.output[0]][axis]
-    has = attributes(node)
-    if n is None or m is None or has.get("coordinate_transformation_mode") == "tf_crop_and_resize":
-        raise UnsupportedOperator(node.op_type, "it crops, or a size is not known")
+    if n is None or m is None or attributes(node).get("coordinate_transformation_mode") == "tf_crop_and_resize":
+        raise ValueError("it crops, or a size is not known")
     if n == m:
         return None
+    answer = run(_resize_model(node, graph, axis, n, m), {"x": np.eye(n, dtype=np.float32)[None, None]})
+    (matrix,) = answer.values()
+    return np.asarray(matrix[0, 0].T)
+
+
+def _resize_model(node: NodeProto, graph: Graph, axis: int, n: int, m: int) -> onnx.ModelProto:
+    """Build a model x [1,1,n,n] → [1,1,n,m] that resizes the last axis as the node resizes `axis`."""
+    given = attributes(node)
     scales = graph.value(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-    axes = [a % 4 for a in has.pop("axes", range(4))]
-    has.pop("keep_aspect_ratio_policy", None)
+    axes = [a % 4 for a in given.pop("axes", range(4))]
+    given.pop("keep_aspect_ratio_policy", None)
     builder = Builder()
     if scales is None:
         target = ("", "", builder.constant(np.array([1, 1, n, m], np.int64)))
@@ -30,11 +38,9 @@ def interpolation(node: NodeProto, graph: Graph, axis: int) -> Array | None:
         scale = np.array([1, 1, 1, scales[axes.index(axis)]], np.float32)
         target = ("", builder.constant(scale), "")
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, n, n])]
-    output = builder.write("Resize", ("x", *target), 1, **has)[0]
+    output = builder.write("Resize", ("x", *target), 1, **given)[0]
     outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, 1, n, m])]
     weights = list(builder.constants.values())
-    made = helper.make_graph(builder.nodes, "resize", inputs, outputs, weights)
+    built = helper.make_graph(builder.nodes, "resize", inputs, outputs, weights)
     imports = graph.model.opset_import or [helper.make_opsetid("", OPSET)]
-    model: onnx.ModelProto = helper.make_model(made, opset_imports=imports, ir_version=8)
-    answer = evaluate(model, {"x": np.eye(n, dtype=np.float32)[None, None]})[output]
-    return np.asarray(answer[0, 0].T)
+    return helper.make_model(built, opset_imports=imports, ir_version=8)

@@ -1,200 +1,154 @@
-"""Where a network is worth looking at: the ends of its stages, the last of them the layer for CAM.
+"""Which layers to tap: the last feature map of every stage, the last of all being the layer for CAM.
 
-In comes a trunk's graph with the tensors that may be tapped; out go those that close a stage: all that the logits
-learn at one stride and dilation passes through them. A tensor dominates another where every path from the pixels to it
-leads through it (Cooper, Harvey and Kennedy 2001, "A simple, fast dominance algorithm", on an acyclic graph);
-post-dominance is the same towards the logits. What the tensors are called matters only by how deep their modules
-are nested.
+In comes a trunk's graph with the tensors that may be tapped; out come those that end a stage. A stage is a run of
+feature maps of one stride and dilation, and a map can end it only if it dominates the logits: everything that the
+logits receive from that stage passes through it. Of a tensor's name only the nesting depth of its module matters.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from math import prod
 
 from percept.bundle.manifest import Task
+from percept_models.graph.dominators import ancestors, dominator_path, immediate_dominators, reverse_edges
 from percept_models.graph.reader import Graph
-from percept_models.graph.receptive_field import fields
+from percept_models.graph.receptive_field import receptive_fields
 
-LEARNED = frozenset({"Conv", "ConvTranspose", "Gemm"})
+WITH_WEIGHTS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 MERGES = frozenset({"Add", "Concat", "Sum"})
-ELEMENTWISE = frozenset({"BatchNormalization", "Clip", "HardSwish", "LeakyRelu", "PRelu", "Relu"})
-PASSING = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool", "Pad", "Resize"})
+ACTIVATIONS = frozenset({"BatchNormalization", "Clip", "HardSwish", "LeakyRelu", "PRelu", "Relu"})
+RESAMPLING = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool", "Pad", "Resize"})
 
 
-def suggest(graph: Graph, task: Task, nesting: Mapping[str, int], logits: str = "logits") -> list[str]:
-    """The tensors among the keys of `nesting` that end a stage, in order; the last is the layer for CAM.
+def suggest_layers(graph: Graph, task: Task, nesting: Mapping[str, int], logits: str = "logits") -> list[str]:
+    """Return the keys of `nesting` that end a stage, in topological order; the last is the layer for CAM.
 
-    `nesting` says how deep the module of a tensor lies: of one stage's tensors those of an outer module win, then
-    those that merge branches, then the last. For classification the last stage is the one before the pooling, for
-    segmentation the one before the head; there the levels of a feature pyramid are suggested too. Empty where the
-    network has no spatial tensor to tap.
+    `nesting` maps each tensor that may be tapped to the nesting depth of its module. Among the tensors of one stage
+    the outermost modules win, then merges of branches, then the last tensor. For classification the last stage is the
+    one before the pooling; for segmentation it is the one before the head, and the levels of a feature pyramid are
+    suggested too. The list is empty where no spatial tensor can be tapped.
     """
-    flow = Flow(graph, logits)
-    spine = flow.classifier() if task == "classification" else flow.segmenter()
-    open_to_taps = [name for name in spine if name in nesting and flow.computed(name)]
-    runs = [list(run) for _, run in groupby(open_to_taps, key=flow.stage)]
-    ends = [_end(graph, run, nesting, last=run is runs[-1]) for run in runs]
-    levels = {name for name in pyramid(graph) if name in nesting} if task == "segmentation" else set()
+    flow = DataFlow(graph, logits)
+    chain = flow.classifier_chain() if task == "classification" else flow.segmenter_chain()
+    candidates = [name for name in chain if name in nesting and flow.is_feature_map(name)]
+    stages = [list(stage) for _, stage in groupby(candidates, key=flow.stage)]
+    ends = [_stage_end(graph, stage, nesting, last=stage is stages[-1]) for stage in stages]
+    levels = {name for name in pyramid_levels(graph) if name in nesting} if task == "segmentation" else set()
     return [name for name in graph.producer if name in levels.union(ends[:-1]) - {*ends[-1:]}] + ends[-1:]
 
 
-def pyramid(graph: Graph) -> list[str]:
-    """The levels of a feature pyramid, the coarsest first: each the sum of the one above, enlarged, and a branch.
+def pyramid_levels(graph: Graph) -> list[str]:
+    """Return the levels of a feature pyramid, the coarsest first.
 
-    Lin et al. 2017, arXiv:1612.03144. Empty where no more than one is so made.
+    Every level but the first is the sum of the resized level before it and a lateral branch (Lin et al. 2017,
+    arXiv:1612.03144). Empty where fewer than two sums are chained.
     """
-    above = {
+    coarser = {
         name: graph.producer[source].input[0]
         for name, node in graph.producer.items()
         for source in node.input
         if node.op_type == "Add" and source in graph.producer and graph.producer[source].op_type == "Resize"
     }
-    linked = {name for pair in above.items() if pair[1] in above for name in pair}
-    return [name for name in graph.producer if name in linked | {above[name] for name in linked & above.keys()}]
+    chained = {name for pair in coarser.items() if pair[1] in coarser for name in pair}
+    return [name for name in graph.producer if name in chained | {coarser[name] for name in chained & coarser.keys()}]
 
 
-def _end(graph: Graph, run: Sequence[str], nesting: Mapping[str, int], last: bool) -> str:
-    """The tensor that ends a stage, of all of the stage."""
-    outer = min(nesting[name] for name in run)
-    outermost = [name for name in run if nesting[name] == outer]
-    merged = [] if last else [name for name in outermost if _merges(graph, name)]
-    return (merged or outermost)[-1]
+def _stage_end(graph: Graph, stage: Sequence[str], nesting: Mapping[str, int], last: bool) -> str:
+    depth = min(nesting[name] for name in stage)
+    outermost = [name for name in stage if nesting[name] == depth]
+    merges = [] if last else [name for name in outermost if _is_merge(graph, name)]
+    return (merges or outermost)[-1]
 
 
-def _merges(graph: Graph, name: str) -> bool:
-    """Whether a tensor is the sum or concatenation of branches, or elementwise of one."""
+def _is_merge(graph: Graph, name: str) -> bool:
+    """Return whether a tensor is the sum or concatenation of branches, or the activation of one."""
     node = graph.producer[name]
-    while node.op_type in ELEMENTWISE:
+    while node.op_type in ACTIVATIONS:
         node = graph.producer[node.input[0]]
-    return node.op_type in MERGES and sum(i not in graph.fixed for i in node.input) > 1
+    return node.op_type in MERGES and sum(i not in graph.foldable for i in node.input) > 1
 
 
-class Flow:
-    """The tensors through which the pixels reach the logits, and who dominates whom."""
+class DataFlow:
+    """The tensors on the paths from the pixels to the logits, and their dominators."""
 
     def __init__(self, graph: Graph, logits: str) -> None:
         self._graph, self._logits = graph, logits
         root = next(v.name for v in graph.model.graph.input if v.name not in graph.constants)
-        before: dict[str, list[str]] = {root: []}
+        predecessors: dict[str, list[str]] = {root: []}
         for name, node in graph.producer.items():
-            sources = [i for i in node.input if i in before]
-            if sources and graph.dtype(name).kind in "fu":  # sizes and indices are no way from the pixels to the logits
-                before[name] = sources
-        self._order = _ancestors(before, logits)
-        self._before = {name: before[name] for name in self._order[1:]}
-        self._above = dominators(self._order, self._before)
+            sources = [i for i in node.input if i in predecessors]
+            if sources and graph.dtype(name).kind in "fu":  # sizes and indices carry no pixel values
+                predecessors[name] = sources
+        self._order = ancestors(predecessors, logits)
+        self._predecessors = {name: predecessors[name] for name in self._order[1:]}
+        self._idom = immediate_dominators(self._order, self._predecessors)
         self._classes = graph.shapes[logits][1]
         self._learned = self._behind_weights()
-        self._reach = fields(graph)
-
-    def cells(self, name: str) -> tuple[int | None, ...]:
-        """The height and width of a feature map."""
-        return self._graph.shapes.get(name, ())[2:]
+        self._fields = receptive_fields(graph)
 
     def stage(self, name: str) -> object:
-        """What all feature maps of a stage have in common: stride and dilation, or their size."""
-        field = self._reach.get(name)
-        return (field.stride, field.dilation) if field else self.cells(name)
+        """Return what all feature maps of a stage share: stride and dilation, or the size where these are unknown."""
+        field = self._fields.get(name)
+        return (field.stride, field.dilation) if field else self._size(name)
 
-    def computed(self, name: str) -> bool:
-        """Whether a tensor is a feature map [N,C,h,w] of several cells, computed by weights, not only pooled."""
+    def is_feature_map(self, name: str) -> bool:
+        """Return whether a tensor is a map [N,C,h,w] of several cells that depends on weights and was not resampled."""
         graph = self._graph
         shape, node = graph.shapes.get(name, ()), graph.producer.get(name)
-        if len(shape) != 4 or node is None or None in shape[1:] or prod(s or 1 for s in shape[2:]) == 1:
+        if len(shape) != 4 or node is None or None in shape[1:] or self._cells(name) == 1:
             return False
-        scaled = node.op_type == "MatMul" and self.cells(node.input[1]) != shape[2:]
-        return node.op_type not in PASSING and not scaled and name in self._learned
+        resized = node.op_type == "MatMul" and self._size(node.input[1]) != shape[2:]
+        return node.op_type not in RESAMPLING and not resized and name in self._learned
 
-    def classifier(self) -> list[str]:
-        """The dominators of the logits: what no branch goes around."""
-        return path(self._above, self._logits)
+    def classifier_chain(self) -> list[str]:
+        """Return the dominators of the logits: the tensors that no branch bypasses."""
+        return dominator_path(self._idom, self._logits)
 
-    def segmenter(self) -> list[str]:
-        """The dominators of the coarsest map and its post-dominators, without the head that makes class scores."""
-        after = _reversed(self._before)
-        below = dominators(self._order[::-1], after)
-        coarse = self._coarsest()
-        if coarse is None:
+    def segmenter_chain(self) -> list[str]:
+        """Return the dominators of the coarsest map and its post-dominators, without the head's class scores."""
+        post_idom = immediate_dominators(self._order[::-1], reverse_edges(self._predecessors))
+        coarsest = self._coarsest()
+        if coarsest is None:
             return []
-        behind = path(below, coarse)[::-1]
-        end = max(i for i, name in enumerate(behind) if self.cells(name) == self.cells(coarse))
-        whole = [*path(self._above, behind[end]), *behind[end + 1 :]]
-        return [n for n in whole if not self._scores(n)]
+        behind = dominator_path(post_idom, coarsest)[::-1]
+        end = max(i for i, name in enumerate(behind) if self._size(name) == self._size(coarsest))
+        chain = [*dominator_path(self._idom, behind[end]), *behind[end + 1 :]]
+        return [name for name in chain if not self._is_score(name)]
+
+    def _size(self, name: str) -> tuple[int | None, ...]:
+        """Return the height and width of a feature map."""
+        return self._graph.shapes.get(name, ())[2:]
+
+    def _cells(self, name: str) -> int:
+        """Return the number of cells of a feature map, height times width."""
+        return prod(size or 1 for size in self._size(name))
 
     def _behind_weights(self) -> set[str]:
-        """The tensors behind a layer with weights."""
+        """Return the tensors that depend on a layer with weights."""
         found: set[str] = set()
         for name in self._order[1:]:
-            if self._weighs(name) or not found.isdisjoint(self._before[name]):
+            if self._has_weights(name) or not found.isdisjoint(self._predecessors[name]):
                 found.add(name)
         return found
 
-    def _weighs(self, name: str) -> bool:
-        return name in self._before and self._graph.producer[name].op_type in LEARNED
+    def _has_weights(self, name: str) -> bool:
+        return name in self._predecessors and self._graph.producer[name].op_type in WITH_WEIGHTS
 
-    def _scores(self, name: str) -> bool:
-        """Whether a tensor holds scores of classes: one channel each, or no weights are to come."""
+    def _is_score(self, name: str) -> bool:
+        """Return whether a tensor holds class scores: it has one channel per class, or no weights follow."""
         shape = self._graph.shapes.get(name, ())
-        to_come = self._graph.downstream(name) - {name}
-        return shape[1:2] == (self._classes,) or not any(map(self._weighs, to_come & set(self._before)))
+        following = self._graph.downstream(name) - {name}
+        return shape[1:2] == (self._classes,) or not any(map(self._has_weights, following & set(self._predecessors)))
 
     def _coarsest(self) -> str | None:
-        """The last of the smallest maps, going down the dominator tree to where most weights are dominated."""
-        weight = dict.fromkeys(self._order, 0)
+        """Return the last of the smallest maps on the path down the dominator tree that dominates most weights."""
+        weights = dict.fromkeys(self._order, 0)
         for name in reversed(self._order[1:]):
-            weight[name] += self._weighs(name)
-            weight[self._above[name]] += weight[name]
-        below: dict[str, list[str]] = {}
-        for name, above in self._above.items():
-            below.setdefault(above, []).append(name)
-        way = [self._order[0]]
-        while maps := [n for n in below.get(way[-1], ()) if prod(s or 1 for s in self.cells(n)) > 1]:
-            way.append(max(maps, key=weight.__getitem__))
-        known = [name for name in way if self.computed(name)]
-        return min(reversed(known), key=lambda name: prod(s or 1 for s in self.cells(name)), default=None)
-
-
-def dominators(order: Sequence[str], before: Mapping[str, Iterable[str]]) -> dict[str, str]:
-    """The immediate dominator of every vertex but the first; `order` is topological, `before` gives the edges."""
-    depth, above = {order[0]: 0}, dict[str, str]()
-
-    def meet(a: str, b: str) -> str:
-        while a != b:
-            if depth[a] < depth[b]:
-                a, b = b, a
-            a = above[a]
-        return a
-
-    for vertex in order[1:]:
-        above[vertex] = reduce(meet, before[vertex])
-        depth[vertex] = depth[above[vertex]] + 1
-    return above
-
-
-def path(above: Mapping[str, str], vertex: str) -> list[str]:
-    """The dominators of a vertex from the root to itself."""
-    found = [vertex]
-    while found[-1] in above:
-        found.append(above[found[-1]])
-    return found[::-1]
-
-
-def _ancestors(before: Mapping[str, Sequence[str]], vertex: str) -> list[str]:
-    """A vertex and all from which it can be reached, in the order of `before`, which is topological."""
-    wanted = {vertex}
-    kept = []
-    for name in reversed(list(before)):
-        if name in wanted:
-            wanted.update(before[name])
-            kept.append(name)
-    return kept[::-1]
-
-
-def _reversed(before: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """The same edges the other way round."""
-    after: dict[str, list[str]] = {}
-    for name, sources in before.items():
-        for source in sources:
-            after.setdefault(source, []).append(name)
-    return after
+            weights[name] += self._has_weights(name)
+            weights[self._idom[name]] += weights[name]
+        path = [self._order[0]]
+        children = reverse_edges({name: [idom] for name, idom in self._idom.items()})
+        while maps := [name for name in children.get(path[-1], ()) if self._cells(name) > 1]:
+            path.append(max(maps, key=weights.__getitem__))
+        known = [name for name in path if self.is_feature_map(name)]
+        return min(reversed(known), key=self._cells, default=None)

@@ -1,4 +1,4 @@
-"""ONNX files that other tools wrote: read, checked and rewritten as the trunk of a bundle.
+"""ONNX files from other exporters: read, checked and converted to the trunk of a bundle.
 
 May import `percept_models.graph`, `percept_models.autodiff` and `percept_models.sources`.
 """

@@ -1,7 +1,7 @@
-"""What a file answers before anything was done to it, and whether a new graph answers the same.
+"""Check that a converted network computes what its file computes.
 
-Pictures are noise in the ranges that networks are fed with. The file sees each alone, n times over where its batch is
-fixed at n; the new graph sees all at once, so that no picture may change what another one gives.
+The file, as it was before conversion, sees every sample image alone, repeated n times where its batch is fixed at n.
+The converted network sees all images in one batch, so that an image that influences another one is found out.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,68 +13,71 @@ from percept.errors import BundleError, InferenceError
 from percept.runtime.session import Session
 from percept_models.graph.reader import Array
 
-RANGES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
-TOLERANCE = 1e-4  # of the greatest magnitude that one picture gives
+RANGES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))  # in which networks expect their input
+TOLERANCE = 1e-4  # relative to the greatest magnitude in the output of one image
 
 Undo = Callable[[Array], Array]
 
 
-def pictures(shape: Sequence[int]) -> Array:
-    """One picture of this shape in each of `RANGES`, float32."""
+def sample_images(shape: Sequence[int]) -> Array:
+    """Return one image of uniform noise for each of `RANGES`, float32 [3,*shape]."""
     rng = np.random.default_rng(0)
     return np.stack([rng.uniform(low, high, shape) for low, high in RANGES]).astype(np.float32)
 
 
-def answers(model: ModelProto, pictures: Array, n: int) -> Array:
-    """The only output of a model for each picture alone; the batch of the model is n.
+def run_each(model: ModelProto, images: Array, n: int) -> Array:
+    """Run a model whose batch is n on each image alone and return its only output, one row per image.
 
-    Raises `BundleError` where it cannot be run, or does not give one row of float32 for each picture.
+    Raises `BundleError` where the model cannot be run, or does not give one float32 row per image.
     """
     session = Session(model.SerializeToString(), quiet=True)
-    (image,), (output,) = session.inputs, session.outputs
-    rows = []
-    for picture in pictures:
-        try:
-            y = session.run({image: np.stack([picture] * n)}, [output])[output]
-        except InferenceError as error:
-            raise BundleError(f"the file does not run on a picture of {picture.shape}: {error}") from error
-        if not isinstance(y, np.ndarray) or y.dtype != np.float32:
-            raise BundleError(f"the output {output!r} is not made of float32 numbers: name one that is with --output")
-        if y.shape[:1] != (n,):
-            raise BundleError(f"the output {output!r} {list(y.shape)} has no row for each picture of a batch of {n}")
-        rows.append(y[:1])
+    (output,) = session.outputs
+    rows = [_run_one(session, image, n) for image in images]
     if len({row.shape for row in rows}) > 1:
-        raise BundleError(f"the output {output!r} has another size for each picture")
+        raise BundleError(f"the size of the output {output!r} differs from image to image")
     return np.concatenate(rows)
 
 
-def prove(model: ModelProto, pictures: Array, expected: Array, undo: Undo, fixed: int | None) -> None:
-    """Raise `BundleError` unless a new graph gives the expected rows, whatever batch the pictures come in.
+def _run_one(session: Session, image: Array, n: int) -> Array:
+    (feed,), (output,) = session.inputs, session.outputs
+    try:
+        y = session.run({feed: np.stack([image] * n)}, [output])[output]
+    except InferenceError as error:
+        raise BundleError(f"the file does not run on an image of shape {image.shape}: {error}") from error
+    if not isinstance(y, np.ndarray) or y.dtype != np.float32:
+        raise BundleError(f"the output {output!r} is not float32: name one that is with --output")
+    if y.shape[:1] != (n,):
+        raise BundleError(f"the output {output!r} {list(y.shape)} has no row for each image of a batch of {n}")
+    return y[:1]
 
-    `undo` takes from its output what was put behind that of the file; `fixed` is the batch of the file.
+
+def check_equivalence(model: ModelProto, images: Array, expected: Array, undo: Undo, fixed: int | None) -> None:
+    """Raise `BundleError` unless a converted network gives the expected rows, both one by one and in one batch.
+
+    `undo` reverts the conversion of its output; `fixed` is the batch of the file where that is fixed.
     """
     session = Session(model.SerializeToString(), quiet=True)
-    for picture, row in zip(pictures, expected, strict=True):
+    for image, row in zip(images, expected, strict=True):
         n = fixed or 1
-        if why := _fault(session, np.stack([picture] * n), np.stack([row] * n), undo):
-            raise BundleError(f"the converted network is not what the file was: {why}")
-    if why := _fault(session, pictures, expected, undo):
-        kind = f"fixed at {fixed}" if fixed else "open, but not in all of the graph,"
-        raise BundleError(f"the batch is {kind} and could not be made symbolic: {why}")
+        if difference := _difference(session, np.stack([image] * n), np.stack([row] * n), undo):
+            raise BundleError(f"the converted network does not compute what the file computes: {difference}")
+    if difference := _difference(session, images, expected, undo):
+        batch = f"fixed at {fixed}" if fixed else "open, but not in all of the graph,"
+        raise BundleError(f"the batch is {batch} and could not be made symbolic: {difference}")
 
 
-def _fault(session: Session, pictures: Array, expected: Array, undo: Undo) -> str | None:
-    """How what a model gives differs from what is expected; None where it does not."""
-    (image,), (output,) = session.inputs, session.outputs
+def _difference(session: Session, images: Array, expected: Array, undo: Undo) -> str | None:
+    """Describe how a model's output differs from the expected one; None where it does not."""
+    (feed,), (output,) = session.inputs, session.outputs
     try:
-        found = undo(session.run({image: pictures}, [output])[output])
+        found = undo(session.run({feed: images}, [output])[output])
     except InferenceError as error:
         return str(error)
     if found.shape != expected.shape:
-        return f"it gives {list(found.shape)} for {list(expected.shape)}"
+        return f"its shape is {list(found.shape)} instead of {list(expected.shape)}"
     finite = np.isfinite(expected)
     if not (finite.any() and np.array_equal(np.isfinite(found), finite)):
         return "it gives numbers that are not finite"
     found, expected = (np.where(finite, y, 0).astype(np.float64) for y in (found, expected))
-    away = max(np.abs(y - truth).max() / (np.abs(truth).max() or 1) for y, truth in zip(found, expected, strict=True))
-    return None if away <= TOLERANCE else f"a number is {away:.1e} of the greatest one away"
+    errors = [np.abs(y - e).max() / (np.abs(e).max() or 1) for y, e in zip(found, expected, strict=True)]
+    return None if max(errors) <= TOLERANCE else f"a number differs by {max(errors):.1e} of the greatest one"

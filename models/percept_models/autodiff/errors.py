@@ -1,4 +1,4 @@
-"""The error of an operator through which no gradient can be computed."""
+"""The error for an operator that has no derivative here."""
 
 from percept.errors import PerceptError
 

@@ -1,0 +1,46 @@
+"""Rules of matrix products. Operands are transposed by flags or attributes wherever the operator has them."""
+
+from percept_models.autodiff.context import Context, Cotangents, reshape_like, unbroadcast
+
+
+def gemm(c: Context, g: str) -> Cotangents:
+    """`Y = p A' B' + q C, A' and B' being A and B, transposed by flags`: dA' = p g B'^T, dB' = p A'^T g, dC = q g.
+
+    The new Gemm transposes by its flags; where A or B is transposed, its two operands change places.
+    """
+    a, b = bool(c.attribute("transA", 0)), bool(c.attribute("transB", 0))
+    p, q = c.attribute("alpha", 1.0), c.attribute("beta", 1.0)
+
+    def product(left: str, right: str, left_flag: bool, right_flag: bool) -> str:
+        return c.op.Gemm(left, right, transA=int(left_flag), transB=int(right_flag), alpha=p)
+
+    da = product(c.x(1), g, b, True) if a else product(g, c.x(1), False, not b)
+    db = product(g, c.x(0), True, a) if b else product(c.x(0), g, not a, False)
+    if 2 not in c.needs_grad:
+        return [da, db]
+    return [da, db, unbroadcast(c, g if q == 1 else c.op.Mul(g, c.constant(q)), c.x(2))]
+
+
+def matmul(c: Context, g: str) -> Cotangents:
+    """`Y = A B over the last two axes`: dA = g B^T, dB = A^T g.
+
+    Where B has two axes, dA is one Gemm over all rows of g, which transposes B by its flag.
+    """
+    a, b = c.x(0), c.x(1)
+    ranks = [len(c.shape(name)) for name in (a, b)]
+    if min(ranks) < 2:
+        raise c.unsupported("an operand is a vector")
+    cotangents: list[str | None] = [None, None]
+    if 0 in c.needs_grad and ranks[1] == 2:
+        rows = c.op.Reshape(g, c.ints(-1, *c.sizes(b, [1])))
+        cotangents[0] = reshape_like(c, c.op.Gemm(rows, b, transB=1), a)
+    elif 0 in c.needs_grad:
+        cotangents[0] = unbroadcast(c, c.op.MatMul(g, _transpose_matrix(c, b)), a, kept=2)
+    if 1 in c.needs_grad:
+        cotangents[1] = unbroadcast(c, c.op.MatMul(_transpose_matrix(c, a), g), b, kept=2)
+    return cotangents
+
+
+def _transpose_matrix(c: Context, name: str) -> str:
+    axes = list(range(len(c.shape(name))))
+    return c.op.Transpose(name, perm=[*axes[:-2], axes[-1], axes[-2]])
