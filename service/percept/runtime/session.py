@@ -37,7 +37,7 @@ SAME_AS_REQUESTED = 1  # of an arena: grow by what is requested, not to the next
 def _configure_process() -> None:
     """Set what ONNX Runtime keeps for the whole process, once: no telemetry, and one CPU arena for all sessions.
 
-    A session of its own arena keeps its greatest need for itself, rounded up to a power of two (ResNet-50 loaded twice:
+    With an arena of its own, each session keeps its peak memory, rounded up to a power of two (ResNet-50 loaded twice:
     80 MB less with a shared arena, SqueezeNet 26 MB).
     """
     ort.disable_telemetry_events()  # the environment variable has no effect on Windows
