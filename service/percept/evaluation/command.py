@@ -19,7 +19,7 @@ from percept.evaluation.report import SHEET_PHOTOS, Report, write_report
 from percept.explain.faithfulness import require_scores
 from percept.explain.methods import METHODS
 from percept.explain.question import Question, ResolvedQuestion, find_layer, resolve, unavailable_reason
-from percept.explain.runner import drive
+from percept.explain.runner import Progress, advance, drive
 from percept.runtime.cpu_count import count_cpus
 from percept.runtime.execution_plan import create_worker_pools, plan_execution
 from percept.runtime.model import LOGITS, Model, load_model
@@ -110,9 +110,12 @@ class FolderMeasurement:
         return prepare(self._model, photo.read_bytes(), self._folder.name(photo), self._settings)
 
     async def _measure(self, photo: Path, image: InputImage, number: int) -> MeasuredPhoto:
-        outputs = await self._model.run(partial(TrunkInput, image.pixels, self._outputs), _take_outputs)
-        steps = measure_photo(image, outputs, self._questions, number, partial(self._read_mask, photo))
-        return await drive(steps, self._model, self._workers.run)
+        def start(_: TrunkInput, outputs: Arrays) -> Progress[MeasuredPhoto]:
+            read_mask = partial(self._read_mask, photo)
+            return advance(measure_photo(image, outputs, self._questions, number, read_mask))
+
+        progress = await self._model.run(partial(TrunkInput, image.pixels, self._outputs), start)
+        return await drive(progress, self._model, self._workers.run)
 
     def _read_mask(self, photo: Path, size: tuple[int, int], target: int | None) -> ObjectMask | None:
         try:
@@ -127,10 +130,6 @@ class FolderMeasurement:
             self.measurements.setdefault(name, []).append(measurement)
         if len(self.shown) < SHEET_PHOTOS:
             self.shown.append(measured)
-
-
-def _take_outputs(_: TrunkInput, outputs: Arrays) -> Arrays:
-    return outputs
 
 
 def _choose_methods(options: Namespace, model: Model, group: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:

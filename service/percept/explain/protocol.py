@@ -61,7 +61,7 @@ class NetworkRequest:
 class LogitsRequest:
     """Run the whole network on images, uint8 [n,H,W,3], n at most `MAX_BATCH`; return the logits instead of y.
 
-    No method yields it, only the measurement of faithfulness, which needs all classes.
+    The measurement of faithfulness and the runner yield it; a method yields `NetworkRequest`.
     """
 
     pixels: NDArray[np.uint8]

@@ -25,7 +25,7 @@ from percept.explain.faithfulness import (
     summarize,
 )
 from percept.explain.maps import resize
-from percept.explain.runner import drive
+from percept.explain.runner import advance, drive
 from percept.runtime.execution_plan import ExecutionPlan, create_worker_pools
 from percept.runtime.model import Model, load_model
 from percept.tasks.table import TASKS
@@ -253,7 +253,7 @@ def test_measurement_queues_at_most_two_batches(model: Model, monkeypatch) -> No
         logits = (await model.logits(pixels[None]))[0]
         seed = np.eye(3, dtype=FLOATS)[0]
         score, blank = score_function(model.manifest, seed, 0), model.manifest.preprocessing.blank
-        return await drive(measure_faithfulness(pixels, logits, heat, score, blank), model, asyncio.to_thread)
+        return await drive(advance(measure_faithfulness(pixels, logits, heat, score, blank)), model, asyncio.to_thread)
 
     found = asyncio.run(run())
     assert (total, most) == (1 + PASSES, 6)
@@ -276,7 +276,7 @@ def test_cancelled_measurement_requests_nothing_more(model: Model, monkeypatch) 
 
     async def run() -> None:
         steps = measure_faithfulness(pixels, np.zeros(3, FLOATS), np.ones((2, 2), FLOATS), lambda logits: 0.5, BLACK)
-        task = asyncio.create_task(drive(steps, model, asyncio.to_thread))
+        task = asyncio.create_task(drive(advance(steps), model, asyncio.to_thread))
         while not total:
             await asyncio.sleep(0)
         task.cancel()
