@@ -64,13 +64,13 @@ def reference_network(folder: Path) -> nn.Module:
     return network
 
 
-def trunk_predictor(folder: Path) -> Predict:
-    """The trunk of a bundle in ONNX Runtime as a function pixels uint8 [n,3,H,W] → float32 logits."""
-    trunk = Session(folder / read_manifest(folder).trunk)
+def trunk_predictor(trunk: Path | bytes) -> Predict:
+    """A trunk, as a file or its bytes, in ONNX Runtime as a function pixels uint8 [n,3,H,W] → float32 logits."""
+    session = Session(trunk)
 
     def predict(pixels: Tensor) -> Tensor:
         rows = pixels.permute(0, 2, 3, 1).contiguous().numpy()
-        return torch.from_numpy(trunk.run({PIXELS: rows}, [LOGITS])[LOGITS])
+        return torch.from_numpy(session.run({PIXELS: rows}, [LOGITS])[LOGITS])
 
     return predict
 
@@ -89,4 +89,4 @@ def _measure_verified(name: str, network: nn.Module, data: Path) -> dict[str, fl
         print(format_checks(checks), flush=True)
         if not all(check.passed for check in checks):
             raise BundleError(f"{name} does not compute what its torch network computes")
-        return RECIPES[name].measure(trunk_predictor(folder), data)
+        return RECIPES[name].measure(trunk_predictor(folder / read_manifest(folder).trunk), data)

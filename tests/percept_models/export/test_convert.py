@@ -13,16 +13,18 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from percept.bundle.manifest import Preprocessing, read
+from percept.bundle.integrity import read_manifest
+from percept.bundle.manifest import Preprocessing
 from percept.errors import BundleError
-from percept.runtime.network import Look, Network
-from percept_models.commands import main
-from percept_models.export.bundle_writer import weights
+from percept.runtime.network import Network, TrunkInput
+from percept.server.cli import main
 from percept_models.export.convert import convert
-from percept_models.export.draft import Wish, merged
-from percept_models.graph.reader import run
+from percept_models.export.options import ExportOptions
+from percept_models.export.source_network import merge_preprocessing
+from percept_models.export.weights import read_parameters
+from percept_models.graph.execution import run
 from percept_models.sources.trunk import LOGITS, PIXELS
-from tests.percept_models.networks import Classifier, Pyramid, Strange
+from tests.percept_models.networks import Classifier, Pyramid, SineClassifier
 
 HERE = "tests.percept_models.export.test_convert"
 SIZE = ("--size", "32x24")
@@ -45,7 +47,7 @@ def portrait() -> nn.Module:
 
 def strange() -> nn.Module:
     """An operator without a rule between its two stages."""
-    return Strange()
+    return SineClassifier()
 
 
 class Boxes(nn.Module):
@@ -98,7 +100,7 @@ def test_every_guess_is_said(tmp_path: Path, percept: Callable[..., int], capsys
     assert "guessed: --size" not in printed
     assert "stage2 gradients" in printed
     assert printed.splitlines()[-1] == str(tmp_path / "out" / "mine" / "1")
-    manifest = read(tmp_path / "out" / "mine" / "1")
+    manifest = read_manifest(tmp_path / "out" / "mine" / "1")
     assert manifest.labels == tuple(f"class {k}" for k in range(5))
     assert [layer.name for layer in manifest.layers] == ["image", "stem.1", "stage1", "stage2"]
     assert manifest.cam_layer == "stage2"
@@ -116,7 +118,7 @@ def test_what_is_said_is_done(tmp_path: Path, percept: Callable[..., int], capsy
     )
     assert percept(f"{HERE}:classifier", *said) == 0
     assert "guessed" not in capsys.readouterr().out
-    manifest = read(tmp_path / "out" / "mine" / "7")
+    manifest = read_manifest(tmp_path / "out" / "mine" / "7")
     how = manifest.preprocessing
     assert manifest.labels == ("a (0)", "b (1)", "c", "b (3)", "a (4)")
     assert ([layer.name for layer in manifest.layers], manifest.cam_layer) == (["image", "stem", "stage1"], "stage1")
@@ -128,7 +130,7 @@ def test_what_is_said_is_done(tmp_path: Path, percept: Callable[..., int], capsy
 def test_mean_and_std_beyond_one_are_meant_for_bytes(tmp_path: Path, percept: Callable[..., int]) -> None:
     """As Caffe's networks have them."""
     assert percept(f"{HERE}:classifier", *SIZE, "--mean", "104,117,123", "--std", "1") == 0
-    how = read(tmp_path / "out" / "mine" / "1").preprocessing
+    how = read_manifest(tmp_path / "out" / "mine" / "1").preprocessing
     assert (how.mean, how.std) == ((104, 117, 123), (1, 1, 1))
 
 
@@ -138,8 +140,8 @@ def test_a_bundle_is_served_and_verified_again(tmp_path: Path, percept: Callable
     folder = tmp_path / "out" / "mine" / "1"
     network = Network(folder, "cpu", 1)
     layer = network.manifest.layers[0]
-    (row,) = network.forward([Look(np.zeros((32, 24, 3), np.uint8), network.cut(layer))])
-    assert network.gradients(layer, row, np.ones(network.manifest.logits, np.float32)).any()
+    (row,) = network.run_trunk([TrunkInput(np.zeros((32, 24, 3), np.uint8), network.outputs_for_gradients(layer))])
+    assert network.compute_gradients(layer, row, np.ones(network.manifest.logits, np.float32)).any()
     assert main(["verify", str(folder)]) == 0
     assert main(["verify", str(folder), "--against", "torch"]) == 0
     assert main(["verify", str(folder), "--against", f"{HERE}:pyramid"]) == 0
@@ -155,7 +157,7 @@ def test_one_channel_of_logits_becomes_two_classes(tmp_path: Path, percept: Call
     folder = tmp_path / "out" / "mine" / "1"
     with np.load(folder / "golden.npz") as golden:
         logits = golden["logits"]
-    assert logits.shape[1] == len(read(folder).labels) == 2
+    assert logits.shape[1] == len(read_manifest(folder).labels) == 2
     assert not logits[:, 0].any()
     assert logits[:, 1].any()
 
@@ -163,7 +165,7 @@ def test_one_channel_of_logits_becomes_two_classes(tmp_path: Path, percept: Call
 def test_without_a_rule_the_bundle_is_made_all_the_same(tmp_path: Path, percept: Callable[..., int]) -> None:
     """Gradients are unavailable at that layer, by the operator's name."""
     assert percept(f"{HERE}:strange", *SIZE) == 0
-    first, *_, last = read(tmp_path / "out" / "mine" / "1").layers
+    first, *_, last = read_manifest(tmp_path / "out" / "mine" / "1").layers
     assert "Sin" in (first.unavailable or "")
     assert last.tail
 
@@ -234,10 +236,10 @@ def test_a_second_bundle_of_the_name_is_refused(tmp_path: Path, percept: Callabl
 def test_a_short_side_grows_with_the_size() -> None:
     """Unless it was said."""
     guess = Preprocessing(height=224, width=224, resize="crop", short_side=256)
-    assert merged(guess, {"height": 448, "width": 448}).short_side == 512
-    assert merged(guess, {"short_side": 300}).short_side == 300
-    assert merged(guess, {"resize": "squeeze"}).short_side is None
-    assert merged(Preprocessing(height=8, width=9), {"resize": "crop"}).short_side == 9
+    assert merge_preprocessing(guess, {"height": 448, "width": 448}).short_side == 512
+    assert merge_preprocessing(guess, {"short_side": 300}).short_side == 300
+    assert merge_preprocessing(guess, {"resize": "squeeze"}).short_side is None
+    assert merge_preprocessing(Preprocessing(height=8, width=9), {"resize": "crop"}).short_side == 9
 
 
 @pytest.fixture
@@ -263,8 +265,8 @@ def test_a_bundle_of_a_bundle_has_fewer_bits(
     calibrate = ("--calibrate", str(photos)) if precision == "int8" else ()
     assert percept(str(whole), "--precision", precision, *calibrate, name="small") == 0
     small = tmp_path / "out" / "small" / "1"
-    assert read(small).precision == {"fp16": "float16", "int8": "int8"}[precision]
-    assert read(small).labels == read(whole).labels
+    assert read_manifest(small).precision == {"fp16": "float16", "int8": "int8"}[precision]
+    assert read_manifest(small).labels == read_manifest(whole).labels
     assert main(["verify", str(small), "--against", str(whole), "--images", str(photos)]) == 0
     assert main(["verify", str(small)]) == 0
     assert main(["verify", str(small), "--against", "torch"]) == 1
@@ -274,8 +276,10 @@ def test_a_bundle_of_a_bundle_has_fewer_bits(
         assert not kinds & {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
     network_served = Network(small, "cpu", 1)
     layer = network_served.manifest.layers[-1]
-    (row,) = network_served.forward([Look(np.zeros((32, 24, 3), np.uint8), network_served.cut(layer))])
-    assert network_served.gradients(layer, row, np.ones(network_served.manifest.logits, np.float32)).any()
+    (row,) = network_served.run_trunk(
+        [TrunkInput(np.zeros((32, 24, 3), np.uint8), network_served.outputs_for_gradients(layer))]
+    )
+    assert network_served.compute_gradients(layer, row, np.ones(network_served.manifest.logits, np.float32)).any()
 
 
 def test_only_a_float_bundle_gets_fewer_bits(tmp_path: Path, percept: Callable[..., int], photos: Path) -> None:
@@ -295,28 +299,31 @@ def test_tf32_is_allowed_by_an_option_and_stays_so(
     assert percept(f"{HERE}:classifier", *SIZE, "--tf32") == 0
     assert "float32, TF32; verifying" in capsys.readouterr().out
     whole = tmp_path / "out" / "mine" / "1"
-    assert (read(whole).tf32, read(whole).golden.tolerance) == (True, 3e-2)
+    assert (read_manifest(whole).tf32, read_manifest(whole).golden.tolerance) == (True, 3e-2)
     assert percept(str(whole), "--precision", "fp16", name="half") == 0
-    assert read(tmp_path / "out" / "half" / "1").tf32
+    assert read_manifest(tmp_path / "out" / "half" / "1").tf32
     assert percept(f"{HERE}:classifier", *SIZE, name="strict") == 0
-    strict = read(tmp_path / "out" / "strict" / "1")
+    strict = read_manifest(tmp_path / "out" / "strict" / "1")
     assert (strict.tf32, strict.golden.tolerance) == (False, 1e-3)
 
 
 @pytest.mark.prove
 def test_resnet50_with_all_its_tails_is_hardly_larger_than_its_weights(tmp_path: Path) -> None:
     """Gradients at all four stage ends, at the stem and at the image, for less than a third more."""
-    folder = convert(Wish("torchvision:resnet50", "rn50", out=tmp_path, weights="none"), print)
+    folder = convert(ExportOptions("torchvision:resnet50", "rn50", out=tmp_path, weights="none"), print)
     names = ["image", "relu", "layer1", "layer2", "layer3", "layer4"]
-    assert [layer.name for layer in read(folder).layers if layer.tail] == names
-    size = sum(4 * tensor.numel() for tensor in weights(folder).values())
+    assert [layer.name for layer in read_manifest(folder).layers if layer.tail] == names
+    size = sum(4 * tensor.numel() for tensor in read_parameters(folder).values())
     assert size < sum(file.stat().st_size for file in folder.iterdir()) < 1.3 * size
 
 
 def test_a_network_is_refused_before_its_bundle_is_written(tmp_path: Path) -> None:
     """`convert` raises what the command prints."""
     with pytest.raises(BundleError, match="neither"):
-        convert(Wish(f"{HERE}:vectors", "mine", out=tmp_path / "out", preprocessing={"height": 8, "width": 8}), print)
+        convert(
+            ExportOptions(f"{HERE}:vectors", "mine", out=tmp_path / "out", preprocessing={"height": 8, "width": 8}),
+            print,
+        )
 
 
 def test_an_onnx_file_becomes_a_bundle(tmp_path: Path, percept: Callable[..., int]) -> None:
@@ -329,7 +336,7 @@ def test_an_onnx_file_becomes_a_bundle(tmp_path: Path, percept: Callable[..., in
         )
     assert percept(str(file), "--mean", "0.5", "--std", "0.25") == 0
     folder = tmp_path / "out" / "mine" / "1"
-    manifest = read(folder)
+    manifest = read_manifest(folder)
     assert manifest.provenance.source == "network.onnx"
     assert [layer.shape for layer in manifest.layers][-1] == (16, 4, 3)
     assert main(["verify", str(folder), "--against", str(file)]) == 0
