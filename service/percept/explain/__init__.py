@@ -1,4 +1,4 @@
-"""Class-activation maps: methods, runner, receptive fields, faithfulness, regions and presentation.
+"""Explanations of one image: class-activation maps, feature maps, receptive fields, faithfulness and hot regions.
 
 May import `percept.tasks` and everything below it. It knows no HTTP.
 """

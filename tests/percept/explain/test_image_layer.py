@@ -64,7 +64,7 @@ def test_saliency_at_the_image_equals_finite_differences() -> None:
         assert np.abs((y[::2] - y[1::2]) / 2e-2).max() == pytest.approx(saliency[i, j], rel=0.05)
 
 
-def test_integrated_gradients_at_the_image_add_up_to_the_change_of_y() -> None:
+def test_integrated_gradients_at_the_image_are_complete() -> None:
     explained = ExplainedImage()
     A = explained.outputs["image"]
     y, y0 = explained.y(np.stack([A, 0 * A]))

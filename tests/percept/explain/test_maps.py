@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from percept.explain.maps import GRADIENT_METHODS, eigencam, fuse, normalize, resize
+from percept.explain.maps import GRADIENT_METHODS, eigencam, find_peak, fuse, normalize, resize
 
 rng = np.random.default_rng(0)
 A = np.maximum(rng.standard_normal((6, 5, 4)), 0).astype(np.float32)
@@ -111,6 +111,11 @@ def test_eigengradcam_grows_with_hirescam() -> None:
 def test_normalize_is_relu_divided_by_the_maximum() -> None:
     np.testing.assert_allclose(normalize(np.array([[-2, 1], [4, 0]], np.float32)), [[0.0, 0.25], [1.0, 0.0]])
     assert normalize(np.full((2, 2), -1, np.float32)).max() == 0
+
+
+def test_peak_is_the_first_hottest_cell_above_zero() -> None:
+    assert find_peak(np.array([[0, 0.5], [1, 1]], np.float32)) == (1, 0)
+    assert find_peak(np.zeros((2, 3), np.float32)) is None
 
 
 def test_fuse_averages_maps_of_one_size() -> None:
