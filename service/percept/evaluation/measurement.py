@@ -48,7 +48,7 @@ def measure_photo(
 ) -> Steps[MeasuredPhoto]:
     """Explain the top class of a photo by each question and baseline, and measure each map.
 
-    `questions` ask for one map each, by method; `number` is the photo's, which seeds the random baseline.
+    `questions` are by method, and each gives one map; `number` is the photo's, which seeds the random baseline.
     """
     manifest, task, logits = image.model.manifest, image.task, outputs["logits"]
     target = task.targets(manifest, logits, None)[0]
