@@ -23,6 +23,7 @@ from percept_models.graph.execution import run
 from percept_models.graph.reader import Array
 from percept_models.sources.trunk import LOGITS, PIXELS, trace
 from percept_models.verify.checks import difference
+from tests.percept_models.export.conftest import HAS_VNNI
 from tests.percept_models.networks import PREPROCESSING, Classifier, Pyramid
 
 PHOTOS = [golden_input(PREPROCESSING, seed)[0] for seed in range(24)]
@@ -60,9 +61,6 @@ CONVERSIONS: dict[str, Callable[[ModelProto], ModelProto]] = {
     "float16": to_float16,
     "int8": lambda trunk: to_int8(trunk, PHOTOS),
 }
-CPUINFO = Path("/proc/cpuinfo")
-# Without VNNI instructions ONNX Runtime adds pairs of 8-bit products in 16 bits, where they saturate.
-HAS_VNNI = not CPUINFO.is_file() or "vnni" in CPUINFO.read_text()
 BOUNDS = {"float16": 3e-3, "int8": 0.1 if HAS_VNNI else 0.3}  # the greatest relative error of an output
 
 

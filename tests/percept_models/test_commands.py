@@ -1,0 +1,55 @@
+"""The commands of the export toolchain: exit statuses, and one default folder of bundles with the server."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from percept.server.cli import main
+from percept.settings import Settings
+from percept_models.training import cifar10
+from percept_models.training.blocks import fold_batch_norms
+from percept_models.training.bundles import export_network
+from tests.percept_models.export.factories import MODULE
+
+EXPORT = ["export", f"{MODULE}:classifier", "--size", "32x24", "--layers", "stage2", "--name", "mine"]
+
+
+def test_export_writes_where_the_server_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last line names the folder and the command that serves it."""
+    monkeypatch.setenv("PERCEPT_MODELS", str(tmp_path / "default"))
+    assert main(EXPORT) == 0
+    bundle = Settings().models / "mine" / "1"
+    assert bundle == tmp_path / "default" / "mine" / "1"
+    assert (bundle / "manifest.json").is_file()
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {bundle}; to serve it: percept serve"
+
+
+def test_export_into_another_folder_says_how_to_serve_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "my bundles"
+    assert main([*EXPORT, "--out", str(out)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"wrote {out / 'mine' / '1'}; to serve it: PERCEPT_MODELS='{out}' percept serve"
+
+
+@pytest.mark.parametrize("command", ["export", "teach"])
+def test_commands_name_the_default_folder_of_the_server(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert str(Settings().models) in "".join(capsys.readouterr().out.split())
+
+
+def test_commands_return_0_for_sound_bundles_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    folder = export_network("cifar10", fold_batch_norms(cifar10.Network().eval()), {}, tmp_path)
+    assert main(["verify", str(folder)]) == 0
+    assert main(["layers", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "stage1 gradients" in printed
+    assert "112x16x16" in printed
+    (folder / "weights.bin").write_bytes(b"")
+    assert main(["verify", str(folder)]) == 1
+    assert main(["layers", str(tmp_path)]) == 1
+    assert main(["verify", str(tmp_path), "--against", "nothing"]) == 1
