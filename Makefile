@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SHORT := --seconds 3 --rounds 3
+LOWEST := $(patsubst %,tests/percept/%,bundle imaging runtime api server) tests/test_package.py
 MANIFESTS := $(patsubst %,tests/deploy/test_%.py,manifests alerts dashboard compose)
 
 # The image. Without access to a registry, run `make base image` as root: it builds the base image too.
@@ -23,7 +24,7 @@ CUDA_EXTRAS := cuda otel
 LOCK = $(BIN)/uv pip compile --quiet --no-config --upgrade --python-version 3.11 --only-binary :all: --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command 'make lock' --output-file
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check format bench bench-gpu prove image base lock clean
+.PHONY: help install serve test lowest check format bench bench-gpu prove image base lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -33,8 +34,20 @@ install: .venv/serving ## install the service into .venv
 serve: .venv/serving ## serve the built-in bundles on PERCEPT_HOST:PERCEPT_PORT
 	@exec $(BIN)/percept serve
 
-test: .venv/developing ## run all tests
-	$(BIN)/python -m pytest -q
+test: .venv/developing ## run all tests and print the line coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage combine --quiet
+	@echo "coverage: $$($(BIN)/coverage report --format=total) %"
+
+lowest: .venv/developing ## test with the lowest versions that pyproject.toml allows
+	rm -rf build/lowest && mkdir -p build/lowest
+	$(BIN)/uv pip compile --quiet --no-config --resolution lowest-direct --python-version 3.11 --extra test pyproject.toml \
+		--output-file build/lowest/constraints.txt
+	$(PYTHON) -m venv build/lowest/venv
+	build/lowest/venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' \
+		--constraint build/lowest/constraints.txt
+	build/lowest/venv/bin/python -m pytest -q $(LOWEST)
 
 check: .venv/developing ## lint, format and type checks; validate the manifests in deploy/
 	$(BIN)/ruff check .
@@ -75,7 +88,7 @@ lock: .venv/developing ## update the exact versions in deploy/requirements
 		--override deploy/requirements/cpu.in --constraint deploy/requirements/cuda.txt
 
 clean: ## remove what make created
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build dist
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* *.egg-info build dist
 
 .venv/serving: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -13,11 +13,17 @@ from typing import IO, Any
 
 import httpx
 import pytest
+from hypothesis import settings
 
 from tests.bundles import create_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+
+# Shared machines pause for longer than any deadline of an example. CI tries the same examples in every run.
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
 @dataclass(frozen=True)

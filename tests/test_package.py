@@ -21,7 +21,8 @@ NETWORK = """
 from torch import nn
 
 def small() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), *pool)
 """
 
 

@@ -23,7 +23,7 @@ async def cancel_on_disconnect(request: Request) -> AsyncIterator[None]:
 
     async def poll() -> None:
         nonlocal disconnected
-        while not await request.is_disconnected():
+        while not await request.is_disconnected():  # noqa: ASYNC110 (Starlette offers no event)
             await asyncio.sleep(POLL_INTERVAL_S)
         disconnected = True
         task.cancel()

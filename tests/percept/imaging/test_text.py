@@ -32,7 +32,7 @@ def test_every_spelling_is_needed_and_can_be_drawn() -> None:
         assert all(map(has_glyph, spelling))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.characters(codec=None), max_size=60), st.integers(8, 40), st.floats(-10, 400))
 def test_shortened_text_fits_and_has_glyphs(text: str, size: int, width: float) -> None:
     short, whole = shorten(text, size, width), transliterate(text)
