@@ -105,7 +105,7 @@ def test_equally_hot_pixels_are_removed_in_reading_order(level: float) -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(1, 1), (7, 7), (SIDE, SIDE)]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_deletion_is_half_where_all_pixels_count_alike(seed: int, shape: tuple[int, int]) -> None:
     heat = np.random.default_rng(seed).random(shape, FLOATS)
     found = measure(white_image(), heat, lambda image: float(image.mean() / 255))

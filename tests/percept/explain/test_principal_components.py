@@ -26,7 +26,7 @@ def feature_map(C: int, h: int, w: int, seed: int = 0) -> np.ndarray:
     return A.reshape(C, h, w).astype(np.float32)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     shape=st.tuples(st.integers(1, 12), st.integers(1, 5), st.integers(1, 5)),
     seed=st.integers(0, 999),

@@ -61,7 +61,7 @@ def test_components_equal_a_flood_fill(hot: np.ndarray) -> None:
     assert found == flood_fill(hot)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.95), st.sampled_from([(60, 80), (1, 300), (300, 1)]))
 def test_large_components_equal_a_flood_fill(seed: int, share: float, shape: tuple[int, int]) -> None:
     hot = np.random.default_rng(seed).random(shape) < share
@@ -107,7 +107,7 @@ def test_otsu_equals_opencv() -> None:
         assert otsu(levels) == cv2.threshold(levels, 0, 255, cv2.THRESH_OTSU)[0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(MAPS, geometries(40), RULES)
 def test_regions_are_connected_hot_pixels_of_the_picture(heat: np.ndarray, geometry: Geometry, rule) -> None:
     H = project_to_photo(heat, geometry).astype(np.float64)
@@ -136,7 +136,7 @@ def test_regions_are_connected_hot_pixels_of_the_picture(heat: np.ndarray, geome
         assert mine[1] == pytest.approx(theirs[1])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(MAPS, geometries(50_000), RULES)
 def test_boxes_lie_in_the_seen_part_of_any_photo(heat: np.ndarray, geometry: Geometry, rule) -> None:
     left, top, right, bottom = geometry.seen

@@ -20,7 +20,7 @@ def pair(data: st.DataObject, low: int, high: int) -> tuple[int, int]:
     return data.draw(st.integers(low, high)), data.draw(st.integers(low, high))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(st.data())
 def test_convolution_of_any_shape(data: st.DataObject) -> None:
     """Kernels, strides, pads, dilations and groups in any combination, also where a rest of the input is uncovered."""
@@ -34,7 +34,7 @@ def test_convolution_of_any_shape(data: st.DataObject) -> None:
     check_gradient("Conv", conv(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups))
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(st.data())
 def test_transposed_convolution_of_any_shape(data: st.DataObject) -> None:
     """The same for transposed convolutions, with output padding."""
@@ -49,7 +49,7 @@ def test_transposed_convolution_of_any_shape(data: st.DataObject) -> None:
     check_gradient("ConvTranspose", case)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(
     st.sampled_from(["max", "avg"]),
     st.integers(1, 4),
@@ -89,7 +89,7 @@ def draw_uneven_window(data: st.DataObject, operator: str, opset: int, kernel: t
     return window
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(st.data())
 def test_uneven_window_of_any_shape(data: st.DataObject) -> None:
     """The gradient is the slope of ONNX Runtime's own output, because PyTorch has no such windows.
@@ -119,7 +119,7 @@ def test_uneven_window_of_any_shape(data: st.DataObject) -> None:
     assert float((seed * rise).sum() * 250) == pytest.approx(expected, rel=2e-3, abs=2e-3)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, derandomize=True)
 @given(st.integers(2, 9), st.integers(2, 9), st.integers(1, 17), st.integers(1, 17))
 def test_resizing_to_any_size(h: int, w: int, height: int, width: int) -> None:
     """Bilinear, up and down by any ratio."""
