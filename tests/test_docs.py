@@ -29,10 +29,7 @@ from percept.telemetry.context import STAGES
 from tests.test_architecture import ORDER
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [
-    *sorted(file for file in ROOT.glob("*.md") if file.name != "CLAUDE.md"),
-    *sorted((ROOT / "docs").rglob("*.md")),
-]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 DEPLOYMENT = sorted((ROOT / "deploy").glob("*.md"))
 BLOCK = re.compile(
     r"(?:^<!-- (?P<marker>.*?) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
@@ -301,6 +298,11 @@ def test_every_error_code_is_described_with_its_status(kind) -> None:
 def test_every_method_has_an_equation_and_a_cost(name: str) -> None:
     rows = [line.split(" | ")[0] for line in section("explanations", "Methods").splitlines() if line.startswith("| `")]
     assert sum(f"`{name}`" in row for row in rows) == 2
+
+
+def test_pages_state_the_number_of_methods() -> None:
+    counts = [count for page in PAGES for count in re.findall(r"(\d+) methods", page.read_text())]
+    assert set(counts) == {str(len(METHODS))}
 
 
 @pytest.mark.parametrize("name", MEDIA_TYPES.values())
