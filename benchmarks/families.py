@@ -1,6 +1,6 @@
 """Every family of networks that must become a bundle: exported, proven against torch, loaded by the service, timed.
 
-`python benchmarks/families.py [NAME ...] [--small]` prints the table of `models/README.md` and exits with status 1
+`python benchmarks/families.py [NAME ...] [--small]` prints the table of `docs/export.md` and exits with status 1
 where a row fails. Weights are random: what is shown is that the same is computed, not how good it is.
 """
 
@@ -19,11 +19,12 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' networks, and to be a source itself
 
 from percept.bundle.manifest import Layer
-from percept.runtime.network import Look, Network
+from percept.runtime.network import Network, TrunkInput
 from percept_models.export.convert import convert
-from percept_models.export.draft import Wish
-from percept_models.sources.libraries import load
-from percept_models.verify.checks import GRADIENT_LIMIT, LIMIT, verify
+from percept_models.export.options import ExportOptions
+from percept_models.sources.libraries import load_source
+from percept_models.verify.bundle import verify_bundle
+from percept_models.verify.checks import GRADIENT_LIMIT, LIMIT
 from tests.percept_models import networks
 
 
@@ -64,13 +65,13 @@ TIMES = ("export s", "load s", "predict ms", "Grad-CAM ms")
 
 def settled(family: str, size: int) -> nn.Module:
     """The network of a family with random weights."""
-    return networks.settled(load(FAMILIES[family].source, "none").network, size)
+    return networks.calibrate_batch_norm(load_source(FAMILIES[family].source, "none").network, size)
 
 
-def exported(family: str, size: int, out: Path, say: Callable[[str], None] = lambda line: None) -> Path:
+def exported(family: str, size: int, out: Path, say: Callable[[str], None] = lambda _: None) -> Path:
     """The bundle of a family, made as `percept export` makes it, which raises where it fails the proof."""
     return convert(
-        Wish(
+        ExportOptions(
             source=f"benchmarks.families:settled?family={family.replace('+', '%2B')}&size={size}",
             name="family",
             out=out,
@@ -96,7 +97,7 @@ def measure(family: str, size: int, scratch: Path) -> tuple[str, ...]:
     start = perf_counter()
     network, layers = looked_at(folder)
     load_s = perf_counter() - start
-    errors = {check.name: check for check in verify(folder, settled(family, size))}
+    errors = {check.name: check for check in verify_bundle(folder, settled(family, size))}
     gradients = [errors[f"{layer.name} gradients"].error for layer in layers]
     if errors["logits"].error > LIMIT or max(gradients) > GRADIENT_LIMIT:
         raise SystemExit(f"{family} does not agree with torch: {errors['logits'].error:.0e}, {gradients}")
@@ -110,14 +111,14 @@ def measure(family: str, size: int, scratch: Path) -> tuple[str, ...]:
 def timed(network: Network, layer: Layer, rounds: int = 5) -> tuple[float, float]:
     """The median seconds of a prediction and of a prediction with its gradients, one thread."""
     pixels = np.zeros((network.manifest.preprocessing.height, network.manifest.preprocessing.width, 3), np.uint8)
-    look = Look(pixels, network.cut(layer))
+    look = TrunkInput(pixels, network.outputs_for_gradients(layer))
     seed = np.ones(network.manifest.logits, np.float32)
     spent = []
     for _ in range(rounds):
         start = perf_counter()
-        (row,) = network.forward([look])
+        (row,) = network.run_trunk([look])
         half = perf_counter()
-        network.gradients(layer, row, seed)
+        network.compute_gradients(layer, row, seed)
         spent.append((half - start, perf_counter() - start))
     predict, cam = np.median(spent, axis=0)
     return float(predict), float(cam)

@@ -3,7 +3,7 @@
 In each round the graph is run alone in batches of several sizes, then with the photos decoded on all cores, then the
 service answers under several loads. The ratio is to the best batch of the same round. Where CUDA does not work one
 line says why, and the exit status is 1; `--device cpu` does the same without a GPU. How it is measured stands in
-`README.md`.
+`docs/benchmarks.md`.
 """
 
 import subprocess
@@ -22,7 +22,7 @@ from benchmarks.harness.process_tree import cpu, memory, tree
 from benchmarks.harness.report import markdown, spread
 from benchmarks.harness.server import WARM_S, asked, running, settle, spoken
 from benchmarks.harness.workspace import Place, bundle, pictures, repository
-from percept.runtime.cpu_count import cores
+from percept.runtime.cpu_count import count_cpus
 
 BATCHES, CLIENTS = (1, 2, 4, 8, 16, 32), (1, 8, 32, 64)
 HEADINGS = (
@@ -67,7 +67,7 @@ def alone(
     samples = []
     for one in found:
         batch, by = one.pop("batch"), one.pop("decoding")
-        what = f"batches of {batch}" + (f", decoded by {cores()} {by}" if by else "")
+        what = f"batches of {batch}" + (f", decoded by {count_cpus()} {by}" if by else "")
         taken = one | {"gpu_mb": above(one["gpu_mb"], empty)}
         samples.append(Sample(**taken, network=network, what=what, round=turn, ready=not by))
     return samples

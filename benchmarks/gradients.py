@@ -20,14 +20,14 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' outside truth
 
 from percept.bundle.manifest import Preprocessing
-from percept.explain.maps import GRADIENT_METHODS, unit
+from percept.explain.maps import GRADIENT_METHODS, normalize
 from percept.imaging.geometry import compute_geometry, project_to_photo
 from percept.runtime.session import Arrays, Session
-from percept_models.autodiff.reverse import ACTIVATIONS, GRADIENTS, SEED, tail
-from percept_models.export.bundle_writer import golden
+from percept_models.autodiff.tail import ACTIVATIONS, GRADIENTS, SEED, build_tail
+from percept_models.export.bundle_writer import golden_input
 from percept_models.graph.reader import Array, Graph
 from percept_models.sources.trunk import LOGITS, PIXELS, trace
-from tests.percept_models.torch_gradients import grad_cam, scaled
+from tests.percept_models.grad_cam_reference import grad_cam_package, rescale
 
 SIDE, ROUNDS = 224, 24
 # Where the system happens to put a session's weights makes one faster than its twin by up to 8 %, all its life: big
@@ -110,11 +110,11 @@ class Subject:
         self.name, self.case = name, CASES[name]
         self.network: nn.Module = torchvision.models.get_model(name, weights=None).eval()
         trunk = trace(self.network, RULE, [self.case.layer])
-        made, crossing = tail(Graph(trunk), self.case.layer)
+        made, crossing = build_tail(Graph(trunk), self.case.layer)
         assert not crossing
         models = {"trunk": trunk, "tail": made, "forward": forward_only(made)}
         self.graphs = {part: model.SerializeToString() for part, model in models.items()}
-        self.pixels = golden(RULE)
+        self.pixels = golden_input(RULE)
         self.target = int(Session(self.graphs["trunk"]).run({PIXELS: self.pixels}, [LOGITS])[LOGITS].argmax())
 
 
@@ -139,7 +139,7 @@ class Percept:
         """Grad-CAM [SIDE,SIDE] in [0,1], as the service makes it."""
         feeds = self.feeds(self.look())
         g = self.sessions["tail"].run(feeds, [GRADIENTS])[GRADIENTS]
-        heat = unit(GRADIENT_METHODS["gradcam"](feeds[ACTIVATIONS][0], g[0]))
+        heat = normalize(GRADIENT_METHODS["gradcam"](feeds[ACTIVATIONS][0], g[0]))
         return project_to_photo(heat, compute_geometry((SIDE, SIDE), RULE))
 
 
@@ -148,7 +148,7 @@ def reference(subject: Subject) -> Callable[[], Array]:
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     layer = subject.network.get_submodule(subject.case.layer)
-    cam = grad_cam().GradCAM(model=subject.network, target_layers=[layer])
+    cam = grad_cam_package().GradCAM(model=subject.network, target_layers=[layer])
     # DenseNet overwrites this output in place, and with it what pytorch-grad-cam has kept of it.
     layer.register_forward_hook(lambda _module, _inputs, output: output.clone())
     x = (torch.from_numpy(subject.pixels.copy()).float() - torch.tensor(RULE.mean)) / torch.tensor(RULE.std)
@@ -213,7 +213,7 @@ def maps(subject: Subject, rounds: int, threads: int) -> Row:
     """A whole Grad-CAM against pytorch-grad-cam's."""
     torch.set_num_threads(threads)
     percept, other = Percept(subject, threads), reference(subject)
-    apart = float(np.abs(scaled(percept.explain()) - other()).max())
+    apart = float(np.abs(rescale(percept.explain()) - other()).max())
     ours, theirs = measure(rounds, percept.explain, other)
     what = "pytorch-grad-cam / Percept"
     return Row(subject.name, what, threads, theirs, ours, least=subject.case.faster, apart=apart)

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from percept_models.export.convert import convert
-from percept_models.export.draft import Wish
+from percept_models.export.options import ExportOptions
 
 NETWORKS = {"mobilenet": "torchvision:mobilenet_v2", "resnet": "torchvision:resnet50"}
 TEN = "&".join(f"target={k}" for k in range(10))
@@ -87,7 +87,7 @@ def main() -> None:
     print("| network | asked | ms | of | ratio | bar | met |\n|---|---|---|---|---|---|---|")
     with TemporaryDirectory() as scratch:
         for name, source in NETWORKS.items():
-            convert(Wish(source, name, out=Path(scratch), weights="none"), lambda line: None)
+            convert(ExportOptions(source, name, out=Path(scratch), weights="none"), lambda _: None)
         with served(Path(scratch)) as client:
             for name in NETWORKS:
                 medians = measure(client, name, rounds)

@@ -3,7 +3,7 @@
 In each round the CPU time per image of `percept serve` under load is compared with that of a bare loop over the same
 photo of about 50 KB: decoding, resizing and inference on as many threads. The rest must be less than 1 ms. Beside it
 stands the floor, an application that only reads the photo. Exits with 1 where the bar is missed. How it is measured
-stands in `README.md`.
+stands in `docs/benchmarks.md`.
 """
 
 import io
@@ -24,7 +24,7 @@ from benchmarks.harness.process_tree import cpu, free_port
 from benchmarks.harness.report import markdown, spread
 from benchmarks.harness.server import Server, answering, asked, bare, inner, running, settle
 from benchmarks.harness.workspace import Place, bundle, pictures, repository
-from percept.runtime.cpu_count import cores
+from percept.runtime.cpu_count import count_cpus
 
 BYTES, BAR_MS, WARM_S = 50_000, 1.0, 1.0
 FLOOR = (sys.executable, "-m", "uvicorn", "benchmarks.harness.minimal_app:app", "--port")
@@ -81,7 +81,7 @@ def spent(server: Server, clients: int, seconds: float, where: Place) -> float:
 
 def loaded(server: Server, clients: Sequence[int], seconds: float, where: Place) -> list[float]:
     """`spent` under each load, once the server is warm."""
-    asked(server, cores(), WARM_S, where)
+    asked(server, count_cpus(), WARM_S, where)
     return [spent(server, many, seconds, where) for many in clients]
 
 
@@ -91,7 +91,7 @@ def measure(network: str, clients: Sequence[int], turn: int, seconds: float, whe
     with running(repository(network, "float32", where), where) as server:
         served = loaded(server, clients, seconds, where)
     # One client keeps one loop busy, several keep all of them.
-    hows = [Setting(1, min(many, cores()), inner(), 1) for many in clients]
+    hows = [Setting(1, min(many, count_cpus()), inner(), 1) for many in clients]
     loops = [bare(folder, how, seconds, where)["cpu_ms"] for how in hows]
     with answering((*FLOOR, str(port)), {"PYTHONPATH": str(ROOT)}, url, where) as server:
         floors = loaded(server, clients, seconds, where)

@@ -3,7 +3,7 @@
 In each round clients that wait for their answers find the saturation rate; then requests come at multiples of it
 whether or not earlier ones were answered. At twice that rate the answers must stay at least 95 % of the round's best
 rate, and whoever gets none must get a 429 that says when to come again. Exits with 1 where that is missed. How it is
-measured stands in `README.md`.
+measured stands in `docs/benchmarks.md`.
 """
 
 import resource
@@ -19,7 +19,7 @@ from benchmarks.harness import workspace
 from benchmarks.harness.report import markdown, spread
 from benchmarks.harness.server import WARM_S, Server, asked, running, settle, spoken
 from benchmarks.harness.workspace import Place, pictures, repository
-from percept.runtime.cpu_count import cores
+from percept.runtime.cpu_count import count_cpus
 from percept.settings import Settings
 
 FACTORS, HELD, TESTED = (0.5, 1.0, 2.0), 0.95, 2.0
@@ -87,7 +87,7 @@ def measure(
     """All loads of all rounds on one server."""
     samples = []
     with running(repository(network, "float32", where), where) as server:
-        asked(server, cores(), WARM_S, where)
+        asked(server, count_cpus(), WARM_S, where)
         for turn in range(rounds):
             settle(server.process)
             samples.append(closed(network, turn, server, clients, seconds, where))

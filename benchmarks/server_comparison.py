@@ -2,7 +2,7 @@
 
 Every server stands alone while it is measured, starts anew in each round, and gets the same JPEGs; the rounds go
 through all of them in turn, so that noise meets all alike. A server that cannot be had is named with the reason. What
-is compared stands in `contestants.py`, how in `README.md`.
+is compared stands in `harness/peer_servers.py`, how in `docs/benchmarks.md`.
 """
 
 import re
@@ -26,7 +26,7 @@ from benchmarks.harness.report import Load, Sample, table
 from benchmarks.harness.server import READY_S, WARM_S, Failed, bare, faultless, fire, settle, tail
 from benchmarks.harness.workspace import Place, bundle, pictures, repository
 from percept.errors import BundleError
-from percept.runtime.cpu_count import cores
+from percept.runtime.cpu_count import count_cpus
 
 CACHE = Path.home() / ".cache" / "percept-benchmarks"
 JPEG = b"\xff\xd8"
@@ -50,7 +50,7 @@ def served(name: str, network: str, asked: Asked) -> Iterator[tuple[int, str, fl
     peer = PEERS[name]
     folder = bundle(network, peer.precision, asked)
     port = free_port()
-    workers, intra = (cores(), 1) if peer.tuned else (1, 0)
+    workers, intra = (count_cpus(), 1) if peer.tuned else (1, 0)
     words = {"port": port, "spare": free_port(), "other": free_port(), "workers": workers, "here": HERE}
     words["bin"] = installed(name, asked.venvs)
     environment = {
@@ -126,7 +126,7 @@ def measure(name: str, network: str, turn: int, asked: Asked) -> list[Sample]:
     """A server under every load, one after the other."""
     samples = []
     with served(name, network, asked) as (process, address, ready):
-        load(name, address, cores(), WARM_S, asked)
+        load(name, address, count_cpus(), WARM_S, asked)
         for clients in asked.concurrency:
             settle(process)
             before = cpu(process)
@@ -167,7 +167,7 @@ def compare(
     reasons: dict[str, str] = {}
     chosen: dict[str, str] = {}
     for network in networks:
-        tried = {how: limit(network, how, 0, min(asked.seconds, 3), asked).rate for how in settings(cores())}
+        tried = {how: limit(network, how, 0, min(asked.seconds, 3), asked).rate for how in settings(count_cpus())}
         best = max(tried, key=lambda how: tried[how])
         chosen[network] = str(best)
         for turn in range(rounds):

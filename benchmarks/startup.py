@@ -2,7 +2,7 @@
 
 Both are compared with a bare process that loads the same graphs with the same options and nothing else. Ready must be
 within 1.5 times the bare load and half a second more, the memory within 150 MB of the bare sessions, idle and after 200
-predictions. Exits with 1 where a bar is missed. How it is measured stands in `README.md`.
+predictions. Exits with 1 where a bar is missed. How it is measured stands in `docs/benchmarks.md`.
 """
 
 import json
@@ -25,7 +25,7 @@ from benchmarks.harness.process_tree import memory
 from benchmarks.harness.report import markdown, spread
 from benchmarks.harness.server import inner, running
 from benchmarks.harness.workspace import NETWORKS, Place, pictures, repository
-from percept.runtime.cpu_count import cores
+from percept.runtime.cpu_count import count_cpus
 from percept.settings import BUILT_IN_BUNDLES
 
 BUILT = "built-in"
@@ -88,7 +88,7 @@ def served(models: Path, where: Place) -> Side:
         with urllib.request.urlopen(request, timeout=60) as answer:
             answer.read()
 
-    with running(models, where) as server, ThreadPoolExecutor(cores()) as pool:
+    with running(models, where) as server, ThreadPoolExecutor(count_cpus()) as pool:
         idle = resting(server.process)
         list(pool.map(post, range(PREDICTIONS)))
         return Side(server.ready_s, idle, resting(server.process))
@@ -101,7 +101,7 @@ def bare(models: Path) -> Side:
         "-m",
         "benchmarks.harness.bare_sessions",
         str(inner()),
-        str(cores()),
+        str(count_cpus()),
         *map(str, graphs(models)),
     ]
     start = monotonic()

@@ -22,8 +22,8 @@ from PIL import Image
 
 from percept.imaging.decode import decode_reduced
 from percept.imaging.preprocess import prepare
-from percept.runtime.cpu_count import cores
-from percept.runtime.network import Look, Network
+from percept.runtime.cpu_count import count_cpus
+from percept.runtime.network import Network, TrunkInput
 from percept.settings import BUILT_IN_BUNDLES
 
 SECONDS, ROUNDS, CLIENTS = 3.0, 5, 8
@@ -51,13 +51,13 @@ def bare(network: Network, data: bytes) -> float:
         done = 0
         while time.monotonic() < end:
             image = decode_reduced(rule, data, 10**8, 10**8)
-            network.forward([Look(prepare(*image, rule), frozenset({"logits"}))])
+            network.run_trunk([TrunkInput(prepare(*image, rule), frozenset({"logits"}))])
             done += 1
         return done
 
     end = time.monotonic() + SECONDS
-    with ThreadPoolExecutor(cores()) as pool:
-        return sum(pool.map(work, [end] * cores())) / SECONDS
+    with ThreadPoolExecutor(count_cpus()) as pool:
+        return sum(pool.map(work, [end] * count_cpus())) / SECONDS
 
 
 def load(address: tuple[str, int], path: str, data: bytes, end: float) -> int:
@@ -111,7 +111,9 @@ def over_http(pool: ProcessPoolExecutor, address: tuple[str, int], path: str, da
 def main() -> None:
     """Measure every built-in bundle and print one table."""
     data = photo()
-    print(f"{cores()} cores, {CLIENTS} clients, {ROUNDS} interleaved rounds of {SECONDS:.0f} s, JPEG {len(data)} B\n")
+    print(
+        f"{count_cpus()} cores, {CLIENTS} clients, {ROUNDS} interleaved rounds of {SECONDS:.0f} s, JPEG {len(data)} B\n"
+    )
     print("| model | what | images/s (median) | of the bare loop (median, range) |\n|---|---|---|---|")
     with served() as address, ProcessPoolExecutor(1) as pool:
         for name in ("cifar10", "clothing"):

@@ -30,8 +30,8 @@ from percept.bundle.manifest import Preprocessing
 from percept.imaging.decode import decode_reduced
 from percept.imaging.geometry import Pixels
 from percept.imaging.preprocess import prepare
-from percept.runtime.cpu_count import cores
-from percept.runtime.session import Device, Session, resolve
+from percept.runtime.cpu_count import count_cpus
+from percept.runtime.session import Device, Session, resolve_device
 
 WARM_S = 0.5
 
@@ -95,7 +95,7 @@ def decoded(
     def ahead() -> Future[Pixels]:
         return pool.submit(pixels, rule, list(islice(turn, batch)))
 
-    waiting = deque(ahead() for _ in range(2 * cores()))
+    waiting = deque(ahead() for _ in range(2 * count_cpus()))
 
     def run() -> object:
         waiting.append(ahead())
@@ -108,17 +108,17 @@ def measure(folder: Path, device: Device, seconds: float, batches: list[int], ph
     """Every size of batch, then the best with decoding."""
     manifest = read_manifest(folder)
     rule = manifest.preprocessing
-    session = Session(folder / manifest.trunk, device, cores() if device == "cpu" else 1)
+    session = Session(folder / manifest.trunk, device, count_cpus() if device == "cpu" else 1)
     found = []
     for batch in batches:
         ready = pixels(rule, list(islice(cycle(photos), batch)))
         found.append(timed(partial(session.run, {"pixels": ready}, ["logits"]), batch, "", seconds))
     best = max(found, key=lambda one: one.rate).batch
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(count_cpus()) as pool:
         found.append(timed(decoded(session, rule, photos, best, pool), best, "threads", seconds))
         pool.shutdown(cancel_futures=True)
     # A process that holds a CUDA context cannot be forked.
-    with ProcessPoolExecutor(cores(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(count_cpus(), mp_context=get_context("spawn")) as pool:
         found.append(timed(decoded(session, rule, photos, best, pool), best, "processes", seconds))
         pool.shutdown(cancel_futures=True)
     return found
@@ -126,7 +126,7 @@ def measure(folder: Path, device: Device, seconds: float, batches: list[int], ph
 
 if __name__ == "__main__":
     bundle, wish, seconds, sizes, *files = sys.argv[1:]
-    device = resolve(cast(Device, wish))
+    device = resolve_device(cast(Device, wish))
     photos = [Path(file).read_bytes() for file in files]
     found = measure(Path(bundle), device, float(seconds), [int(size) for size in sizes.split(",")], photos)
     print(json.dumps([asdict(one) for one in found]))

@@ -20,7 +20,7 @@ from benchmarks.harness.process_tree import memory
 from benchmarks.harness.report import percentile
 from percept.imaging.decode import decode_reduced
 from percept.imaging.preprocess import prepare
-from percept.runtime.network import Look, Network
+from percept.runtime.network import Network, TrunkInput
 
 LOGITS = frozenset({"logits"})
 
@@ -56,7 +56,7 @@ def loop(network: Network, photos: Iterator[bytes], batch: int, seconds: float) 
     end = monotonic() + seconds
     while (start := monotonic()) < end:
         images = [decode_reduced(rule, next(photos), 10**8, 10**8) for _ in range(batch)]
-        network.forward([Look(prepare(*image, rule), LOGITS) for image in images])
+        network.run_trunk([TrunkInput(prepare(*image, rule), LOGITS) for image in images])
         spent.append(1e3 * (monotonic() - start))
     return spent
 

@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
             self.rested = asyncio.get_running_loop().time()
             self.flood.idle.append(self)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, _error: Exception | None) -> None:
         """Forget the connection, and count the request that was on its way as lost."""
         self.flood.connections -= 1
         self.flood.opened.discard(self)
@@ -137,7 +137,7 @@ class Flood:
                 self.lose(due)
         await asyncio.sleep(max(self.end - loop.time(), 0))
         self.found.cpu_s = process_time() - used
-        while self.waiting and loop.time() < self.end + GRACE_S:
+        while self.waiting and loop.time() < self.end + GRACE_S:  # noqa: ASYNC110 (answers reset no event)
             await asyncio.sleep(0.02)
         self.found.lost += self.waiting
         for connection in list(self.opened):

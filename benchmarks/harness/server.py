@@ -20,8 +20,8 @@ from benchmarks.harness.peer_servers import PERCEPT, ROOT
 from benchmarks.harness.process_tree import cpu, free_port, started
 from benchmarks.harness.report import Load, parse
 from benchmarks.harness.workspace import Place, pictures
-from percept.runtime.cpu_count import cores
-from percept.runtime.execution_plan import plan
+from percept.runtime.cpu_count import count_cpus
+from percept.runtime.execution_plan import plan_execution
 from percept.settings import Settings
 
 READY_S, WARM_S, POLL_S = 60.0, 2.0, 0.01
@@ -147,4 +147,4 @@ def bare(folder: Path, how: Setting, seconds: float, where: Place) -> dict[str, 
 
 def inner() -> int:
     """How many threads the service gives to one run of a network on the CPU."""
-    return plan(Settings(device="cpu"), cores()).threads
+    return plan_execution(Settings(device="cpu"), count_cpus()).threads

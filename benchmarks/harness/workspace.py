@@ -16,10 +16,10 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.harness.peer_servers import ROOT
 from benchmarks.heatmap_latency import photo
-from percept.runtime.cpu_count import cores
+from percept.runtime.cpu_count import count_cpus
 from percept.settings import BUILT_IN_BUNDLES
 from percept_models.export.convert import convert
-from percept_models.export.draft import Wish
+from percept_models.export.options import ExportOptions
 
 NETWORKS = {
     "squeezenet": "torchvision:squeezenet1_1",
@@ -69,10 +69,12 @@ def bundle(network: str, precision: str, where: Place) -> Path:
     source = NETWORKS[network]
     if precision != "float32":
         whole = str(bundle(network, "float32", where))
-        return convert(Wish(whole, network, out=out, precision="int8", calibration=where.photos), lambda line: None)
+        return convert(
+            ExportOptions(whole, network, out=out, precision="int8", calibration=where.photos), lambda _: None
+        )
     if Path(source).is_dir():
         return Path(shutil.copytree(source, folder))
-    return convert(Wish(source, network, out=out, weights="none"), lambda line: None)
+    return convert(ExportOptions(source, network, out=out, weights="none"), lambda _: None)
 
 
 def repository(network: str, precision: str, where: Place) -> Path:
@@ -92,7 +94,7 @@ def machine() -> dict[str, object]:
         for line in Path("/proc/cpuinfo").read_text().splitlines()
         if "model name" in line
     ]
-    return {"cores": cores(), "cpu": names[0] if names else platform.machine(), "load": os.getloadavg()[0]}
+    return {"cores": count_cpus(), "cpu": names[0] if names else platform.machine(), "load": os.getloadavg()[0]}
 
 
 def parser(

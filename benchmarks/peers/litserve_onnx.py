@@ -13,7 +13,7 @@ from model import Model
 class Classifier(ls.LitAPI):
     """A model in each worker."""
 
-    def setup(self, device: str) -> None:
+    def setup(self, device: str) -> None:  # noqa: ARG002 (the name is LitServe's)
         """Load the model."""
         self.model = Model()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from percept.imaging.decode import decode_reduced
 from percept.imaging.preprocess import prepare
-from percept.runtime.network import Look, Network
+from percept.runtime.network import Network, TrunkInput
 
 NETWORK = Network(Path(os.environ["BENCH_BUNDLE"]), "cpu", 1)
 THREADS = ThreadPoolExecutor(int(os.environ["BENCH_WORKERS"]))
@@ -21,7 +21,9 @@ THREADS = ThreadPoolExecutor(int(os.environ["BENCH_WORKERS"]))
 def answer(photo: bytes) -> bytes:
     """The best class."""
     rule = NETWORK.manifest.preprocessing
-    (row,) = NETWORK.forward([Look(prepare(*decode_reduced(rule, photo, 10**8, 10**8), rule), frozenset({"logits"}))])
+    (row,) = NETWORK.run_trunk(
+        [TrunkInput(prepare(*decode_reduced(rule, photo, 10**8, 10**8), rule), frozenset({"logits"}))]
+    )
     return json.dumps({"index": int(row["logits"].argmax())}).encode()
 
 
