@@ -1,9 +1,11 @@
-"""Percept's maps of the built-in bundles against pytorch-grad-cam on the same torch weights."""
+"""Heatmaps of the built-in bundles are those of pytorch-grad-cam on the same torch weights."""
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from percept.bundle.manifest import Preprocessing
 from percept.explain.maps import GRADIENT_METHODS, normalize
 from percept.imaging.geometry import compute_geometry, project_to_photo
 from percept.imaging.preprocess import prepare
@@ -12,10 +14,11 @@ from percept.settings import BUILT_IN_BUNDLES
 from percept.tasks.table import TASKS
 from percept_models.export.bundle_writer import golden_input
 from percept_models.training.bundles import reference_network
+from percept_models.verify.checks import difference
 from tests.percept_models.grad_cam_reference import rescale, run_grad_cam
 from tests.photos import draw_marker
 
-NAMES = {
+CLASS_NAMES = {
     "gradcam": "GradCAM",
     "gradcam++": "GradCAMPlusPlus",
     "xgradcam": "XGradCAM",
@@ -23,45 +26,46 @@ NAMES = {
     "layercam": "LayerCAM",
 }
 LAYERS = {"cifar10": ["stage2", "stage1"], "clothing": ["merge", "stage4", "smooth1"]}
-CASES = [(bundle, layer) for bundle, layers in LAYERS.items() for layer in layers]
 
 
 @pytest.fixture(scope="module", params=LAYERS)
-def opened(request: pytest.FixtureRequest):
+def networks(request: pytest.FixtureRequest) -> tuple[Network, nn.Module]:
+    """A built-in bundle as the server runs it, and its torch network."""
     folder = BUILT_IN_BUNDLES / request.param / "1"
     return Network(folder, "cpu", 1), reference_network(folder)
 
 
-def pictures(network: Network) -> list[np.ndarray]:
-    rule = network.manifest.preprocessing
+def images(preprocessing: Preprocessing) -> list[np.ndarray]:
+    """A photo and two random images as pixels uint8 [H,W,3]."""
     photo = draw_marker((320, 240), (150, 90), 50)
-    return [prepare(photo, compute_geometry(photo.size, rule), rule), *(golden_input(rule, seed)[0] for seed in (1, 2))]
+    prepared = prepare(photo, compute_geometry(photo.size, preprocessing), preprocessing)
+    return [prepared, *(golden_input(preprocessing, seed)[0] for seed in (1, 2))]
 
 
-def normalised(network: Network, pixels: np.ndarray) -> torch.Tensor:
-    rule = network.manifest.preprocessing
-    x = (torch.from_numpy(pixels.copy()).float() - torch.tensor(rule.mean)) / torch.tensor(rule.std)
+def normalized(preprocessing: Preprocessing, pixels: np.ndarray) -> torch.Tensor:
+    """The torch network's input [1,3,H,W]."""
+    x = (torch.from_numpy(pixels.copy()).float() - torch.tensor(preprocessing.mean)) / torch.tensor(preprocessing.std)
     return x.permute(2, 0, 1)[None]
 
 
-def relative(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
-
-
-@pytest.mark.parametrize("method", NAMES)
-def test_maps_are_those_of_the_reference(opened, method: str) -> None:
-    network, torch_network = opened
-    manifest = network.manifest
+@pytest.mark.parametrize("method", CLASS_NAMES)
+def test_maps_equal_pytorch_grad_cam(networks: tuple[Network, nn.Module], method: str) -> None:
+    """Activations, gradients and final map."""
+    network, torch_network = networks
+    manifest, preprocessing = network.manifest, network.manifest.preprocessing
     task = TASKS[manifest.task]
     for name in LAYERS[manifest.name]:
         layer = manifest.layer(name)
-        for pixels in pictures(network):
-            row = network.run_trunk([TrunkInput(pixels, network.outputs_for_gradients(layer))])[0]
-            seed = task.seed(manifest, row["logits"], task.targets(manifest, row["logits"], None)[0], None)
-            g = network.compute_gradients(layer, row, seed)
-            expected = run_grad_cam(torch_network, name, normalised(network, pixels), seed, NAMES[method])
-            assert relative(row[name], expected.activations) < 1e-5
-            assert relative(g, expected.gradients) < 1e-5
-            heat = normalize(GRADIENT_METHODS[method](row[name], g))
-            view = compute_geometry(expected.final.shape[::-1], manifest.preprocessing)
-            assert np.abs(rescale(project_to_photo(heat, view)) - expected.final).max() < 1e-4
+        assert layer
+        for pixels in images(preprocessing):
+            (outputs,) = network.run_trunk([TrunkInput(pixels, network.outputs_for_gradients(layer))])
+            logits = outputs["logits"]
+            seed = task.seed(manifest, logits, task.targets(manifest, logits, None)[0], None)
+            g = network.compute_gradients(layer, outputs, seed)
+            x = normalized(preprocessing, pixels)
+            expected = run_grad_cam(torch_network, name, x, seed, CLASS_NAMES[method])
+            assert difference(outputs[name], expected.activations) < 1e-5
+            assert difference(g, expected.gradients) < 1e-5
+            heat = normalize(GRADIENT_METHODS[method](outputs[name], g))
+            geometry = compute_geometry(expected.final.shape[::-1], preprocessing)
+            assert np.abs(rescale(project_to_photo(heat, geometry)) - expected.final).max() < 1e-4

@@ -1,7 +1,4 @@
-"""The usual picture of a dog beside a cat, by networks that other people trained and gave away as ONNX files.
-
-From the files to the answers over HTTP: exported, served, asked for either animal.
-"""
+"""ONNX files of other people, exported and served: heatmaps for a dog and for a cat in the same photo."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from percept_models.export.convert import convert
-from percept_models.export.draft import Wish
+from percept_models.export.options import ExportOptions
 from tests.conftest import Server
 
 CENTRED = {"mean": (127.5,) * 3, "std": (127.5,) * 3, "resize": "crop"}
@@ -21,31 +18,30 @@ NETWORKS = {
         {"mean": (104, 117, 123), "channels": "BGR", "resize": "crop", "short_side": 256},
     ),
 }
-# Where the animals are in the photo of 224 x 224: left, top, right, bottom.
+# Where the animals are in the photo of 224 x 224 pixels: left, top, right, bottom.
 PLACES = {"dog": (78, 11, 164, 150), "cat": (45, 116, 202, 223)}
 LABELS = {"Boxer": "dog", "Bullmastiff": "dog", "tiger cat": "cat", "tabby cat": "cat"}
 
 
 @pytest.fixture(scope="module")
-def foreign(shared: Path, start: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory) -> Server:
-    root = tmp_path_factory.mktemp("foreign")
+def server(shared: Path, start: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """A server with the three networks."""
+    root = tmp_path_factory.mktemp("imported")
     labels = shared / "models" / "imagenet-simple-labels.json"
-    for name, (file, how) in NETWORKS.items():
-        wish = Wish(str(shared / "models" / file), name, out=root, preprocessing=how, labels=labels)
-        convert(wish, lambda line: None)
+    for name, (file, preprocessing) in NETWORKS.items():
+        source = str(shared / "models" / file)
+        convert(ExportOptions(source, name, root, preprocessing=preprocessing, labels=labels), lambda _line: None)
     return start(root)
 
 
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("model", NETWORKS)
-def test_a_heatmap_peaks_on_the_animal_that_was_asked_for(
-    foreign: Server, shared: Path, model: str, label: str
-) -> None:
+def test_heatmap_peaks_on_the_explained_animal(server: Server, shared: Path, model: str, label: str) -> None:
     photo = (shared / "images" / "both.png").read_bytes()
-    asked = {"model": model, "target": label, "format": "json"}
-    answer = foreign.client.post("/cam", params=asked, content=photo, headers={"content-type": "image/png"})
-    assert answer.status_code == 200, answer.text
-    peak = answer.json()["peak"]
+    params = {"model": model, "target": label, "format": "json"}
+    response = server.client.post("/cam", params=params, content=photo, headers={"content-type": "image/png"})
+    assert response.status_code == 200, response.text
+    peak = response.json()["peak"]
     left, top, right, bottom = PLACES[LABELS[label]]
     assert left <= peak["x"] <= right
     assert top <= peak["y"] <= bottom
