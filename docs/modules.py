@@ -17,7 +17,7 @@ def summary(file: Path) -> str:
     """The first sentence of a module's docstring."""
     docstring = ast.get_docstring(ast.parse(file.read_text())) or ""
     paragraph = " ".join(docstring.split("\n\n")[0].split())
-    return re.split(r"(?<=\.)\s", paragraph)[0].removesuffix(".")
+    return re.split(r"(?<=\.)\s(?=[A-Z`])", paragraph)[0].removesuffix(".")
 
 
 def rows(folder: Path) -> Iterator[str]:
