@@ -1,257 +1,289 @@
-"""The three straight lines of the service: predict, features, explain. From encoded bytes to arrays in photo terms.
+"""The pipeline: predict, features, explain and infer, from encoded bytes to results in terms of the photo.
 
-Decoding and drawing run on a bounded pool of threads, networks behind their own queues; the event loop only waits.
-It knows no HTTP: what leaves are objects that `routes/` turns into JSON or pictures.
+Each is one job on a worker thread: decode, resize, run the trunk, compute the result, draw and encode it. Only methods
+that need many passes continue in further jobs. The event loop waits, and nothing below calls back into the API.
 """
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from percept.bundle.manifest import Layer
 from percept.errors import DeadlineExceeded, PerceptError
-from percept.explain.influence import image_layer, influence
-from percept.explain.question import Explainer, Explanation, Question, find_layer
-from percept.explain.receptive_field import field_under
-from percept.imaging.decode import Map, Pixels
-from percept.runtime.image_cache import Kept, Store
-from percept.runtime.model import Model
-from percept.runtime.network import Look
+from percept.explain.explanation import Explanation
+from percept.explain.features import POOLS, FeatureMap, FeatureOutput, channel_statistics, encode_features
+from percept.explain.methods.runner import Steps
+from percept.explain.presentation import ENCODED_FORMATS, CamOutput, encode_maps
+from percept.explain.question import Question, ResolvedQuestion, needs_probe, resolve
+from percept.explain.receptive_field import field_at_point, measure_influence, require_image_layer
+from percept.explain.regions import hot_regions
+from percept.explain.runner import advance, drive, explain
+from percept.imaging.geometry import Map, Pixels
+from percept.runtime.image_cache import ImageCache
+from percept.runtime.model import LOGITS, Model
+from percept.runtime.network import TrunkInput
 from percept.runtime.session import Arrays
-from percept.runtime.worker_pool import Crew
+from percept.runtime.worker_pool import WorkerPool
 from percept.settings import Settings
-from percept.tasks.input_image import View, framed, see
+from percept.tasks.input_image import InputImage, from_pixels, prepare
+from percept.tasks.mask_picture import MaskPicture, encode_mask
 from percept.telemetry.context import stage
 
-POOLS: dict[str, Callable[[Map], Map]] = {
-    "avg": lambda A: A.mean((1, 2)),
-    "max": lambda A: A.max((1, 2)),
-}
+TOP_K = 5  # classes of a classifier's answer, by default
 
-Place = tuple[float, float]  # a point (x, y) of the photo
-Asked = Callable[[Model], Question]  # a question in the words of a model
-TOP_K = 5  # classes of a classifier's prediction, where nothing else is said
-
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
-class Predicted:
-    """A prediction: `answer` is the task's part of the JSON, `logits` float32 [K] or [K,h,w]."""
+class PostedImage:
+    """An image that a client sent for a model: encoded bytes, or pixels uint8 [H,W,3] as the network takes them.
 
-    view: View
-    logits: Map
+    `outputs` are trunk outputs that are known from an earlier request. A `cached` image is in the image cache already.
+    """
+
+    model: Model
+    data: bytes | Pixels
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    cached: bool = False
+    outputs: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedInput(TrunkInput):
+    """An input image on its way through the trunk."""
+
+    image: InputImage
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """A prediction: `answer` is the task's part of the JSON, `encoded` the picture of a mask if one was requested."""
+
+    image: InputImage
     answer: BaseModel
+    encoded: bytes | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """Where the network looks in one image: its maps, and the `logits` that they are about, as in `Predicted`."""
+    """The maps of one image and the `logits` [K] or [K,h,w] that they explain.
 
-    view: View
+    `encoded` is the picture or array of an answer that consists of one.
+    """
+
+    image: InputImage
     logits: Map
     maps: list[Explanation]
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """The feature map of one layer, float32 [C,h,w]; `influence` [H,W] of the pixels on a cell, where one was meant."""
-
-    view: View
-    layer: Layer
-    activations: Map
-    influence: Map | None = None
+    encoded: bytes | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Inferred:
-    """Outputs of the trunk for one image, without the batch dimension, and the maps that were asked for."""
+    """Trunk outputs of one image, without the batch dimension, and its maps."""
 
-    row: Arrays
+    outputs: Arrays
     maps: list[Explanation]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all its arrays."""
-        return sum(array.nbytes for array in (*self.row.values(), *(one.raw for one in self.maps)))
-
-
-@dataclass(frozen=True, eq=False)
-class Sight(Look):
-    """A view on its way through the trunk, and who will explain it."""
-
-    view: View
-    explainer: Explainer | None = None
-
-
-def unguessable() -> str:
-    """A new id of an image."""
-    return secrets.token_urlsafe(12)
-
-
-async def _numbered(number: int, work: Awaitable[T]) -> T:
-    """The result of some work for one image of several; a failure says for which."""
-    try:
-        return await work
-    except PerceptError as error:
-        raise type(error)(f"image {number}: {error}") from error
-
-
-@stage("render")
-def predicted(view: View, logits: Map, top_k: int) -> Predicted:
-    """What logits say of the photo that they come from."""
-    return Predicted(view, logits, view.task.answer(view.model.manifest, logits, view.geometry, top_k))
+        """The bytes of all arrays."""
+        return sum(array.nbytes for array in (*self.outputs.values(), *(one.raw for one in self.maps)))
 
 
 class Pipeline:
-    """Runs photos through models. `crew` decodes and draws, and on a CPU runs the networks too."""
+    """Runs images through models. `workers` decode, draw and, on a CPU, run the networks."""
 
-    def __init__(self, settings: Settings, crew: Crew) -> None:
+    def __init__(self, settings: Settings, workers: WorkerPool) -> None:
         self._settings = settings
-        self._crew = crew
-        self.store = Store(settings.store_bytes, settings.store_s)
-
-    async def predict(self, model: Model, data: bytes, top_k: int) -> Predicted:
-        """The task's answer for one encoded image."""
-        async with self._admitted(model):
-            view, row = await self._look(model, data, frozenset({"logits"}))
-            if not view.task.cells:  # a classifier's answer is made sooner than a thread is asked
-                return predicted(view, row["logits"], top_k)
-            return await self.work(predicted, view, row["logits"], top_k)
-
-    async def features(self, model: Model, data: bytes, layer_name: str, place: Place | None = None) -> Features:
-        """The activations of a layer for one encoded image, and the influence on the cell under a `place` (x, y) of it.
-
-        Raises `UnknownLayer`; with a place `GradientsUnavailable`, `MethodUnavailable` or `BadParameter` too.
-        """
-        layer = find_layer(model, layer_name)
-        outputs = frozenset({layer.name})
-        if place is not None:
-            outputs |= {"logits", image_layer(model, layer).name}
-        async with self._admitted(model):
-            view, row = await self._look(model, data, outputs)
-            return await self._seen(view, layer, row, place)
-
-    async def explain(self, model: Model, data: bytes, question: Asked) -> Explained:
-        """Where the network looks: one map for each method, group of layers and class that the question names.
-
-        The question is asked of the model on a thread: it may have to try its network. Raises `UnknownLayer`,
-        `UnknownClass`, `TargetAbsent`, `BadParameter`, `GradientsUnavailable` or `MethodUnavailable`.
-        """
-
-        def understood() -> Sight:
-            explainer = Explainer(model, question(model))
-            return self._see(model, data, explainer.outputs, unguessable(), explainer)
-
-        async with self._admitted(model):
-            sight, row = await model.run(understood)
-            self.store.keep(sight.view.id, data, model)
-            return await self._explained(sight, row)
-
-    async def infer(
-        self, model: Model, images: Sequence[bytes | Pixels], outputs: frozenset[str], question: Asked | None = None
-    ) -> list[Inferred]:
-        """What the trunk gives for several images, encoded or as the network takes them, and a map of each if asked.
-
-        All or nothing: raises as `explain`, with the number of the image. None of them is kept.
-        """
-        async with self._admitted(model):
-            tasks = [asyncio.ensure_future(self._infer(model, image, outputs, question)) for image in images]
-            try:
-                return await asyncio.gather(*map(_numbered, range(len(tasks)), tasks) if len(tasks) > 1 else tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
-
-    async def explain_again(self, id: str, question: Asked) -> Explained:
-        """As `explain`, of an image that is kept: from the second time on it costs no pass of the trunk.
-
-        Raises `UnknownImage` too.
-        """
-        kept = self.store.find(id)
-
-        def understood() -> Sight:
-            return self._see(kept.model, kept.data, kept.model.known, id, Explainer(kept.model, question(kept.model)))
-
-        async with self._admitted(kept.model):
-            return await self._explained(*await self._remembered(kept, id, understood))
-
-    async def features_again(self, id: str, layer_name: str, place: Place | None = None) -> Features:
-        """As `features`, of an image that is kept; raises `UnknownImage` too."""
-        kept = self.store.find(id)
-        layer = find_layer(kept.model, layer_name)
-        async with self._admitted(kept.model):
-            sight, row = await self._remembered(
-                kept, id, partial(self._see, kept.model, kept.data, kept.model.known, id)
-            )
-            return await self._seen(sight.view, layer, row, place)
-
-    async def work(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a blocking function on the crew."""
-        return await self._crew.do(act, *args, **kwargs)
+        self.workers = workers
+        self.cache = ImageCache(settings.store_bytes, settings.store_s)
 
     @asynccontextmanager
-    async def _admitted(self, model: Model) -> AsyncIterator[None]:
-        """A place in the queue of a model, before anything is decoded; give up what takes longer than is promised."""
+    async def admit(self, model: Model) -> AsyncIterator[asyncio.Timeout]:
+        """Hold a place in the model's queue, and the deadline, for all that one request costs.
+
+        Raises `QueueFull` or `DeadlineExceeded`.
+        """
         try:
-            with model.queue.room():
-                async with asyncio.timeout(self._settings.deadline_s):
-                    yield
+            with model.queue.admit():
+                async with asyncio.timeout(self._settings.deadline_s) as deadline:
+                    yield deadline
         except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"the answer was not ready after {self._settings.deadline_s:g} s; ask for less, or later"
-            ) from error
+            raise self._deadline_exceeded() from error
 
-    async def _infer(
-        self, model: Model, image: bytes | Pixels, outputs: frozenset[str], question: Asked | None
-    ) -> Inferred:
-        def understood() -> Sight:
-            explainer = Explainer(model, question(model)) if question else None
-            wanted = outputs | explainer.outputs if explainer else outputs
-            return self._see(model, image, wanted, unguessable(), explainer)
+    async def resolve(self, model: Model, question: Question) -> ResolvedQuestion:
+        """Check a question before the image is read; raises as `percept.explain.question.resolve`."""
+        return (
+            await self.workers.run(resolve, model, question)
+            if needs_probe(model, question)
+            else resolve(model, question)
+        )
 
-        sight, row = await model.run(understood)
-        return Inferred(row, (await self._explained(sight, row)).maps if question else [])
+    def cached_image(self, id: str) -> PostedImage:
+        """The image that an earlier request sent; raises `UnknownImage`."""
+        found = self.cache.get(id)
+        return PostedImage(found.model, found.data, id, cached=True, outputs=found.outputs)
 
-    async def _look(self, model: Model, data: bytes, outputs: frozenset[str]) -> tuple[View, Arrays]:
-        """A new image seen, what the trunk gives for it, and the image kept under its id."""
-        sight, row = await model.run(partial(self._see, model, data, outputs, unguessable()))
-        self.store.keep(sight.view.id, data, model)
-        return sight.view, row
+    async def predict(self, image: PostedImage, top_k: int = TOP_K, picture: MaskPicture | None = None) -> Predicted:
+        """The prediction for one image, and the picture of its mask if requested."""
+        return await self._run(image, LOGITS, partial(_predict, top_k, picture))
 
-    def _see(
+    async def predict_each(
+        self, images: Sequence[PostedImage], top_k: int, deadline: asyncio.Timeout
+    ) -> list[Predicted | PerceptError]:
+        """The predictions for several images at once, each with its own failure; all share one deadline."""
+        when = deadline.when()
+        deadline.reschedule(None)  # an image that is late must not cancel those that are done
+
+        async def predict(image: PostedImage) -> Predicted | PerceptError:
+            try:
+                async with asyncio.timeout_at(when):
+                    return await self.predict(image, top_k)
+            except TimeoutError:
+                return self._deadline_exceeded()
+            except PerceptError as error:
+                return error
+
+        return await _gather(list(map(predict, images)))
+
+    def check_features(self, model: Model, layer: Layer, output: FeatureOutput) -> None:
+        """Raise `GradientsUnavailable` or `MethodUnavailable` if the output needs gradients that the model lacks."""
+        if output.view == "effective":
+            require_image_layer(model, layer)
+
+    async def features(self, image: PostedImage, layer: Layer, output: FeatureOutput) -> FeatureMap:
+        """The feature map of a layer, with what the output shows of it.
+
+        Raises `BadParameter` if the network does not see the point of the output.
+        """
+        wanted = frozenset({layer.name})
+        if output.view == "effective":
+            wanted |= {"logits", require_image_layer(image.model, layer).name}
+        return await self._run(image, wanted, partial(_features, layer, output))
+
+    async def explain(self, image: PostedImage, question: ResolvedQuestion, output: CamOutput) -> Explained:
+        """One map for each method, group of layers and class of the question.
+
+        Raises `TargetAbsent` or `BadParameter` if the image has nothing of the class or the place.
+        """
+        progress = await self._run(
+            image,
+            question.outputs,
+            lambda prepared, outputs: advance(_explain_and_encode(question, output, prepared.image, outputs)),
+        )
+        if progress.value is not None:  # most methods need no further job
+            return progress.value
+        return await drive(progress, image.model, self.workers.run)
+
+    async def infer(
         self,
         model: Model,
-        image: bytes | Pixels,
+        images: Sequence[bytes | Pixels],
         outputs: frozenset[str],
-        id: str,
-        explainer: Explainer | None = None,
-    ) -> Sight:
-        view = see(model, image, id, self._settings) if isinstance(image, bytes) else framed(model, image, id)
-        return Sight(view.pixels, outputs, view, explainer)
+        question: ResolvedQuestion | None = None,
+    ) -> list[Inferred]:
+        """Trunk outputs of several images at once, and their maps if there is a question. Caches none of them.
 
-    async def _remembered(self, kept: Kept, id: str, make: Callable[[], Sight]) -> tuple[Sight, Arrays]:
-        """An image that is kept, and all that the trunk gives for it: computed when it is first looked at again."""
-        if kept.row:
-            return await self.work(make), kept.row
-        sight, row = await kept.model.run(make)
-        self.store.enrich(id, row)
-        return sight, row
+        All images or an error: raises as `explain`, with the number of the image.
+        """
 
-    async def _explained(self, sight: Sight, row: Arrays) -> Explained:
-        assert sight.explainer is not None
-        return Explained(sight.view, row["logits"], await sight.explainer.answer(sight.view, row, self.work))
+        async def infer_one(number: int, data: bytes | Pixels) -> Inferred:
+            image = PostedImage(model, data)
+            wanted = outputs | question.outputs if question else outputs
+            try:
+                progress = await model.run(
+                    partial(self._prepare, image, wanted),
+                    lambda prepared, found: advance(_infer(question, prepared.image, found)),
+                )
+                return await drive(progress, model, self.workers.run)
+            except PerceptError as error:
+                raise error if len(images) == 1 else type(error)(f"image {number}: {error}") from error
 
-    async def _seen(self, view: View, layer: Layer, row: Arrays, place: Place | None) -> Features:
-        A = row[layer.name]
-        if place is None:
-            return Features(view, layer, A)
-        cell = field_under(view, layer, *place).cell
-        return Features(view, layer, A, await self.work(influence, view, row, layer, cell))
+        return await _gather([infer_one(number, data) for number, data in enumerate(images)])
+
+    async def _run(self, image: PostedImage, wanted: frozenset[str], finish: Callable[[PreparedInput, Arrays], T]) -> T:
+        """Run `finish` on the prepared image and its trunk outputs, on the thread that prepared it, and cache it."""
+        if image.cached:
+            return await self._run_cached(image, wanted, finish)
+        result = await image.model.run(partial(self._prepare, image, wanted), finish)
+        if isinstance(image.data, bytes):
+            self.cache.put(image.id, image.data, image.model)
+        return result
+
+    async def _run_cached(
+        self, image: PostedImage, wanted: frozenset[str], finish: Callable[[PreparedInput, Arrays], T]
+    ) -> T:
+        """As `_run`; the first time all trunk outputs are computed and cached, later no pass of the trunk is needed."""
+        if image.outputs:
+            return await self.workers.run(lambda: finish(self._prepare(image, wanted), image.outputs))
+
+        def finish_and_keep(prepared: PreparedInput, outputs: Arrays) -> tuple[Arrays, T]:
+            return outputs, finish(prepared, outputs)
+
+        prepare_all = partial(self._prepare, image, image.model.all_outputs)
+        outputs, result = await image.model.run(prepare_all, finish_and_keep)
+        self.cache.add_outputs(image.id, outputs)
+        return result
+
+    def _prepare(self, image: PostedImage, wanted: frozenset[str]) -> PreparedInput:
+        if isinstance(image.data, bytes):
+            prepared = prepare(image.model, image.data, image.id, self._settings)
+        else:
+            prepared = from_pixels(image.model, image.data, image.id)
+        return PreparedInput(prepared.pixels, wanted, prepared)
+
+    def _deadline_exceeded(self) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"the answer was not ready after {self._settings.deadline_s:g} s; ask for less, or later"
+        )
+
+
+async def _gather(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of several coroutines that run concurrently; the first failure cancels the others."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _predict(top_k: int, picture: MaskPicture | None, prepared: PreparedInput, outputs: Arrays) -> Predicted:
+    image, logits = prepared.image, outputs["logits"]
+    with stage("render"):
+        answer = image.task.predict(image.model.manifest, logits, image.geometry, top_k)
+    return Predicted(image, answer, encode_mask(image, logits, picture) if picture else None)
+
+
+def _features(layer: Layer, output: FeatureOutput, prepared: PreparedInput, outputs: Arrays) -> FeatureMap:
+    image, A = prepared.image, outputs[layer.name]
+    features = FeatureMap(image, layer, A)
+    if output.view == "effective" and output.point:
+        cell = field_at_point(image, layer, *output.point).cell
+        features = replace(features, influence=measure_influence(image, outputs, layer, cell))
+    if output.format != "json":
+        return replace(features, encoded=encode_features(features, output))
+    if output.pool is not None:
+        return replace(features, embedding=POOLS[output.pool](A))
+    return replace(features, statistics=channel_statistics(A))
+
+
+def _explain_and_encode(
+    question: ResolvedQuestion, output: CamOutput, image: InputImage, outputs: Arrays
+) -> Steps[Explained]:
+    maps = yield from explain(question, image, outputs)
+    if output.boxes is not None:
+        maps = [replace(one, regions=hot_regions(one.heat, image.geometry, output.boxes)) for one in maps]
+    encoded = encode_maps(maps, output) if output.format in ENCODED_FORMATS else None
+    return Explained(image, outputs["logits"], maps, encoded)
+
+
+def _infer(question: ResolvedQuestion | None, image: InputImage, outputs: Arrays) -> Steps[Inferred]:
+    maps = (yield from explain(question, image, outputs)) if question else []
+    return Inferred(outputs, maps)

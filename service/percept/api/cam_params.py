@@ -1,49 +1,46 @@
-"""The parameters of `/cam`: which maps are meant, how they are shown, and in which format."""
+"""The query parameters of `/cam`: which maps, how they are shown, and in which format."""
 
 import re
-from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-from percept.api.negotiation import choose
-from percept.api.params import ModelQuery, Rules, changed, heed
+from percept.api.negotiation import choose_format
+from percept.api.params import ModelParams, Params, Rules, reject_inapplicable
 from percept.errors import BadParameter
-from percept.explain.faithfulness import TRIALS
-from percept.explain.methods import METHODS
-from percept.explain.presentation import Style
-from percept.explain.question import Question, fault
-from percept.imaging.decode import Box
-from percept.runtime.model import Model
+from percept.explain.faithfulness import PASSES
+from percept.explain.methods.table import METHODS
+from percept.explain.presentation import CamOutput, Style
+from percept.explain.question import Question
+from percept.explain.regions import Rule
+from percept.imaging.geometry import Box
 
 PICTURES = ("jpeg", "png", "webp")
-TOGETHER = ("multipart", "zip")
-OFFERED = {
-    "overlay": (*PICTURES, "npy", "json", *TOGETHER),
-    "heatmap": ("png", "jpeg", "webp", "npy", "json", *TOGETHER),
-    "sheet": (*PICTURES, *TOGETHER),
+ARCHIVES = ("multipart", "zip")
+FORMATS = {
+    "overlay": (*PICTURES, "npy", "json", *ARCHIVES),
+    "heatmap": ("png", "jpeg", "webp", "npy", "json", *ARCHIVES),
+    "sheet": (*PICTURES, *ARCHIVES),
 }
-# Where a parameter does something.
-DRAWN = {"format": (*PICTURES, *TOGETHER)}
+DRAWN = {"format": (*PICTURES, *ARCHIVES)}
 RULES: Rules = {
     "alpha": {"view": ("overlay", "sheet"), **DRAWN},
     "colormap": DRAWN,
     "legend": DRAWN,
-    "field": {"format": (*PICTURES, *TOGETHER, "json")},
-    "size": {"format": ("npy", *TOGETHER)},
-    "scale": {"format": ("npy", *TOGETHER)},
-    "boxes": {"format": ("json", *TOGETHER)},
+    "field": {"format": (*PICTURES, *ARCHIVES, "json")},
+    "size": {"format": ("npy", *ARCHIVES)},
+    "scale": {"format": ("npy", *ARCHIVES)},
+    "boxes": {"format": ("json", *ARCHIVES)},
 }
-SHEET_CLASSES = 6
 
 
-class Asking(BaseModel):
-    """The parameters that say which maps are meant."""
+class CamTargetParams(Params):
+    """The parameters that choose the maps: method, classes, layers, and the region of the photo."""
 
     method: Literal[tuple(METHODS)] = Field("gradcam", description="how the map is made")  # type: ignore[valid-type]
-    target: list[str] = Field([], description="labels or indices of classes, a map each; default: the top class")
-    against: str | None = Field(None, description="a class: why the target and not this one")
-    top: int = Field(1, ge=1, le=20, description="without target: so many of the most important classes")
+    target: list[str] = Field([], description="labels or indices of classes, one map each; default: the top class")
+    against: str | None = Field(None, description="a class to subtract: why the target and not this one")
+    top: int = Field(1, ge=1, le=20, description="without target: number of the most important classes to explain")
     x: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="segmentation: a photo pixel to explain, with y"
     )
@@ -53,26 +50,25 @@ class Asking(BaseModel):
     region: str | None = Field(
         None,
         pattern=r"^\d+(\.\d+)?(,\d+(\.\d+)?){3}$",
-        description="segmentation: the rectangle left,top,right,bottom of the photo that is explained",
+        description="segmentation: the rectangle left,top,right,bottom of the photo to explain",
     )
     layer: list[str] = Field(
-        [], description="layers, a map each; a+b fuses two into one map; default: the CAM layer of the model"
+        [], description="layers, one map each; a+b fuses two layers into one map; default: the CAM layer of the model"
     )
-
     faithfulness: bool = Field(
         False,
-        description="measure how far each map can be trusted: what hiding and showing its hot places does to the "
-        f"score; {TRIALS} passes of the whole network for each",
+        description="measure how faithful each map is: how the score changes when its hot pixels are removed or "
+        f"inserted; {PASSES} passes of the whole network for each map",
     )
 
     @field_validator("method", mode="before")
     @classmethod
-    def _pluses(cls, value: object) -> object:
-        """A plus in a query is a space, unless it was written %2B."""
+    def _restore_plus(cls, value: object) -> object:
+        """A plus in a query string is decoded as a space, unless it was written %2B."""
         return value.replace(" ", "+") if isinstance(value, str) else value
 
     def place(self) -> Box | None:
-        """The rectangle of the photo that is meant; a point has no extent."""
+        """The rectangle of the photo to explain; a point has no extent. Raises `BadParameter`."""
         if (self.x is None) != (self.y is None) or (self.region and self.x is not None):
             raise BadParameter("give x and y, or region, or none of them")
         if self.region:
@@ -85,73 +81,52 @@ class Asking(BaseModel):
         return self.x, self.y, self.x, self.y
 
 
-class Looking(Style, Asking):
-    """The parameters of `/cam/{id}`: how to look at an image."""
-
-    model_config = ConfigDict(extra="forbid")
+class CamParams(Style, CamTargetParams):
+    """The parameters of `GET /cam/{id}`."""
 
     format: Literal["jpeg", "png", "webp", "npy", "json", "multipart", "zip"] | None = Field(
         None, description="instead of the Accept header; multipart and zip give prediction, map and overlay together"
     )
-    boxes: float | Literal["otsu"] | None = Field(
+    boxes: Rule | None = Field(
         None,
-        description="json, multipart, zip: boxes of the regions above this share of the maximum, or Otsu's threshold",
+        description="json, multipart, zip: bounding boxes of the regions above this share of the maximum, or above "
+        "Otsu's threshold",
     )
 
     @field_validator("boxes")
     @classmethod
-    def _a_share(cls, value: float | str | None) -> float | str | None:
+    def _check_share(cls, value: float | str | None) -> float | str | None:
         if isinstance(value, float) and not 0 < value < 1:
             raise ValueError("a share of the maximum lies between 0 and 1")
         return value
 
-    def chosen(self, accept: str | None) -> str:
-        """The format of the answer; raises `BadParameter` where it has no use for a parameter, or `NotAcceptable`."""
-        name = choose(self.format, accept, OFFERED[self.view])
-        heed(self, RULES, view=self.view, format=name)
-        return name
+    def output(self, accept: str | None) -> CamOutput:
+        """The format and style of the answer; raises `BadParameter` or `NotAcceptable`."""
+        format = choose_format(self.format, accept, FORMATS[self.view])
+        reject_inapplicable(self, RULES, view=self.view, format=format)
+        return CamOutput(format, self, self.boxes)
 
-    def question(self, model: Model) -> Question:
-        """What is asked of an image; raises `BadParameter` where parameters contradict each other."""
+    def question(self) -> Question:
+        """What is to be explained; raises `BadParameter` if parameters contradict each other."""
         if (self.view == "sheet") != (self.by is not None):
             raise BadParameter("view=sheet and by=methods|classes|layers need each other")
-        if self.by == "methods" and "method" in changed(self):
-            raise BadParameter("by=methods compares all of them: leave method away")
-        if self.target and "top" in changed(self):
-            raise BadParameter("top is for the most important classes, where no target is named")
-        groups = tuple(tuple(re.split(r"[+ ]", group)) for group in self.layer)  # a plus in a query is a space
-        question = Question(
+        if self.by == "methods" and "method" in self.changed:
+            raise BadParameter("by=methods compares all methods: remove method")
+        if self.target and "top" in self.changed:
+            raise BadParameter("top is for the most important classes: it has no effect with target")
+        return Question(
             methods=(self.method,),
-            layers=groups,
+            # A plus in a query string is decoded as a space.
+            layers=tuple(tuple(re.split(r"[+ ]", group)) for group in self.layer),
             targets=tuple(self.target),
             top=self.top,
             against=self.against,
-            place=self.place(),
+            place=self.place() if self.model_fields_set & {"x", "y", "region"} else None,
+            compare=self.by,
             faithfulness=self.faithfulness,
             effective=self.field == "effective",
         )
-        match self.by:
-            case "methods":
-                return _replaced(question, methods=_quick(model, groups))
-            case "layers" if not groups:
-                layers = [(layer.name,) for layer in model.manifest.layers if not fault(model, layer, self.method)]
-                return _replaced(question, layers=tuple(layers))
-            case "classes" if not self.target and self.top == 1:
-                return _replaced(question, top=min(SHEET_CLASSES, len(model.manifest.labels)))
-        return question
 
 
-class CamQuery(ModelQuery, Looking):
-    """The parameters of `/cam`."""
-
-
-def _replaced(question: Question, **changes: object) -> Question:
-    return Question(**(vars(question) | changes))
-
-
-def _quick(model: Model, groups: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """The methods that work at these layers without further passes of the whole network."""
-    names = [name for group in groups for name in group] or [model.manifest.cam_layer]
-    layers = [layer for layer in model.manifest.layers if layer.name in names]
-    quick = (name for name, method in METHODS.items() if method.needs != "image")
-    return tuple(name for name in quick if not any(fault(model, layer, name) for layer in layers))
+class CamRequestParams(ModelParams, CamParams):
+    """The parameters of `POST /cam`."""

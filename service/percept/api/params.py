@@ -1,152 +1,77 @@
-"""The parameters that endpoints share, and what a route reaches through the application's state."""
+"""Query parameters: what all endpoints share, and those of `/predict`.
+
+A parameter that is unknown, or that would have no effect, is an error. All parameters are validated before the body of
+the request is read.
+"""
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
-from typing import Annotated, Any
+from typing import Literal
 
-from fastapi import Depends, Request
-from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from percept import __version__, errors
-from percept.api.negotiation import MEDIA_TYPES
-from percept.errors import BadParameter, UnknownImage
-from percept.pipeline import Pipeline
-from percept.runtime.image_cache import Kept
-from percept.runtime.model import Model
-from percept.runtime.repository import Repository
-from percept.settings import Settings
-from percept.telemetry.context import concerns
-from percept.telemetry.metrics import Metrics
+from percept.api.negotiation import choose_format
+from percept.bundle.manifest import Manifest
+from percept.errors import BadParameter
+from percept.pipeline import TOP_K
+from percept.tasks.mask_picture import MaskPicture
 
-VERSION = __version__
-
+# Parameter → what it depends on (such as `view`) → the values with which it has an effect.
 Rules = Mapping[str, Mapping[str, Sequence[str]]]
 
-# What any endpoint that takes an image may answer with.
-IMAGE_ERRORS = (
-    errors.BadRequest,
-    errors.UnknownModel,
-    errors.NotAcceptable,
-    errors.ImageTooLarge,
-    errors.NotAnImage,
-    errors.UnsupportedMediaType,
-    errors.BrokenImage,
-    errors.BadParameter,
-    errors.QueueFull,
-    errors.NotReady,
-    errors.DeadlineExceeded,
-)
+
+class Params(BaseModel):
+    """The base of all query parameters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @property
+    def changed(self) -> set[str]:
+        """The parameters that are not at their defaults. Forms such as that of `/docs` send the defaults too."""
+        fields = type(self).model_fields
+        return {name for name in self.model_fields_set if getattr(self, name) != fields[name].get_default()}
 
 
-# What is asked about an image that is kept may be answered with.
-KEPT_ERRORS = (
-    errors.UnknownImage,
-    errors.NotAcceptable,
-    errors.BadParameter,
-    errors.QueueFull,
-    errors.DeadlineExceeded,
-)
+class ModelParams(Params):
+    """The parameters that choose the model."""
 
-
-class State:
-    """What `create_app` builds once and every route uses."""
-
-    def __init__(self, settings: Settings, repository: Repository, pipeline: Pipeline, metrics: Metrics) -> None:
-        self.settings, self.repository, self.pipeline, self.metrics = settings, repository, pipeline, metrics
-
-    def check(self) -> None:
-        """Raise `NotReady` while this service should not be sent any work."""
-        self.repository.check()
-
-
-async def state(request: Request) -> State:
-    """The state of the application. Were it no coroutine, FastAPI would ask a thread for it at every request."""
-    found: State = request.app.state.percept
-    return found
-
-
-Service = Annotated[State, Depends(state)]
-
-
-class ModelQuery(BaseModel):
-    """Which model is asked; a parameter that does not exist is an error, not a silence."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-    model: str | None = Field(None, description="name of the model; default: the service's own")
+    model: str | None = Field(None, description="name of the model; default: the default model of the service")
     version: int | None = Field(None, description="version of the model; default: the newest")
 
-    def find(self, repository: Repository) -> Model:
-        """The model that is meant; raises `UnknownModel` or `NotReady`."""
-        return find(repository, self.model, self.version)
+
+def reject_inapplicable(params: Params, rules: Rules, **actual: str | None) -> None:
+    """Raise `BadParameter` if a parameter was changed that has no effect with the `actual` values, such as the view."""
+    if not params.model_fields_set:
+        return
+    for name in sorted(params.changed & rules.keys()):
+        for condition, values in rules[name].items():
+            if actual[condition] not in values:
+                other = f", not for {condition}={actual[condition]}" if actual[condition] else ""
+                raise BadParameter(f"{name} is for {condition}={'|'.join(values)}{other}: it would have no effect here")
 
 
-def find(repository: Repository, name: str | None, version: int | None) -> Model:
-    """The model that a request is about; raises `UnknownModel` or `NotReady`."""
-    model = repository.find(name, version)
-    concerns(model.manifest.name, model.manifest.version)
-    return model
+MASK_FORMATS = {
+    None: ("json", "png"),
+    "mask": ("png", "webp"),
+    "overlay": ("jpeg", "png", "webp"),
+}
+PREDICT_RULES: Rules = {"top_k": {"task": ("classification",)}, "alpha": {"view": ("overlay",)}}
 
 
-def kept(service: State, id: str) -> Kept:
-    """The image that a request is about, sent by an earlier one; raises `UnknownImage`."""
-    try:
-        found = service.pipeline.store.find(id)
-    except UnknownImage:
-        service.metrics.lookups.labels("miss").inc()
-        raise
-    service.metrics.lookups.labels("hit").inc()
-    concerns(found.model.manifest.name, found.model.manifest.version)
-    return found
+class PredictParams(ModelParams):
+    """The parameters of `/predict`."""
 
+    top_k: int = Field(TOP_K, ge=1, description="number of classes in a classifier's answer")
+    view: Literal["mask", "overlay"] | None = Field(None, description="segmentation: what to show")
+    format: Literal["json", "jpeg", "png", "webp"] | None = Field(None, description="instead of the Accept header")
+    alpha: float = Field(0.6, ge=0, le=1, description="opacity of an overlay")
 
-def changed(query: BaseModel) -> set[str]:
-    """The parameters that are not at their defaults. Forms such as that of `/docs` send the defaults too."""
-    fields = type(query).model_fields
-    return {name for name in query.model_fields_set if getattr(query, name) != fields[name].get_default()}
-
-
-def heed(query: BaseModel, rules: Rules, **here: str | None) -> None:
-    """Raises `BadParameter` where a parameter is changed that does nothing here.
-
-    `rules` say for a parameter what it is for: each name in `here`, such as `view`, with the values it may have then.
-    """
-    for name in sorted(changed(query) & rules.keys()):
-        for what, where in rules[name].items():
-            if here[what] not in where:
-                other = f", not for {what}={here[what]}" if here[what] else ""
-                raise BadParameter(f"{name} is for {what}={'|'.join(where)}{other}: it would do nothing here")
-
-
-def tag(request: Request, *parts: object) -> str | None:
-    """A strong ETag of an answer that these parts, the request's own URL and this version decide.
-
-    None where the client has that answer already.
-    """
-    said = "\n".join(map(str, (VERSION, request.url.path, sorted(request.query_params.multi_items()), *parts)))
-    found = f'"{sha256(said.encode()).hexdigest()[:32]}"'
-    known = request.headers.get("if-none-match", "")
-    return None if known.strip() == "*" or found in (one.strip() for one in known.split(",")) else found
-
-
-def picture(data: bytes, name: str, headers: dict[str, str] | None = None) -> Response:
-    """Bytes of a format as a response."""
-    return Response(data, media_type=MEDIA_TYPES[name], headers=headers)
-
-
-def written(answer: BaseModel, exclude_none: bool = True) -> Response:
-    """An answer as JSON, written once: what FastAPI is given as a model it checks and copies again."""
-    return Response(answer.model_dump_json(exclude_none=exclude_none), media_type=MEDIA_TYPES["json"])
-
-
-def kept_answer(answer: Response, etag: str, settings: Settings) -> Response:
-    """An answer about an image that is kept: the client may keep it as long, for the same `Accept`."""
-    age = f"private, max-age={settings.store_s:.0f}"
-    answer.headers.update({"ETag": etag, "Cache-Control": age, "Vary": "Accept"})
-    return answer
-
-
-def documented_formats(*names: str) -> dict[str, Any]:
-    """The `content` of a route's 200 in OpenAPI for the formats besides JSON."""
-    return {MEDIA_TYPES[name]: {"schema": {"type": "string", "format": "binary"}} for name in names}
+    def picture(self, manifest: Manifest, accept: str | None) -> MaskPicture | None:
+        """The picture that the answer consists of; None for JSON. Raises `BadParameter` or `NotAcceptable`."""
+        reject_inapplicable(self, PREDICT_RULES, task=manifest.task, view=self.view)
+        if manifest.task == "classification":
+            if self.view is not None:
+                raise BadParameter(f"model {manifest.name!r} is a classifier: it has no {self.view}")
+            choose_format(self.format, accept, ("json",))
+            return None
+        format = choose_format(self.format, accept, MASK_FORMATS[self.view])
+        return None if format == "json" else MaskPicture(format, self.view or "mask", self.alpha)

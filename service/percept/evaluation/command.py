@@ -17,7 +17,7 @@ from percept.evaluation.measurement import MeasuredPhoto, Measurement, measure_p
 from percept.evaluation.photos import ObjectMask, PhotoFolder
 from percept.evaluation.report import SHEET_PHOTOS, Report, write_report
 from percept.explain.faithfulness import require_scores
-from percept.explain.methods import METHODS
+from percept.explain.methods.table import METHODS
 from percept.explain.question import Question, ResolvedQuestion, find_layer, resolve, unavailable_reason
 from percept.explain.runner import Progress, advance, drive
 from percept.runtime.cpu_count import count_cpus

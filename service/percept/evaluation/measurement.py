@@ -12,7 +12,7 @@ from percept.evaluation.baselines import BASELINES
 from percept.evaluation.localization import localize
 from percept.evaluation.photos import ObjectMask
 from percept.explain.faithfulness import Faithfulness, measure_faithfulness, score_function
-from percept.explain.method_runner import Steps
+from percept.explain.methods.runner import Steps
 from percept.explain.question import ResolvedQuestion
 from percept.explain.runner import explain
 from percept.imaging.geometry import Map

@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from percept.bundle.manifest import Manifest
 from percept.errors import BadParameter
 from percept.explain.maps import resize
-from percept.explain.perturbations import Colour, fade
-from percept.explain.protocol import LogitsRequest, stack_batches
+from percept.explain.methods.masks import Colour, fade
+from percept.explain.methods.protocol import LogitsRequest, stack_batches
 from percept.imaging.geometry import Map, Pixels
 from percept.tasks.table import TASKS
 from percept.tasks.task import activate

@@ -25,6 +25,7 @@ from percept.imaging.sheet import Tile, render_sheet
 from percept.tasks.input_image import InputImage
 from percept.telemetry.context import stage
 
+ENCODED_FORMATS = ("npy", "jpeg", "png", "webp")  # of answers that are one picture or array
 SHEET_PHOTO_PIXELS = 640  # the longer side of a photo on a contact sheet
 MAX_PHOTO_MAP_PIXELS = 2**26  # of all maps of one answer, if there are several at the photo's size
 
@@ -56,11 +57,6 @@ class CamOutput:
     style: Style = Style()
     boxes: Rule | None = None
 
-    @property
-    def encoded(self) -> bool:
-        """Whether the answer is one picture or array, which `encode_maps` makes."""
-        return self.format in ("npy", "jpeg", "png", "webp")
-
 
 @stage("render")
 def encode_maps(explanations: Sequence[Explanation], output: CamOutput) -> bytes:
@@ -69,17 +65,23 @@ def encode_maps(explanations: Sequence[Explanation], output: CamOutput) -> bytes
     if output.format == "npy":
         return encode_npy(stack_maps(map_arrays(explanations, style)))
     single = len(explanations) == 1 and style.view != "sheet"
-    picture = draw_map(explanations[0], style) if single else draw_contact_sheet(explanations, style)
+    picture = draw_map(explanations[0], style, style.legend) if single else draw_contact_sheet(explanations, style)
     return encode(picture, output.format)
 
 
-def draw_map(explanation: Explanation, style: Style) -> Image.Image:
+def draw_map(explanation: Explanation, style: Style, legend: bool = False) -> Image.Image:
     """The map over the photo or alone, as large as the photo; a legend is added below it."""
-    picture = _draw_plain(explanation, style)
-    if not style.legend:
-        return picture
-    top = max(float(explanation.raw.max()), 0)
-    return add_legend(picture, style.colormap, "0", f"{top:.3g}", _title(explanation))
+    image = explanation.image
+    if style.view == "heatmap":
+        picture = render_heatmap(project_to_photo(explanation.heat, image.geometry), style.colormap)
+    else:
+        picture = overlay_heatmap(image.photo, explanation.heat, image.geometry, style.colormap, style.alpha)
+    if style.field:
+        picture = _outline_peak(picture, explanation)
+    if legend:
+        top = max(float(explanation.raw.max()), 0)
+        picture = add_legend(picture, style.colormap, "0", f"{top:.3g}", _title(explanation))
+    return picture
 
 
 def draw_contact_sheet(explanations: Sequence[Explanation], style: Style) -> Image.Image:
@@ -115,15 +117,6 @@ def require_bounded(explanations: Sequence[Explanation]) -> None:
         )
 
 
-def _draw_plain(explanation: Explanation, style: Style) -> Image.Image:
-    image = explanation.image
-    if style.view == "heatmap":
-        picture = render_heatmap(project_to_photo(explanation.heat, image.geometry), style.colormap)
-    else:
-        picture = overlay_heatmap(image.photo, explanation.heat, image.geometry, style.colormap, style.alpha)
-    return _outline_peak(picture, explanation) if style.field else picture
-
-
 def _outline_peak(picture: Image.Image, explanation: Explanation) -> Image.Image:
     """The picture with outlines around the hottest cell and its receptive field."""
     cell = find_peak(explanation.heat)
@@ -148,7 +141,7 @@ def _tile(explanation: Explanation, style: Style) -> Tile:
     title = texts.pop(style.by or "classes")
     faithfulness = explanation.faithfulness
     numbers = faithfulness.caption if faithfulness else f"score {explanation.score:.3g}"
-    return Tile(_draw_plain(explanation, style), title, f"{', '.join(texts.values())}; {numbers}")
+    return Tile(draw_map(explanation, style), title, f"{', '.join(texts.values())}; {numbers}")
 
 
 def _title(explanation: Explanation) -> str:

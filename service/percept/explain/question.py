@@ -11,7 +11,7 @@ from typing import Literal
 from percept.bundle.manifest import IMAGE, Layer
 from percept.errors import BadParameter, GradientsUnavailable, MethodUnavailable, PerceptError, UnknownLayer
 from percept.explain.faithfulness import require_scores
-from percept.explain.methods import METHODS
+from percept.explain.methods.table import METHODS
 from percept.explain.receptive_field import require_image_layer
 from percept.imaging.geometry import Box
 from percept.runtime.model import Model
@@ -27,8 +27,8 @@ MAX_COMPARED_CLASSES = 6  # on a contact sheet
 class Question:
     """What is to be explained; what is empty is chosen by the model.
 
-    Each entry of `layers` is a group of layers whose maps are fused into one. Without `targets` the `top` most important
-    classes are explained. `against` is a class that is subtracted from each target. `place` is a rectangle (left, top,
+    Each entry of `layers` is a group of layers whose maps are fused into one. Without `targets` the `top` most
+    important classes are explained. `against` is a class that is subtracted from each target. `place` is a rectangle (left, top,
     right, bottom) of the photo, or a point without extent: for a segmenter, the pixels to explain. `compare` adds all
     methods, layers or classes that a contact sheet shows. `faithfulness` measures each map; `effective` computes the
     effective receptive field of its hottest cell.
@@ -49,7 +49,8 @@ class Question:
 class ResolvedQuestion:
     """A question in terms of one model: `groups` of layers to fuse, and class indices.
 
-    Without `targets` the `top` most important classes of the image are explained.
+    Without `targets` the `top` most important classes of the image are explained. `outputs` are the names of the trunk
+    outputs that the maps are computed from.
     """
 
     model: Model
@@ -61,17 +62,7 @@ class ResolvedQuestion:
     place: Box | None
     faithfulness: bool
     effective: bool
-
-    @property
-    def outputs(self) -> frozenset[str]:
-        """The names of the trunk outputs that the maps are computed from."""
-        needed = (self.model.network.outputs_for_gradients(layer) for group in self.groups for layer in group)
-        return frozenset({"logits", IMAGE} if self.effective else {"logits"}).union(*needed)
-
-    @property
-    def classes(self) -> int:
-        """How many classes are explained at most."""
-        return len(self.targets) or min(self.top, len(self.model.manifest.labels))
+    outputs: frozenset[str]
 
 
 def resolve(model: Model, question: Question) -> ResolvedQuestion:
@@ -83,32 +74,47 @@ def resolve(model: Model, question: Question) -> ResolvedQuestion:
     manifest = model.manifest
     if question.place is not None and not TASKS[manifest.task].spatial:
         raise BadParameter("x, y and region are for segmentation: a classifier's classes have no pixels")
-    question = _expand_comparison(model, question)
+    if question.compare:
+        question = _expand_comparison(model, question)
+    names = question.layers or ((manifest.cam_layer,),)
+    groups = tuple(tuple(find_layer(model, name) for name in group) for group in names)
+    layers = {layer.name: layer for group in groups for layer in group}.values()
+    for method, layer in product(question.methods, layers):
+        if reason := unavailable_reason(model, layer, method):
+            raise reason
+    outputs = {"logits", IMAGE} if question.effective else {"logits"}
     resolved = ResolvedQuestion(
         model=model,
         methods=question.methods,
-        groups=tuple(tuple(find_layer(model, name) for name in group) for group in _named_layers(model, question)),
+        groups=groups,
         targets=tuple(class_index(manifest, target) for target in question.targets),
         top=question.top,
         against=None if question.against is None else class_index(manifest, question.against),
         place=question.place,
         faithfulness=question.faithfulness,
         effective=question.effective,
+        outputs=frozenset(outputs).union(*map(model.network.outputs_for_gradients, layers)),
     )
-    _require_methods(resolved)
-    _require_bounded(resolved)
-    _require_effective_field(resolved)
+    classes = len(resolved.targets) or min(resolved.top, len(manifest.labels))
+    maps = len(resolved.methods) * len(groups) * classes
+    if maps > MAX_MAPS:
+        raise BadParameter(f"the request is for {maps} maps; at most {MAX_MAPS} are made at once")
+    if resolved.faithfulness:
+        _require_faithfulness(resolved, maps)
+    if resolved.effective:
+        _require_effective_field(resolved)
     return resolved
 
 
 def needs_probe(model: Model, question: Question) -> bool:
     """Whether `resolve` has to run the model's network, so that it must not be called on the event loop."""
-    special = question.compare in ("methods", "layers") or any(
-        METHODS[name].linear or METHODS[name].alone for name in question.methods
-    )
-    names = {name for group in _named_layers(model, question) for name in group}
+    if question.compare not in ("methods", "layers") and not any(
+        METHODS[name].linear_only or METHODS[name].nonlinear_only for name in question.methods
+    ):
+        return False
+    names = {name for group in question.layers for name in group} or {model.manifest.cam_layer}
     layers = [layer for layer in model.manifest.layers if question.compare == "layers" or layer.name in names]
-    return special and not all(map(model.network.knows_linearity, layers))
+    return not all(map(model.network.knows_linearity, layers))
 
 
 def find_layer(model: Model, name: str) -> Layer:
@@ -125,24 +131,20 @@ def unavailable_reason(model: Model, layer: Layer, method: str) -> PerceptError 
     row = METHODS[method]
     if row.needs in ("gradients", "tail") and layer.tail is None:
         return GradientsUnavailable(f"layer {layer.name!r} has no gradients: {layer.unavailable}")
-    if layer.name == IMAGE and not row.pixels:
+    if layer.name == IMAGE and not row.at_image:
         return MethodUnavailable(
             f"{method} weights feature maps, and the image has none; use saliency, or another layer"
         )
-    if row.alone and model.network.has_uniform_gradients(layer):
+    if row.nonlinear_only and model.network.has_uniform_gradients(layer):
         return MethodUnavailable(
             f"global average pooling follows {layer.name!r}: the gradient is the same in every cell, so {method} shows "
             "nothing; use an earlier layer"
         )
-    if row.linear and not model.network.has_uniform_gradients(layer):
+    if row.linear_only and not model.network.has_uniform_gradients(layer):
         return MethodUnavailable(
             f"{method} needs global average pooling and one linear layer after {layer.name!r}; use gradcam"
         )
     return None
-
-
-def _named_layers(model: Model, question: Question) -> tuple[tuple[str, ...], ...]:
-    return question.layers or ((model.manifest.cam_layer,),)
 
 
 def _expand_comparison(model: Model, question: Question) -> Question:
@@ -150,7 +152,7 @@ def _expand_comparison(model: Model, question: Question) -> Question:
     manifest = model.manifest
     match question.compare:
         case "methods":
-            return replace(question, methods=_fast_methods(model, _named_layers(model, question)))
+            return replace(question, methods=_fast_methods(model, question.layers or ((manifest.cam_layer,),)))
         case "layers" if not question.layers:
             [method] = question.methods
             usable = [layer.name for layer in manifest.layers if not unavailable_reason(model, layer, method)]
@@ -167,28 +169,18 @@ def _fast_methods(model: Model, groups: tuple[tuple[str, ...], ...]) -> tuple[st
     return tuple(name for name in fast if not any(unavailable_reason(model, layer, name) for layer in layers))
 
 
-def _require_methods(question: ResolvedQuestion) -> None:
-    for method, group in product(question.methods, question.groups):
-        for layer in group:
-            if reason := unavailable_reason(question.model, layer, method):
-                raise reason
-
-
-def _require_bounded(question: ResolvedQuestion) -> None:
-    count = len(question.methods) * len(question.groups) * question.classes
-    if count > MAX_MAPS:
-        raise BadParameter(f"the request is for {count} maps; at most {MAX_MAPS} are made at once")
-    if not question.faithfulness:
-        return
+def _require_faithfulness(question: ResolvedQuestion, maps: int) -> None:
+    """Raise `BadParameter` if the faithfulness of so many maps cannot be measured."""
     require_scores(question.model.manifest, question.against)
-    if count > MAX_FAITHFULNESS_MAPS:
+    if maps > MAX_FAITHFULNESS_MAPS:
         raise BadParameter(
-            f"the request is for the faithfulness of {count} maps; it is measured for {MAX_FAITHFULNESS_MAPS} at most"
+            f"the request is for the faithfulness of {maps} maps; it is measured for {MAX_FAITHFULNESS_MAPS} at most"
         )
 
 
 def _require_effective_field(question: ResolvedQuestion) -> None:
-    for group in question.groups if question.effective else ():
+    """Raise an error if the effective receptive field of the hottest cell cannot be computed."""
+    for group in question.groups:
         if len(set(group)) > 1:
             raise BadParameter(
                 "field=effective needs maps of one layer: a cell of fused layers belongs to none of them"

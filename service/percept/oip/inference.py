@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from percept.bundle.manifest import Manifest
 from percept.errors import BadParameter, UnknownLayer, format_validation_errors
-from percept.explain.methods import METHODS
+from percept.explain.methods.table import METHODS
 from percept.explain.question import Question
 from percept.imaging.geometry import Map, Pixels
 from percept.oip.codec import ALL_BINARY, BINARY, InferRequest, OutputTensor, Parameters, RequestOutput, Tensor

@@ -58,7 +58,8 @@ INFERENCE_ERRORS = (
 )
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
-model_router = APIRouter(route_class=DirectRoute)  # the endpoints of one model; included below for both forms of its path
+# The endpoints of one model; included below for both forms of its path.
+model_router = APIRouter(route_class=DirectRoute)
 
 
 class ModelPath(BaseModel):

@@ -1,52 +1,63 @@
-"""A work-conserving batcher: a batch is whatever queued while the threads were busy, never waited for.
+"""A work-conserving batcher: a batch is whatever was queued while the threads were busy; it never waits to fill up.
 
-An item comes in as a function that makes it, which is not called before its turn has come: who gave up meanwhile costs
-nothing. Items go in batches through a blocking function, and each result returns to whoever submitted its item. It
-knows no image and no ONNX. Items are submitted on the event loop; threads take them, one at a time by the lock of their
-crew. (The idea: text-embeddings-inference, `core/src/queue.rs` and `infer.rs`.)
+An entry is submitted as two functions: `prepare` makes its item when a thread takes the entry, and `finish` turns the
+item and its result into what the caller gets. Entries whose caller was cancelled are dropped before each step, so that
+they cost nothing. Entries are submitted on the event loop; threads take them, one at a time under the lock of their
+pool. The batcher knows no image and no ONNX.
+
+The design follows text-embeddings-inference (`core/src/queue.rs`, `core/src/infer.rs`).
 """
 
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 from percept.errors import QueueFull
-from percept.runtime.worker_pool import Crew, Order, Outcome, Work
-from percept.telemetry.context import note
+from percept.runtime.worker_pool import Job, Outcome, Work, WorkerPool
+from percept.telemetry.context import record_stage
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+T = TypeVar("T")
 
-PACED = 0.1  # weight of the last batch in the pace
+PACE_WEIGHT = 0.1  # of the last batch in the moving average of seconds per item
 MAX_RETRY_S = 60
-
-Made = tuple[Order, Any]  # an order and its item
 
 
 @dataclass(frozen=True)
-class Watch:
-    """Who is told for how many seconds an item waited until a thread took it, and how many items are in each run.
+class BatchObserver:
+    """Receives the seconds that each entry waited for a thread, and the number of items in each run.
 
-    Both are called on any thread and must be brief.
+    Both functions are called on worker threads and must return quickly.
     """
 
     waited: Callable[[float], object]
     ran: Callable[[int], object]
 
 
-UNWATCHED = Watch(lambda _: None, lambda _: None)
+NO_OBSERVER = BatchObserver(lambda _: None, lambda _: None)
+
+
+@dataclass(eq=False)
+class Entry(Job):
+    """A job whose `function` prepares its `item`; `finish(item, result)` makes the reply."""
+
+    finish: Callable[[Any, Any], Any] = lambda item, result: (item, result)
+    item: Any = field(default=None, init=False)
+    result: Any = field(default=None, init=False)
 
 
 class Batcher(Generic[Item, Result]):
     """Calls `run` with up to `max_batch` items on the threads of `device`; `run` returns one result per item.
 
-    Where `host` is another crew its threads make the items of the next batches while one runs; else whoever runs a
-    batch makes its items first. `room` admits as many requests as may wait, `capacity`, and those that are served.
+    If `host` is another pool, its threads prepare the items of the next batches while one runs, and finish them
+    afterwards; else the thread that runs a batch does all of it. `admit` bounds the requests: `capacity` may wait
+    besides those that are being served.
     """
 
     def __init__(
@@ -54,144 +65,185 @@ class Batcher(Generic[Item, Result]):
         run: Callable[[Sequence[Item]], Sequence[Result]],
         max_batch: int,
         capacity: int,
-        host: Crew,
-        device: Crew,
-        watch: Watch = UNWATCHED,
+        host: WorkerPool,
+        device: WorkerPool,
+        observer: BatchObserver = NO_OBSERVER,
     ) -> None:
         self._run = run
         self._max_batch = max_batch
         self.capacity = capacity
+        self.concurrency = max_batch * device.size  # how many items the threads run at once
         self._host, self._device = host, device
-        self._watch = watch
+        self._observer = observer
         self._admitted = 0
-        self._pace_s = 0.0  # that a thread takes for an item, of late
-        self._waiting: deque[Order] = deque()
-        self._making: set[Order] = set()
-        self._made: deque[Made] = deque()
-
-    @property
-    def width(self) -> int:
-        """How many items the threads take at once."""
-        return self._max_batch * self._device.size
+        self._pace_s = 0.0  # moving average of the seconds that a thread takes for one item
+        self._waiting: deque[Entry] = deque()
+        self._preparing: set[Entry] = set()
+        self._prepared: deque[Entry] = deque()
+        self._ran: deque[Entry] = deque()
 
     @property
     def depth(self) -> int:
-        """How many items wait now: somebody wants them, and no thread has taken them yet."""
-        return sum(not order.given_up for order in self._waiting.copy())  # threads take from it meanwhile
+        """How many entries wait for a thread; abandoned ones do not count."""
+        return sum(not entry.abandoned for entry in self._waiting.copy())  # threads take entries meanwhile
 
-    def check(self) -> None:
-        """Raise `QueueFull` where there is no room now: sooner than anything is read for nothing."""
-        if self._admitted >= self.capacity + self.width:
+    def check_capacity(self) -> None:
+        """Raise `QueueFull` if `admit` would; call it before work that would then be wasted."""
+        if self._admitted >= self.capacity + self.concurrency:
             wait = min(max(1, math.ceil(self._admitted * self._pace_s / self._device.size)), MAX_RETRY_S)
             raise QueueFull(f"{self.capacity} images are waiting already; try again in {wait} s", wait)
 
     @contextmanager
-    def room(self) -> Iterator[None]:
-        """A place from before anything is done for a request until it is answered; raises `QueueFull` at once.
-
-        There are as many as items may wait, and those that the threads take.
-        """
-        self.check()
+    def admit(self) -> Iterator[None]:
+        """Hold a place in the queue for one request, however many items it takes; raises `QueueFull`."""
+        self.check_capacity()
         self._admitted += 1
         try:
             yield
         finally:
             self._admitted -= 1
 
-    async def submit(self, make: Callable[[], Item]) -> tuple[Item, Result]:
-        """The item that `make` gives and its result; raises what `make` or `run` raised.
+    async def submit(self, prepare: Callable[[], Item], finish: Callable[[Item, Result], T]) -> T:
+        """The reply that `finish` makes of the prepared item and its result.
 
-        Who was admitted is not refused any longer, however many items its answer takes. Cancelling the caller drops the
-        item if its batch has not begun.
+        All three steps run on worker threads. Raises what `prepare`, `run` or `finish` raised. If the caller is
+        cancelled, the steps that have not begun are dropped.
         """
-        order = Order(make)
-        self._waiting.append(order)
+        entry = Entry(prepare, finish=finish)
+        self._waiting.append(entry)
         if self._host is self._device:
-            self._device.call(self._next_whole)
+            self._device.wake(self._next_whole)
         else:
-            self._host.call(self._next_item)
-        found: tuple[Item, Result] = await order.reply
-        return found
+            self._host.wake(self._next_preparation)
+        reply: T = await entry.reply
+        return reply
+
+    # One pool: a thread takes a batch from the first step to the last.
 
     def _next_whole(self) -> Work | None:
-        """Items and their results in one go."""
-        batch: list[Order] = []
+        batch: list[Entry] = []
         while self._waiting and len(batch) < self._max_batch:
-            order = self._taken()
-            if not order.given_up:
-                batch.append(order)
-        return partial(self._whole, batch) if batch else None
+            entry = self._waiting.popleft()
+            self._observer.waited(perf_counter() - entry.queued_at)
+            if not entry.reply.done():
+                batch.append(entry)
+        if len(batch) == 1:
+            return lambda: [batch[0].call(self._serve, batch[0])]
+        return partial(self._run_whole, batch) if batch else None
 
-    def _next_item(self) -> Work | None:
-        """One item, as long as no more than the next batch of every thread lies ready."""
-        while self._waiting and len(self._making) + len(self._made) < 2 * self.width:
-            order = self._taken()
-            if not order.given_up:
-                self._making.add(order)
-                return partial(self._item, order)
+    def _serve(self, entry: Entry) -> Any:
+        """Prepare, run and finish one entry, in its context; an abandoned one gets no further."""
+        start = perf_counter()
+        record_stage("queue", entry.queued_at, start)
+        try:
+            item = entry.function()
+            if entry.reply.done():
+                return None
+            self._observer.ran(1)
+            run_start = perf_counter()
+            [result] = self._run([item])
+            record_stage("infer", run_start, perf_counter())
+            return None if entry.reply.done() else entry.finish(item, result)
+        finally:
+            self._pace_s += PACE_WEIGHT * (perf_counter() - start - self._pace_s)
+
+    def _run_whole(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
+        start = perf_counter()
+        failed = [outcome for outcome in map(_prepare, batch) if outcome.failed]
+        broken = {outcome.job for outcome in failed}
+        outcomes, ran = self._run_batch([entry for entry in batch if entry not in broken and not entry.abandoned])
+        self._finish_later(ran)
+        self._update_pace(start, len(batch))
+        return failed + outcomes
+
+    # Two pools: the host prepares and finishes, the device runs.
+
+    def _next_preparation(self) -> Work | None:
+        """Prepare one item, as long as no more than the next batch of every device thread is ready."""
+        while self._waiting and len(self._preparing) + len(self._prepared) < 2 * self.concurrency:
+            entry = self._waiting.popleft()
+            self._observer.waited(perf_counter() - entry.queued_at)
+            if not entry.abandoned:
+                self._preparing.add(entry)
+                return partial(self._run_preparation, entry)
         return None
 
-    def _next_batch(self) -> Work | None:
-        """The results of the items that lie ready."""
-        batch: list[Made] = []
-        while self._made and len(batch) < self._max_batch:
-            order, item = self._made.popleft()
-            if not order.given_up:
-                batch.append((order, item))
-        self._host.call(self._next_item)
-        return partial(self._batch, batch) if batch else None
-
-    def _taken(self) -> Order:
-        """The order that waited longest. Who gave up waited too, and tells most of a queue that is too long."""
-        order = self._waiting.popleft()
-        self._watch.waited(perf_counter() - order.since)
-        return order
-
-    def _whole(self, batch: Sequence[Order]) -> Sequence[Outcome]:
-        start = perf_counter()
-        outcomes = [order.carry_out() for order in batch]
-        failed = [outcome for outcome in outcomes if outcome[2]]
-        made = [(order, item) for order, item, bad in outcomes if not (bad or order.given_up)]
-        results = self._results(made)
-        self._keep_pace(start, len(batch))
-        return failed + results
-
-    def _item(self, order: Order) -> Sequence[Outcome]:
-        outcome = order.carry_out()
-        if outcome[2]:
-            self._making.discard(order)
-            self._host.call(self._next_item)
+    def _run_preparation(self, entry: Entry) -> Sequence[Outcome]:
+        outcome = _prepare(entry)
+        if outcome.failed:
+            self._preparing.discard(entry)
+            self._host.wake(self._next_preparation)
             return [outcome]
-        order.since = perf_counter()
-        self._made.append((order, outcome[1]))
-        self._making.discard(order)
-        self._device.call(self._next_batch)
+        entry.queued_at = perf_counter()
+        self._prepared.append(entry)
+        self._preparing.discard(entry)
+        self._device.wake(self._next_prepared_batch)
         return []
 
-    def _batch(self, batch: Sequence[Made]) -> Sequence[Outcome]:
-        for order, _ in batch:
-            order.context.run(order.waited)
+    def _next_prepared_batch(self) -> Work | None:
+        batch: list[Entry] = []
+        while self._prepared and len(batch) < self._max_batch:
+            entry = self._prepared.popleft()
+            if not entry.abandoned:
+                batch.append(entry)
+        self._host.wake(self._next_preparation)
+        return partial(self._run_prepared_batch, batch) if batch else None
+
+    def _run_prepared_batch(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
+        for entry in batch:
+            entry.context.run(entry.record_wait)
         start = perf_counter()
-        results = self._results(batch)
-        self._keep_pace(start, len(batch))
-        return results
+        outcomes, ran = self._run_batch(batch)
+        self._update_pace(start, len(batch))
+        self._finish_later(ran)
+        return outcomes
 
-    def _keep_pace(self, start: float, items: int) -> None:
-        self._pace_s += PACED * ((perf_counter() - start) / items - self._pace_s)
+    def _finish_later(self, entries: Sequence[Entry]) -> None:
+        """Finish each entry in a turn of its own, on any thread of the host."""
+        for entry in entries:
+            entry.queued_at = perf_counter()
+            self._ran.append(entry)
+            self._host.wake(self._next_finish)
 
-    def _results(self, batch: Sequence[Made]) -> list[Outcome]:
-        """What came of each item. One that is poisonous must not fail its neighbours: each is tried again alone."""
+    def _next_finish(self) -> Work | None:
+        while self._ran:
+            entry = self._ran.popleft()
+            if not entry.abandoned:
+                return partial(self._run_finish, entry)
+        return None
+
+    def _run_finish(self, entry: Entry) -> Sequence[Outcome]:
+        entry.context.run(entry.record_wait)
+        return [_finish(entry)]
+
+    def _run_batch(self, batch: Sequence[Entry]) -> tuple[list[Outcome], list[Entry]]:
+        """The failures, and the entries that have a result. If a batch fails, each of its items is tried alone."""
         if not batch:
-            return []
-        self._watch.ran(len(batch))
+            return [], []
+        self._observer.ran(len(batch))
         start = perf_counter()
         try:
-            results = list(zip(batch, self._run([item for _, item in batch]), strict=True))
+            results = list(zip(batch, self._run([entry.item for entry in batch]), strict=True))
         except Exception as error:
             if len(batch) == 1:
-                return [(batch[0][0], error, True)]
-            return [outcome for one in batch for outcome in self._results([one])]
+                return [Outcome(batch[0], error, failed=True)], []
+            alone = [self._run_batch([entry]) for entry in batch]
+            return [one for outcomes, _ in alone for one in outcomes], [one for _, ran in alone for one in ran]
         end = perf_counter()
-        for order, _ in batch:
-            order.context.run(note, "infer", start, end)
-        return [(order, (item, result), False) for (order, item), result in results]
+        for entry, result in results:
+            entry.result = result
+            entry.context.run(record_stage, "infer", start, end)
+        return [], list(batch)
+
+    def _update_pace(self, start: float, items: int) -> None:
+        self._pace_s += PACE_WEIGHT * ((perf_counter() - start) / items - self._pace_s)
+
+
+def _prepare(entry: Entry) -> Outcome:
+    outcome = entry.run()
+    entry.item = outcome.value
+    return outcome
+
+
+def _finish(entry: Entry) -> Outcome:
+    return entry.call(entry.finish, entry.item, entry.result)

@@ -53,7 +53,12 @@ class ImageCache:
 
     def put(self, id: str, data: bytes, model: Model) -> None:
         """Cache an encoded image, unless it is larger than the capacity."""
-        self._insert(id, CachedImage(data, model, self._expiry()))
+        if id in self._images:
+            self._remove(id)
+        if len(data) <= self.capacity:
+            self._images[id] = CachedImage(data, model, time.monotonic() + self.ttl_s)
+            self._size += len(data)
+        self._evict()
 
     def get(self, id: str) -> CachedImage:
         """The image with this id, whose time starts again; raises `UnknownImage` with the remedy."""
@@ -62,7 +67,7 @@ class ImageCache:
         if image is None:
             limits = f"for {self.ttl_s:g} s, at most {self.capacity / 1e6:.0f} MB of them" if self.capacity else "never"
             raise UnknownImage(f"no image is cached as {id!r}: post it again. Images are cached {limits}")
-        image.expires_at = self._expiry()
+        image.expires_at = time.monotonic() + self.ttl_s
         self._images.move_to_end(id)
         if id in self._with_outputs:
             self._with_outputs.move_to_end(id)
@@ -73,22 +78,14 @@ class ImageCache:
         image = self._remove(id)
         if image is not None:
             image.outputs = {name: array if array.base is None else array.copy() for name, array in outputs.items()}
-            self._insert(id, image)
+            self._images[id] = self._with_outputs[id] = image
+            self._size += image.size
+            self._evict()
 
     def retain(self, models: Collection[Model]) -> None:
         """Drop the images of all other models, so that those models can be freed."""
         for id in [id for id, image in self._images.items() if image.model not in models]:
             self._remove(id)
-
-    def _insert(self, id: str, image: CachedImage) -> None:
-        self._remove(id)
-        if len(image.data) > self.capacity:
-            return
-        self._images[id] = image
-        if image.outputs:
-            self._with_outputs[id] = image
-        self._size += image.size
-        self._evict()
 
     def _remove(self, id: str) -> CachedImage | None:
         image = self._images.pop(id, None)
@@ -110,6 +107,3 @@ class ImageCache:
             image.outputs = {}
         while self._size > self.capacity:
             self._remove(next(iter(self._images)))
-
-    def _expiry(self) -> float:
-        return time.monotonic() + self.ttl_s

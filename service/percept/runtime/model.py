@@ -1,12 +1,12 @@
-"""A model in service: a loaded network, the queue in front of it, and the pictures that its bundle has.
+"""A served model: a loaded network, the queue in front of it, and the filter pictures of its bundle.
 
-In comes the folder of a bundle, out goes what answers for it. Who else is served, and by which name, it does not know.
+Input: the folder of a bundle. Output: an object that runs images through the network. It does not know which other
+models are served, nor under which name clients find it.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from time import perf_counter, time
 from typing import TypeVar
@@ -15,76 +15,76 @@ import numpy as np
 
 from percept.bundle import filters
 from percept.bundle.manifest import Manifest
-from percept.imaging.decode import Map, Pixels
-from percept.runtime.batcher import UNWATCHED, Batcher, Watch
-from percept.runtime.execution_plan import Crews, Plan
-from percept.runtime.network import Look, Network
+from percept.imaging.geometry import Map, Pixels
+from percept.runtime.batcher import NO_OBSERVER, Batcher, BatchObserver
+from percept.runtime.execution_plan import ExecutionPlan, WorkerPools
+from percept.runtime.network import Network, TrunkInput
 from percept.runtime.session import Arrays
 from percept.telemetry.metrics import Metrics
 
 LOGITS = frozenset({"logits"})
 
-L = TypeVar("L", bound=Look)
+Input = TypeVar("Input", bound=TrunkInput)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A network in service: one queue in front of it, and the PNGs of its filters by file.
+    """A network with its queue, and the PNG bytes of its filter pictures by file name.
 
-    `loaded_s` is how long loading took, `loaded_at` when it was done, in seconds since 1970.
+    `loaded_s` is how long loading took, in seconds; `loaded_at` is when it ended, in seconds since 1970.
     """
 
+    manifest: Manifest
     network: Network
-    queue: Batcher[Look, Arrays]
-    drawn: Mapping[str, bytes]
+    queue: Batcher[TrunkInput, Arrays]
+    filter_pictures: Mapping[str, bytes]
     loaded_s: float
     loaded_at: float
 
     @property
-    def manifest(self) -> Manifest:
-        """The manifest of its bundle."""
-        return self.network.manifest
+    def all_outputs(self) -> frozenset[str]:
+        """The names of all trunk outputs that any request may need."""
+        return LOGITS.union(*(self.network.outputs_for_gradients(layer) for layer in self.manifest.layers))
 
-    @property
-    def known(self) -> frozenset[str]:
-        """All that the trunk gives of an image."""
-        return LOGITS.union(*(self.network.cut(layer) for layer in self.manifest.layers))
+    async def run(self, prepare: Callable[[], Input], finish: Callable[[Input, Arrays], T]) -> T:
+        """What `finish` makes of one prepared input and the trunk outputs that it asks for.
 
-    async def run(self, make: Callable[[], L]) -> tuple[L, Arrays]:
-        """What `make` gives, called on a thread when its turn has come, and the trunk's outputs that it wants.
-
-        Raises what `make` raises, or `InferenceError`.
+        `prepare`, the network and `finish` run on worker threads when the entry has its turn. Raises what `prepare` or
+        `finish` raises, or `InferenceError`.
         """
-        return await self.queue.submit(make)  # type: ignore[return-value]  # what is made comes back
+        return await self.queue.submit(prepare, finish)  # type: ignore[arg-type]  # `finish` receives what `prepare` made
 
     async def logits(self, pixels: Pixels) -> Map:
-        """The logits of images [n,H,W,3], queued with everybody else's, never more than one batch of them at a time."""
+        """The logits [n,...] of images uint8 [n,H,W,3], queued among other requests, one batch of them at a time."""
         found: list[Map] = []
-        for start in range(0, len(pixels), self.queue.width):
-            batch = [Look(one, LOGITS) for one in pixels[start : start + self.queue.width]]
-            rows = await asyncio.gather(*(self.queue.submit(partial(_ready, look)) for look in batch))
-            found += [row["logits"] for _, row in rows]
+        for start in range(0, len(pixels), self.queue.concurrency):
+            batch = pixels[start : start + self.queue.concurrency]
+            found += await asyncio.gather(*map(self._logits, batch))
         return np.stack(found)
 
+    async def _logits(self, pixels: Pixels) -> Map:
+        def prepare() -> TrunkInput:
+            return TrunkInput(pixels, LOGITS)
 
-def load(folder: Path, plan: Plan, crews: Crews, metrics: Metrics | None = None) -> Model:
-    """The bundle in a folder, ready to answer; blocks, and raises `BundleError` or `DeviceError`."""
+        def finish(_: TrunkInput, outputs: Arrays) -> Map:
+            return outputs["logits"]
+
+        return await self.run(prepare, finish)
+
+
+def load_model(folder: Path, plan: ExecutionPlan, pools: WorkerPools, metrics: Metrics | None = None) -> Model:
+    """Load the bundle in a folder; blocks. Raises `BundleError` or `DeviceError`."""
     start = perf_counter()
-    network = Network(folder, plan.device, plan.threads, plan.batch_sizes, plan.tuning)
-    drawn = {one.file: filters.load(folder, one) for one in network.manifest.filters}
-
-    def run(looks: Sequence[Look]) -> list[Arrays]:
-        return network.forward(looks, alone=crews.device.busy <= 1)
-
-    watch = _watch(network.manifest, metrics) if metrics else UNWATCHED
-    queue = Batcher(run, plan.max_batch, plan.max_queue, crews.host, crews.device, watch)
-    return Model(network, queue, drawn, perf_counter() - start, time())
+    network = Network(folder, plan.device, plan.threads, plan.batch_sizes, plan.gpu_options)
+    pictures = {one.file: filters.load_picture(folder, one) for one in network.manifest.filters}
+    observer = _observer(network.manifest, metrics) if metrics else NO_OBSERVER
+    run: Callable[[Sequence[TrunkInput]], list[Arrays]]
+    run = lambda inputs: network.run_trunk(inputs, alone=pools.device.busy <= 1)  # noqa: E731
+    queue = Batcher(run, plan.max_batch, plan.max_queue, pools.host, pools.device, observer)
+    return Model(network.manifest, network, queue, pictures, perf_counter() - start, time())
 
 
-def _watch(manifest: Manifest, metrics: Metrics) -> Watch:
+def _observer(manifest: Manifest, metrics: Metrics) -> BatchObserver:
     labels = manifest.name, str(manifest.version)
-    return Watch(metrics.waits.labels(*labels).observe, metrics.batches.labels(*labels).observe)
-
-
-def _ready(look: Look) -> Look:
-    return look
+    return BatchObserver(metrics.queue_waits.labels(*labels).observe, metrics.batch_sizes.labels(*labels).observe)

@@ -1,7 +1,8 @@
-"""A few threads that several queues share, fairly: turns go round those that have something to do.
+"""Worker threads that several queues share fairly: each source of work has its turn.
 
-A source is a function that gives the next piece of work, or None where there is none; it must be brief. A thread that
-is done takes its next work itself: were it to ask the event loop, it would lie idle for as long as that is busy.
+A source is a function that returns the next piece of work, or None if it has none; it must return quickly. A worker
+thread that is done takes its next work itself: if the event loop handed it out, the thread would idle while the loop
+is busy. Results are delivered on the event loop of the caller. The pool does not know what the work is.
 """
 
 import asyncio
@@ -13,113 +14,128 @@ from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
 from time import perf_counter
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-from percept.telemetry.context import note
+from percept.telemetry.context import record_stage
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-@dataclass(eq=False)
-class Order:
-    """A function that makes something, in the context of whoever wants it, and where that goes."""
+class Outcome(NamedTuple):
+    """The result of a job, or the exception that it raised."""
 
-    act: Callable[[], Any]
+    job: "Job"
+    value: Any
+    failed: bool = False
+
+
+@dataclass(eq=False)
+class Job:
+    """A function to call on a worker thread, in the context of its caller, and the future for its result."""
+
+    function: Callable[[], Any]
     reply: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     context: Context = field(default_factory=copy_context)
-    since: float = field(default_factory=perf_counter)
+    queued_at: float = field(default_factory=perf_counter)
 
     @property
-    def given_up(self) -> bool:
-        """Whether nobody waits for it any longer."""
+    def abandoned(self) -> bool:
+        """Whether the caller was cancelled, so that nothing waits for the result."""
         return self.reply.done()
 
-    def carry_out(self) -> "Outcome":
-        """Make it, on a thread."""
+    def run(self) -> Outcome:
+        """Call the function on this thread."""
+        return self.call(self._dequeue_and_call)
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Outcome:
+        """Call another function for this job, in its context."""
         try:
-            return self, self.context.run(self._noted), False
-        except BaseException as error:  # it is for whoever waits, whatever it is
-            return self, error, True
+            return Outcome(self, self.context.run(function, *args))
+        except BaseException as error:  # the caller receives it, whatever it is
+            return Outcome(self, error, failed=True)
 
-    def waited(self) -> None:
-        """Note how long it waited in a queue, until now."""
-        note("queue", self.since, perf_counter())
+    def record_wait(self) -> None:
+        """Record the time since the job was queued; call it in the job's context."""
+        record_stage("queue", self.queued_at, perf_counter())
 
-    def _noted(self) -> Any:
-        self.waited()
-        return self.act()
+    def _dequeue_and_call(self) -> Any:
+        self.record_wait()
+        return self.function()
 
 
-Outcome = tuple[Order, Any, bool]  # an order, what came of it, and whether that is an error
 Work = Callable[[], Sequence[Outcome]]  # must not raise
 Source = Callable[[], Work | None]
 
 
-class Crew:
-    """`size` threads; `busy` of them are at work."""
+class WorkerPool:
+    """`size` worker threads, of which `busy` are working now."""
 
     def __init__(self, size: int, name: str) -> None:
         self.size = size
         self.busy = 0
         self._lock = Lock()
-        self._calling: deque[Source] = deque()
-        self._orders: deque[Order] = deque()
+        self._sources: deque[Source] = deque()
+        self._jobs: deque[Job] = deque()
         self._closed = False
         self._executor = ThreadPoolExecutor(size, thread_name_prefix=name)
 
-    def call(self, source: Source) -> None:
-        """Ask a source for work, now and each time that its turn comes, until it has none. Any thread may do this."""
+    def wake(self, source: Source) -> None:
+        """Take work from a source, now and at each of its turns, until it has none. May be called on any thread."""
         with self._lock:
-            if source not in self._calling:
-                self._calling.append(source)
+            if source not in self._sources:
+                self._sources.append(source)
             if self.busy == self.size or self._closed:
                 return
             self.busy += 1
         self._executor.submit(self._work)
 
-    async def do(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a blocking function when its turn comes. Cancelling the caller drops it if it has not begun."""
-        order = Order(partial(act, *args, **kwargs))
-        self._orders.append(order)
-        self.call(self._next_order)
-        found: T = await order.reply
-        return found
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a blocking function on a worker thread. If the caller is cancelled before it starts, it is dropped."""
+        job = Job(partial(function, *args, **kwargs))
+        self._jobs.append(job)
+        self.wake(self._next_job)
+        result: T = await job.reply
+        return result
 
     def close(self) -> None:
-        """Stop the threads once they are done with what they hold."""
+        """Stop the threads after the work that they hold."""
         self._closed = True
         self._executor.shutdown(wait=False)
 
     def _work(self) -> None:
-        while work := self._next():
-            if outcomes := work():
-                outcomes[0][0].reply.get_loop().call_soon_threadsafe(_settle, outcomes)
+        """Work until no source has any. The next work is taken before the last outcomes are delivered."""
+        outcomes: Sequence[Outcome] = ()
+        work: Work | None
+        while True:
+            with self._lock:
+                work = None
+                while work is None and self._sources and not self._closed:
+                    source = self._sources.popleft()
+                    if work := source():
+                        self._sources.append(source)
+                if work is None:
+                    self.busy -= 1
+            if outcomes:
+                outcomes[0].job.reply.get_loop().call_soon_threadsafe(_deliver, outcomes)
+            if work is None:
+                return
+            outcomes = work()
 
-    def _next(self) -> Work | None:
-        with self._lock:
-            while self._calling and not self._closed:
-                source = self._calling.popleft()
-                if work := source():
-                    self._calling.append(source)
-                    return work
-            self.busy -= 1
-            return None
-
-    def _next_order(self) -> Work | None:
-        while self._orders:
-            order = self._orders.popleft()
-            if not order.given_up:
-                return lambda: [order.carry_out()]
+    def _next_job(self) -> Work | None:
+        while self._jobs:
+            job = self._jobs.popleft()
+            if not job.abandoned:
+                return lambda: [job.run()]
         return None
 
 
-def _settle(outcomes: Sequence[Outcome]) -> None:
-    """Answer those who still wait, on the event loop."""
-    for order, found, failed in outcomes:
-        if order.given_up:
+def _deliver(outcomes: Sequence[Outcome]) -> None:
+    """Set the replies of jobs that are still wanted; runs on the event loop."""
+    for job, value, failed in outcomes:
+        if job.reply.done():  # the caller was cancelled
             continue
         if failed:
-            order.reply.set_exception(found)
+            job.reply.set_exception(value)
         else:
-            order.reply.set_result(found)
+            job.reply.set_result(value)

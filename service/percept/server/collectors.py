@@ -10,7 +10,8 @@ from typing import NamedTuple
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from percept.api.params import VERSION, AppState
+from percept import __version__
+from percept.api.state import AppState
 from percept.errors import NotReady
 from percept.runtime.model import Model
 from percept.runtime.session import ORT_VERSION
@@ -38,12 +39,12 @@ def _read_ready(state: AppState) -> Samples:
 def _per_model(read: Callable[[Model], float]) -> Callable[[AppState], Samples]:
     """Read one value of every loaded model, labelled by name and version."""
     return lambda state: [
-        ((model.manifest.name, str(model.manifest.version)), read(model)) for model in state.repository.all
+        ((model.manifest.name, str(model.manifest.version)), read(model)) for model in state.repository.all_versions
     ]
 
 
 def _read_model_info(state: AppState) -> Samples:
-    manifests = [model.manifest for model in state.repository.all]
+    manifests = [model.manifest for model in state.repository.all_versions]
     return [((m.name, str(m.version), m.task, m.precision), 1) for m in manifests]
 
 
@@ -52,7 +53,7 @@ GAUGES = {
     "percept_build_info": Gauge(
         "The versions of Percept and ONNX Runtime, and the device.",
         ("version", "onnxruntime", "device"),
-        lambda state: [((VERSION, ORT_VERSION, state.repository.plan.device), 1)],
+        lambda state: [((__version__, ORT_VERSION, state.repository.plan.device), 1)],
     ),
     "percept_ready": Gauge("1 if /health/ready answers 200, else 0.", (), _read_ready),
     "percept_queue_depth": Gauge(
@@ -74,10 +75,10 @@ GAUGES = {
         lambda state: [((), len(state.repository.refused))],
     ),
     "percept_store_bytes": Gauge(
-        "Bytes in the cache of recent images.", (), lambda state: [((), state.pipeline.store.size)]
+        "Bytes in the cache of recent images.", (), lambda state: [((), state.pipeline.cache.size)]
     ),
     "percept_store_images": Gauge(
-        "Images in the cache of recent images.", (), lambda state: [((), len(state.pipeline.store))]
+        "Images in the cache of recent images.", (), lambda state: [((), len(state.pipeline.cache))]
     ),
 }
 GPU_USED_HELP = "GPU memory in use, by all processes."

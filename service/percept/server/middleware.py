@@ -64,16 +64,20 @@ class RequestTelemetry:
         try:
             await self._app(scope, receive, send_with_headers)
         finally:
-            self._record(scope, request, status, perf_counter() - start, probe)
+            # The path template of the route that matched, such as `/models/{name}`.
+            endpoint = getattr(scope.get("route"), "path", None)
+            self._record(scope, endpoint or UNMATCHED_ENDPOINT, request, status, perf_counter() - start, probe)
             if self._tracing and span:
-                self._tracing.end_request(span, scope, route_path(scope), status, request)
+                self._tracing.end_request(span, scope, endpoint, status, request)
 
-    def _record(self, scope: Scope, request: RequestContext, status: int, seconds: float, probe: bool) -> None:
-        endpoint = route_path(scope) or UNMATCHED_ENDPOINT
+    def _record(
+        self, scope: Scope, endpoint: str, request: RequestContext, status: int, seconds: float, probe: bool
+    ) -> None:
         self._metrics.record_request(endpoint, status, seconds, request)
         if not probe:
             self._metrics.in_flight.dec()
-            self._metrics.record_refusals(request)
+            if request.refusals:
+                self._metrics.record_refusals(request)
         level = logging.DEBUG if probe else logging.INFO
         logs.log_request(level, request, scope["method"], scope["path"], endpoint, status, seconds)
 
@@ -102,13 +106,8 @@ class RefuseOnShutdown:
             if started or scope["type"] != "http":
                 raise
             error = NotReady("the server is shutting down; repeat the request, or send it to another server")
-            response = await problems.respond(Request(scope), error)
+            response = await problems.handle_expected_error(Request(scope), error)
             await response(scope, receive, send)
-
-
-def route_path(scope: Scope) -> str | None:
-    """Return the path template of the route that matched, such as `/models/{name}`; None if none did."""
-    return getattr(scope.get("route"), "path", None)
 
 
 def server_timing(request: RequestContext, total: float) -> tuple[bytes, bytes]:
@@ -124,23 +123,14 @@ def identify(headers: Headers) -> tuple[str, str]:
     The client's `X-Request-ID` is used if there is exactly one and it is well-formed, so that it can stand in a log
     line, a header and a URN; otherwise a random id replaces it. The trace id is empty without one valid `traceparent`.
     """
-    ids, traces = [], []
-    for name, value in headers:
-        if name == b"x-request-id":
-            ids.append(value)
-        elif name == b"traceparent":
-            traces.append(value)
-    return _request_id(ids), _trace_id(traces)
+    ids = [value for name, value in headers if name == b"x-request-id"]
+    traces = [value for name, value in headers if name == b"traceparent"]
+    valid = len(ids) == 1 and REQUEST_ID.fullmatch(ids[0])
+    return ids[0].decode() if valid else secrets.token_hex(8), _trace_id(traces[0]) if len(traces) == 1 else ""
 
 
-def _request_id(values: list[bytes]) -> str:
-    if len(values) == 1 and REQUEST_ID.fullmatch(values[0]):
-        return values[0].decode()
-    return secrets.token_hex(8)
-
-
-def _trace_id(values: list[bytes]) -> str:
-    found = TRACEPARENT.fullmatch(values[0]) if len(values) == 1 else None
+def _trace_id(traceparent: bytes) -> str:
+    found = TRACEPARENT.fullmatch(traceparent)
     if found is None or (found[1] == b"00" and found[3] is not None):  # version 00 has no further fields
         return ""
     return found[2].decode()

@@ -1,4 +1,4 @@
-"""A decoded photo as one model sees it: what every line of the service begins with."""
+"""A posted image prepared for one model: the photo, the pixels that the network gets, and their geometry."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,53 +7,53 @@ from functools import cached_property, partial
 from PIL import Image
 
 from percept.errors import BadParameter
-from percept.imaging.decode import Geometry, Pixels, decode, decode_for, prepare
+from percept.imaging import preprocess
+from percept.imaging.decode import decode, decode_reduced
+from percept.imaging.geometry import Geometry, Pixels
 from percept.runtime.model import Model
 from percept.settings import Settings
-from percept.tasks.table import TASKS, Task
+from percept.tasks.table import TASKS
+from percept.tasks.task import Task
 from percept.telemetry.context import stage
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """A photo, the rectangle of it that the network sees, and the pixels that it gets: uint8 [H,W,3].
+class InputImage:
+    """A photo, the part of it that the network sees (`geometry`), and the network's input `pixels` uint8 [H,W,3].
 
-    `decoded` may be smaller than the photo of the `geometry`; then `full` decodes it again.
+    `decoded` may be smaller than the photo that the `geometry` describes; `decode_full` then decodes it again.
     """
 
     id: str
     model: Model
+    task: Task
     decoded: Image.Image
     geometry: Geometry
     pixels: Pixels
-    full: Callable[[], Image.Image]
-
-    @property
-    def task(self) -> Task:
-        """What the model's logits mean."""
-        return TASKS[self.model.manifest.task]
+    decode_full: Callable[[], Image.Image]
 
     @cached_property
     def photo(self) -> Image.Image:
-        """The photo in full, `RGB`."""
-        return self.decoded if self.decoded.size == self.geometry.size else self.full()
+        """The photo at its full size, mode `RGB`, upright."""
+        size = (self.geometry.width, self.geometry.height)
+        return self.decoded if self.decoded.size == size else self.decode_full()
 
 
-def see(model: Model, data: bytes, id: str, settings: Settings) -> View:
-    """An encoded image as a model sees it; raises as `decode`."""
+def prepare(model: Model, data: bytes, id: str, settings: Settings) -> InputImage:
+    """Decode an encoded image and resize it to the model's input; raises as `percept.imaging.decode.decode`."""
     limits = settings.max_image_bytes, settings.max_image_pixels
-    rule = model.manifest.preprocessing
+    rule, task = model.manifest.preprocessing, TASKS[model.manifest.task]
     with stage("decode"):
-        decoded, seen = decode_for(rule, data, *limits)
+        decoded, geometry = decode_reduced(rule, data, *limits)
     with stage("prepare"):
-        pixels = prepare(decoded, seen, rule)
-    return View(id, model, decoded, seen, pixels, partial(decode, data, *limits))
+        pixels = preprocess.prepare(decoded, geometry, rule)
+    return InputImage(id, model, task, decoded, geometry, pixels, partial(decode, data, *limits))
 
 
-def framed(model: Model, pixels: Pixels, id: str) -> View:
-    """The view of pixels that are as the network takes them, uint8 [H,W,3]: they are the photo, and all of it is seen.
+def from_pixels(model: Model, pixels: Pixels, id: str) -> InputImage:
+    """Take pixels uint8 [H,W,3] that already have the size of the model's input: they are the photo, all of it seen.
 
-    Raises `BadParameter` where they are not.
+    Raises `BadParameter` if they have another shape.
     """
     rule = model.manifest.preprocessing
     if pixels.shape != (rule.height, rule.width, 3):
@@ -63,4 +63,4 @@ def framed(model: Model, pixels: Pixels, id: str) -> View:
         )
     photo = Image.fromarray(pixels)
     whole = Geometry(rule.width, rule.height, (0, 0, rule.width, rule.height))
-    return View(id, model, photo, whole, pixels, lambda: photo)
+    return InputImage(id, model, TASKS[model.manifest.task], photo, whole, pixels, lambda: photo)

@@ -5,9 +5,9 @@ import pytest
 
 from percept.api import cam_params
 from percept.api.routes import features, predict
-from tests.photos import encoded, marked
+from tests.photos import draw_marker, encode_photo
 
-DATA = encoded(marked((60, 40), (20, 20), 9, (255, 80, 0)))
+DATA = encode_photo(draw_marker((60, 40), (20, 20), 9, (255, 80, 0)))
 CAM, FEATURES = "/cam?model=classification-squeeze", "/features?model=classification-squeeze&layer=colour"
 SEGMENTER = "/predict?model=segmentation-squeeze"
 

@@ -25,7 +25,7 @@ from percept.errors import (
 from percept.evaluation import command
 from percept.evaluation.baselines import BASELINES
 from percept.evaluation.command import evaluate
-from percept.explain.methods import METHODS
+from percept.explain.methods.table import METHODS
 from tests.bundles import create_bundle, read_manifest_json, write_manifest
 from tests.photos import draw_marker, encode_photo
 

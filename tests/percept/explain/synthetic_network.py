@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from percept.explain.methods import METHODS
-from percept.explain.protocol import MethodInput, NetworkRequest, PassRequest, PassResult, TailRequest
+from percept.explain.methods.protocol import MethodInput, NetworkRequest, PassRequest, PassResult, TailRequest
+from percept.explain.methods.table import METHODS
 from tests.method_runs import run_method
 
 

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from percept.bundle.integrity import read_manifest
-from percept.explain.methods import METHODS
-from percept.explain.protocol import MethodInput, PassResult, TailRequest
+from percept.explain.methods.protocol import MethodInput, PassResult, TailRequest
+from percept.explain.methods.table import METHODS
 from percept.runtime.network import Network, TrunkInput
 from percept.settings import BUILT_IN_BUNDLES
 from tests.method_runs import run_method

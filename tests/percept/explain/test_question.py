@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from percept.explain.methods import METHODS
+from percept.explain.methods.table import METHODS
 from tests.conftest import Server
-from tests.photos import encoded, marked
+from tests.photos import draw_marker, encode_photo
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 CLASSIFIER, SEGMENTER = "/cam?model=classification-squeeze", "/cam?model=segmentation-squeeze"
@@ -20,9 +20,9 @@ CLASSIFIER, SEGMENTER = "/cam?model=classification-squeeze", "/cam?model=segment
 
 def two() -> bytes:
     """A red square at the left, a smaller blue one at the right, on white."""
-    photo = marked((150, 110), (40, 30), 16, RED)
+    photo = draw_marker((150, 110), (40, 30), 16, RED)
     photo.paste(BLUE, (100, 70, 120, 90))
-    return encoded(photo)
+    return encode_photo(photo)
 
 
 DATA = two()
@@ -183,7 +183,7 @@ def test_a_bad_question_is_a_problem_with_a_name(client: httpx.Client, url: str,
 
 def test_a_pixel_that_was_not_seen_cannot_be_explained(client: httpx.Client) -> None:
     """A centre crop leaves the sides of a wide photo out."""
-    wide = encoded(marked((300, 80), (150, 40), 10, RED))
+    wide = encode_photo(draw_marker((300, 80), (150, 40), 10, RED))
     answer = client.post("/cam?model=segmentation-crop&x=2&y=40", content=wide)
     assert (answer.status_code, answer.json()["code"]) == (422, "bad_parameter")
     assert "did not see" in answer.json()["detail"]
@@ -217,8 +217,8 @@ def test_a_photo_moved_by_a_stride_moves_the_map_by_a_cell(client: httpx.Client,
     """The bundle takes 48 x 64 pixels in cells of 4: the photo is not scaled."""
     maps = []
     for x, y in ((20, 24), (24, 32)):
-        photo = marked((48, 64), (x, y), 6, RED)
-        answer = client.post(f"{CLASSIFIER}&format=npy&target=red&method={method}", content=encoded(photo))
+        photo = draw_marker((48, 64), (x, y), 6, RED)
+        answer = client.post(f"{CLASSIFIER}&format=npy&target=red&method={method}", content=encode_photo(photo))
         maps.append(np.load(io.BytesIO(answer.content)))
     assert maps[0].any()
     np.testing.assert_allclose(np.roll(maps[0], (2, 1), (0, 1)), maps[1], rtol=1e-4, atol=1e-6)

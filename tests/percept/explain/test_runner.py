@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.photos import encoded, marked
+from tests.photos import draw_marker, encode_photo
 
-PHOTO = marked((150, 110), (40, 30), 14)
-DATA = encoded(PHOTO)
+PHOTO = draw_marker((150, 110), (40, 30), 14)
+DATA = encode_photo(PHOTO)
 URL = "/cam?model=classification-squeeze"
 
 
@@ -53,7 +53,7 @@ def test_the_numbers_say_what_was_explained(client: httpx.Client) -> None:
 
 
 def test_a_target_goes_by_label_or_index(client: httpx.Client) -> None:
-    data = encoded(marked((100, 100), (50, 50), 20, (0, 0, 255)))
+    data = encode_photo(draw_marker((100, 100), (50, 50), 20, (0, 0, 255)))
     for target in ("blue", "2"):
         answer = client.post(f"{URL}&format=json&target={target}", content=data).json()
         assert (answer["target"]["label"], answer["target"]["index"]) == ("blue", 2)
@@ -61,7 +61,7 @@ def test_a_target_goes_by_label_or_index(client: httpx.Client) -> None:
 
 
 def test_a_class_of_which_nothing_is_seen_has_no_peak(client: httpx.Client) -> None:
-    blank = encoded(Image.new("RGB", (40, 40), (128, 128, 128)))
+    blank = encode_photo(Image.new("RGB", (40, 40), (128, 128, 128)))
     answer = client.post(f"{URL}&format=json&target=red", content=blank).json()
     assert answer["peak"] is None
     assert client.post(URL, content=blank).status_code == 200

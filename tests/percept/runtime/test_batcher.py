@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from percept.errors import QueueFull
-from percept.runtime.batcher import Batcher, Watch
-from percept.runtime.worker_pool import Crew
-from percept.telemetry.context import begin
+from percept.runtime.batcher import Batcher, BatchObserver
+from percept.runtime.worker_pool import WorkerPool
+from percept.telemetry.context import begin_request
 
 
 class Gate:
@@ -54,12 +54,12 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def crew() -> Iterator[Callable[..., Crew]]:
+def crew() -> Iterator[Callable[..., WorkerPool]]:
     """Makes crews that are dismissed at the end."""
     with ExitStack() as stack:
 
-        def made(size: int = 1) -> Crew:
-            found = Crew(size, "test")
+        def made(size: int = 1) -> WorkerPool:
+            found = WorkerPool(size, "test")
             stack.callback(found.close)
             return found
 
@@ -67,7 +67,7 @@ def crew() -> Iterator[Callable[..., Crew]]:
 
 
 @pytest.fixture(params=["one crew", "two crews"])
-def batcher(request: pytest.FixtureRequest, crew: Callable[..., Crew]) -> Callable[..., Batcher[int, int]]:
+def batcher(request: pytest.FixtureRequest, crew: Callable[..., WorkerPool]) -> Callable[..., Batcher[int, int]]:
     """Makes a batcher whose items are made by the thread that runs them, or by others."""
 
     def made(run: Callable[..., Any], max_batch: int, capacity: int = 100, size: int = 1) -> Batcher[int, int]:
@@ -87,7 +87,7 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(asyncio.wait_for(coroutine, 20))
 
 
-def test_what_queued_while_busy_becomes_one_batch_in_order(crew: Callable[..., Crew]) -> None:
+def test_what_queued_while_busy_becomes_one_batch_in_order(crew: Callable[..., WorkerPool]) -> None:
     async def go() -> tuple[list[int], list[list[int]]]:
         gate, one = Gate(), crew()
         batcher = Batcher(gate, 4, 100, one, one)
@@ -101,7 +101,7 @@ def test_what_queued_while_busy_becomes_one_batch_in_order(crew: Callable[..., C
     assert batches == [[0], [1, 2, 3, 4], [5, 6]]
 
 
-def test_the_next_batch_is_made_while_one_runs_and_no_more(crew: Callable[..., Crew]) -> None:
+def test_the_next_batch_is_made_while_one_runs_and_no_more(crew: Callable[..., WorkerPool]) -> None:
     async def go() -> None:
         gate = Gate()
         batcher = Batcher(gate, 3, 100, crew(2), crew())
@@ -150,13 +150,13 @@ def test_an_item_that_cannot_be_made_fails_alone(batcher: Callable[..., Batcher[
     assert str(second) == "broken image"
 
 
-def test_a_full_queue_refuses_at_once_and_recovers(crew: Callable[..., Crew]) -> None:
+def test_a_full_queue_refuses_at_once_and_recovers(crew: Callable[..., WorkerPool]) -> None:
     async def go() -> None:
         gate, one = Gate(), crew()
         batcher = Batcher(gate, 1, 2, one, one)
 
         async def asked(item: int) -> int:
-            with batcher.room():
+            with batcher.admit():
                 return await doubled(batcher, gate, item)
 
         tasks = [asyncio.create_task(asked(k)) for k in range(3)]
@@ -174,7 +174,7 @@ def test_a_full_queue_refuses_at_once_and_recovers(crew: Callable[..., Crew]) ->
     run(go())
 
 
-def test_who_is_refused_is_told_when_the_queue_will_be_done(crew: Callable[..., Crew]) -> None:
+def test_who_is_refused_is_told_when_the_queue_will_be_done(crew: Callable[..., WorkerPool]) -> None:
     """By what an item takes of a thread, making it included."""
 
     def slowly(item: int = 0) -> int:
@@ -188,23 +188,23 @@ def test_who_is_refused_is_told_when_the_queue_will_be_done(crew: Callable[..., 
             await batcher.submit(slowly)
         with ExitStack() as taken:
             for _ in range(401):
-                taken.enter_context(batcher.room())
+                taken.enter_context(batcher.admit())
             with pytest.raises(QueueFull) as refused:
-                batcher.check()
+                batcher.check_capacity()
         return refused.value.retry_s
 
     assert 401 * 0.1 * 0.27 <= run(go()) <= 60
 
 
-def test_room_is_for_those_that_wait_and_those_that_are_served(crew: Callable[..., Crew]) -> None:
+def test_room_is_for_those_that_wait_and_those_that_are_served(crew: Callable[..., WorkerPool]) -> None:
     one = crew()
     batcher = Batcher[int, int](Gate(), 2, 1, one, one)
     with ExitStack() as taken:
         for _ in range(3):
-            taken.enter_context(batcher.room())
-        with pytest.raises(QueueFull, match="1 images are waiting"), batcher.room():
+            taken.enter_context(batcher.admit())
+        with pytest.raises(QueueFull, match="1 images are waiting"), batcher.admit():
             pass
-    with batcher.room():
+    with batcher.admit():
         pass
 
 
@@ -223,7 +223,7 @@ def test_who_gave_up_is_dropped_before_the_item_is_made(batcher: Callable[..., B
     assert 5 not in run(go()).made
 
 
-def test_who_gave_up_is_dropped_again_before_the_batch_forms(crew: Callable[..., Crew]) -> None:
+def test_who_gave_up_is_dropped_again_before_the_batch_forms(crew: Callable[..., WorkerPool]) -> None:
     async def go() -> Gate:
         gate = Gate()
         queue = Batcher(gate, 8, 100, crew(), crew())
@@ -254,7 +254,7 @@ def test_every_thread_is_used(batcher: Callable[..., Batcher[int, int]]) -> None
     run(go())
 
 
-def test_turns_go_round_the_queues_however_much_waits_in_one(crew: Callable[..., Crew]) -> None:
+def test_turns_go_round_the_queues_however_much_waits_in_one(crew: Callable[..., WorkerPool]) -> None:
     async def go() -> list[str]:
         one, start, order = crew(), threading.Event(), []
 
@@ -268,7 +268,7 @@ def test_turns_go_round_the_queues_however_much_waits_in_one(crew: Callable[...,
         tasks = [asyncio.create_task(busy.submit(lambda: 0)) for _ in range(6)]
         await settled()
         tasks += [asyncio.create_task(quiet.submit(lambda: 0)) for _ in range(2)]
-        tasks.append(asyncio.create_task(one.do(order.append, "errand")))
+        tasks.append(asyncio.create_task(one.run(order.append, "errand")))
         await settled()
         start.set()
         await asyncio.gather(*tasks)
@@ -280,7 +280,7 @@ def test_turns_go_round_the_queues_however_much_waits_in_one(crew: Callable[...,
 
 def test_what_each_waited_for_and_what_its_batch_took_is_noted(batcher: Callable[..., Batcher[int, int]]) -> None:
     async def asked(queue: Batcher[int, int], gate: Gate, item: int) -> dict[str, float]:
-        account = begin()
+        account = begin_request()
         await doubled(queue, gate, item)
         return account.spent
 
@@ -301,7 +301,9 @@ def test_what_each_waited_for_and_what_its_batch_took_is_noted(batcher: Callable
     assert second["infer"] < first["infer"]
 
 
-def test_those_count_as_waiting_whom_no_thread_has_taken_and_somebody_waits_for(crew: Callable[..., Crew]) -> None:
+def test_those_count_as_waiting_whom_no_thread_has_taken_and_somebody_waits_for(
+    crew: Callable[..., WorkerPool],
+) -> None:
     async def go() -> None:
         gate, one = Gate(), crew()
         queue = Batcher(gate, 1, 7, one, one)
@@ -319,14 +321,14 @@ def test_those_count_as_waiting_whom_no_thread_has_taken_and_somebody_waits_for(
     run(go())
 
 
-def test_every_wait_and_every_run_is_told(crew: Callable[..., Crew]) -> None:
+def test_every_wait_and_every_run_is_told(crew: Callable[..., WorkerPool]) -> None:
     """Those who gave up waited too; a batch that was poisoned is run again one by one."""
     waits: list[float] = []
     sizes: list[int] = []
 
     async def go() -> None:
         gate, one = Gate(), crew()
-        queue = Batcher(gate, 4, 100, one, one, Watch(waits.append, sizes.append))
+        queue = Batcher(gate, 4, 100, one, one, BatchObserver(waits.append, sizes.append))
         tasks = [asyncio.create_task(doubled(queue, gate, item)) for item in (1, 2, -3, 4, 5)]
         await until(lambda: gate.made == [1])
         tasks[1].cancel()

@@ -6,17 +6,17 @@ from contextvars import ContextVar
 
 import pytest
 
-from percept.runtime.worker_pool import Crew
+from percept.runtime.worker_pool import WorkerPool
 
 ASKED_BY: ContextVar[str] = ContextVar("asked by", default="nobody")
 
 
 def test_a_function_is_run_on_a_thread_in_the_context_of_who_asked() -> None:
     async def go() -> tuple[str, int]:
-        crew = Crew(1, "test")
+        crew = WorkerPool(1, "test")
         ASKED_BY.set("me")
         try:
-            return await crew.do(ASKED_BY.get), await crew.do(threading.get_ident)
+            return await crew.run(ASKED_BY.get), await crew.do(threading.get_ident)
         finally:
             crew.close()
 
@@ -27,14 +27,14 @@ def test_a_function_is_run_on_a_thread_in_the_context_of_who_asked() -> None:
 
 def test_what_a_function_raises_comes_back_and_the_thread_lives_on() -> None:
     async def go() -> int:
-        crew = Crew(1, "test")
+        crew = WorkerPool(1, "test")
         try:
             with pytest.raises(ZeroDivisionError):
-                await crew.do(lambda: 1 // 0)
+                await crew.run(lambda: 1 // 0)
             async with asyncio.timeout(5):
                 while crew.busy:
                     await asyncio.sleep(0.001)
-            return await crew.do(lambda: 1)
+            return await crew.run(lambda: 1)
         finally:
             crew.close()
 
@@ -43,10 +43,10 @@ def test_what_a_function_raises_comes_back_and_the_thread_lives_on() -> None:
 
 def test_who_gave_up_is_not_served_and_who_works_is_counted() -> None:
     async def go() -> list[str]:
-        crew, gate, done = Crew(1, "test"), threading.Event(), []
-        first = asyncio.create_task(crew.do(gate.wait, 5))
-        second = asyncio.create_task(crew.do(done.append, "second"))
-        third = asyncio.create_task(crew.do(done.append, "third"))
+        crew, gate, done = WorkerPool(1, "test"), threading.Event(), []
+        first = asyncio.create_task(crew.run(gate.wait, 5))
+        second = asyncio.create_task(crew.run(done.append, "second"))
+        third = asyncio.create_task(crew.run(done.append, "third"))
         await asyncio.sleep(0)
         assert crew.busy == 1
         second.cancel()

@@ -5,7 +5,7 @@ import pytest
 
 from percept.bundle.manifest import Manifest, Preprocessing
 from percept.errors import TargetAbsent, UnknownClass
-from percept.imaging.decode import UNSEEN, geometry
+from percept.imaging.geometry import UNSEEN, compute_geometry
 from percept.tasks.table import MAX_MASK_PIXELS, TASKS, activate, class_index, label, mask
 from tests.bundles import LABELS
 
@@ -29,7 +29,7 @@ def manifest(task: str, **more: object) -> Manifest:
     return Manifest.model_validate(fields)
 
 
-VIEW = geometry((8, 8), Preprocessing(height=8, width=8))
+VIEW = compute_geometry((8, 8), Preprocessing(height=8, width=8))
 # Two by two cells: ground, red / red, green.
 CELLS = np.zeros((4, 2, 2), np.float32)
 CELLS[0, 0, 0] = CELLS[1, 0, 1] = CELLS[1, 1, 0] = CELLS[2, 1, 1] = 9
@@ -62,13 +62,13 @@ def test_a_mask_lies_where_the_cells_are() -> None:
 
 def test_what_was_not_seen_has_no_class() -> None:
     rule = Preprocessing(height=8, width=8, resize="crop", short_side=16)
-    found = mask(CELLS, geometry((16, 16), rule))
+    found = mask(CELLS, compute_geometry((16, 16), rule))
     assert (found[:4] == UNSEEN).all()
     assert (found[4:12, 4:12] != UNSEEN).all()
 
 
 def test_a_huge_photo_is_labelled_at_a_bounded_size() -> None:
-    view = geometry((4000, 3000), VIEW_RULE := Preprocessing(height=8, width=8))
+    view = compute_geometry((4000, 3000), VIEW_RULE := Preprocessing(height=8, width=8))
     assert VIEW_RULE.resize == "squeeze"
     assert label(CELLS, view).size <= MAX_MASK_PIXELS * 1.01
     full = mask(CELLS, view)

@@ -6,7 +6,7 @@ Manifests and models come in; pydantic models leave.
 from pydantic import BaseModel, Field
 
 from percept.bundle.manifest import Layer, Manifest, Preprocessing, Provenance, ReceptiveField
-from percept.explain.methods import METHODS
+from percept.explain.methods.table import METHODS
 from percept.explain.question import unavailable_reason
 from percept.runtime.model import Model
 

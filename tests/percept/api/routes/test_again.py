@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import Server
-from tests.photos import encoded, marked
+from tests.photos import draw_marker, encode_photo
 
-DATA = encoded(marked((150, 110), (40, 30), 14))
+DATA = encode_photo(draw_marker((150, 110), (40, 30), 14))
 MODEL = "model=classification-squeeze"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from percept.explain.methods import METHODS
+from percept.explain.methods.table import METHODS
 from tests.photos import draw_marker, encode_photo
 
 DATA = encode_photo(draw_marker((60, 90), (20, 30), 14))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from percept.explain.methods import METHODS
+from percept.explain.methods.table import METHODS
 from percept.imaging.overlay import FIELD_COLOUR, PEAK_COLOUR
 from tests.bundles import create_bundle, read_manifest_json, write_manifest
 from tests.photos import draw_marker, encode_photo

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.bundles import bundle, read_manifest, write_manifest
-from tests.photos import encoded, marked
+from tests.bundles import create_bundle, read_manifest_json, write_manifest
+from tests.photos import draw_marker, encode_photo
 
-DATA = encoded(marked((96, 128), (24, 32), 16))
+DATA = encode_photo(draw_marker((96, 128), (24, 32), 16))
 URL = "/features?model=classification-squeeze&layer=colour"
 
 
@@ -95,7 +95,7 @@ def drawn(client: httpx.Client, query: str, rule: str = "squeeze", data: bytes =
 def test_pictures_over_the_photo_are_as_large_as_it(
     client: httpx.Client, query: str, rule: str, size: tuple[int, int]
 ) -> None:
-    data = encoded(marked(size, (50, 35), 10))
+    data = encode_photo(draw_marker(size, (50, 35), 10))
     for kind in ("jpeg", "png", "webp"):
         found = drawn(client, f"{query}&format={kind}", rule, data)
         assert (found.size, found.format) == (size, kind.upper())
@@ -106,7 +106,7 @@ def test_components_show_the_marker_where_it_is_and_what_was_not_seen_is_grey(cl
     assert found[32, 24, 0] == 255
     assert found[100, 70, 0] < 20
     assert not found[..., 1:].any(), "white and grey are nothing, so that one component is all"
-    wide = encoded(marked((130, 70), (65, 35), 10))
+    wide = encode_photo(draw_marker((130, 70), (65, 35), 10))
     cut = np.asarray(drawn(client, "view=components&format=png", "crop", wide))
     assert (cut[:, 0] == 128).all()
 
@@ -130,7 +130,7 @@ def test_a_channel_is_hot_where_the_marker_is_and_stretched_to_its_own_range(cli
     ],
 )
 def test_a_field_is_where_the_cell_looks(client: httpx.Client, rule: str, cell: list[int], box: list[float]) -> None:
-    data = DATA if rule == "squeeze" else encoded(marked((130, 70), (65, 35), 10))
+    data = DATA if rule == "squeeze" else encode_photo(draw_marker((130, 70), (65, 35), 10))
     url = f"/features?model=classification-{rule}&layer=colour&format=json&x={box[0] + 1}&y={box[1] + 1}"
     for query in ("", "&view=field"):
         field = client.post(url + query, content=data).json()["field"]
@@ -147,8 +147,8 @@ def test_a_field_is_bright_and_all_around_is_dark(client: httpx.Client) -> None:
 
 
 def test_a_layer_without_a_receptive_field_sees_the_whole_photo(start, tmp_path) -> None:
-    folder = bundle(tmp_path)
-    manifest = read_manifest(folder)
+    folder = create_bundle(tmp_path)
+    manifest = read_manifest_json(folder)
     manifest["layers"][0]["receptive_field"] = None
     write_manifest(folder, manifest)
     url = "/features?layer=colour&x=0&y=127.5"

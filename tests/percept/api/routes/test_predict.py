@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.photos import encoded, marked
+from tests.photos import draw_marker, encode_photo
 
-PHOTO = marked((150, 110), (40, 30), 14)
-DATA = encoded(PHOTO)
+PHOTO = draw_marker((150, 110), (40, 30), 14)
+DATA = encode_photo(PHOTO)
 
 
 def picture(answer: httpx.Response) -> Image.Image:
@@ -64,11 +64,11 @@ def test_a_mask_is_an_indexed_png_as_large_as_the_photo(client: httpx.Client) ->
 
 
 def test_an_overlay_shows_the_photo_and_the_mask(client: httpx.Client) -> None:
-    grey = encoded(marked((150, 110), (40, 30), 14, (0, 0, 255)))
+    grey = encode_photo(draw_marker((150, 110), (40, 30), 14, (0, 0, 255)))
     url = "/predict?model=segmentation-squeeze&view=overlay&format=png"
     overlay = picture(client.post(url, content=grey))
     assert overlay.size == (150, 110)
-    assert overlay.getpixel((140, 100)) == marked((150, 110), (40, 30), 14).getpixel((140, 100))
+    assert overlay.getpixel((140, 100)) == draw_marker((150, 110), (40, 30), 14).getpixel((140, 100))
     jpeg = client.post("/predict?model=segmentation-squeeze&view=overlay", content=grey)
     assert jpeg.headers["content-type"] == "image/jpeg"
 
@@ -94,7 +94,7 @@ def test_what_cannot_be_given_is_refused(client, query: str, accept: str, status
 
 def test_a_large_jpeg_is_answered_in_its_own_pixels(client: httpx.Client) -> None:
     """It is decoded small for the network, and in full for what is drawn."""
-    large = encoded(marked((1000, 800), (700, 200), 90), "JPEG")
+    large = encode_photo(draw_marker((1000, 800), (700, 200), 90), "JPEG")
     answer = client.post("/predict?model=segmentation-squeeze", content=large).json()
     assert answer["image"] == {"width": 1000, "height": 800}
     for view in ("mask", "overlay"):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from percept.explain import perturbation_methods
 from percept.explain.maps import normalize
-from percept.explain.methods import METHODS
-from percept.explain.perturbation_methods import MAX_CELLS, MAX_CHANNELS
-from percept.explain.protocol import GREY, MethodInput
+from percept.explain.methods import perturbations
+from percept.explain.methods.perturbations import MAX_CELLS, MAX_CHANNELS
+from percept.explain.methods.protocol import GREY, MethodInput
+from percept.explain.methods.table import METHODS
 from tests.percept.explain.synthetic_network import SyntheticNetwork
 
 IMAGE_METHODS = [name for name, row in METHODS.items() if row.needs == "image"]
@@ -170,7 +170,7 @@ def test_rise_is_the_mean_of_weighted_masks() -> None:
     found = network.compute_map("rise", inputs)
     images = network.images
     masks = images[..., 0] / 255
-    assert len(masks) == perturbation_methods.MASKS
+    assert len(masks) == perturbations.MASKS
     assert 0.45 < masks.mean() < 0.55
     y = network.y(network.layer(images))
     cells = masks.reshape(len(masks), 4, 8, 3, 8).mean((2, 4))
@@ -190,5 +190,5 @@ def test_rise_shifts_its_masks() -> None:
     """Grids that are only enlarged would span at most 7 x 7 dimensions."""
     network = SyntheticNetwork("linear", (2, 6, 8), scale=8)
     network.compute_map("rise", network.inputs(np.full_like(network.noise(), 255), blank=(0, 0, 0)))
-    masks = network.images[..., 0].reshape(perturbation_methods.MASKS, -1)
+    masks = network.images[..., 0].reshape(perturbations.MASKS, -1)
     assert np.linalg.matrix_rank(masks.astype(float), tol=2000) > 7 * 7

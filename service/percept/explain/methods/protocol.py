@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percept.explain.maps import Array
-from percept.explain.perturbations import Colour
+from percept.explain.methods.masks import Colour
 
 MAX_BATCH = 16  # activations or images in one request
 MAX_BATCH_BYTES = 2**26  # of one request; a request always holds at least one

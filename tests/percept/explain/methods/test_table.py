@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from percept.explain.methods import METHODS, Method
-from percept.explain.protocol import MAX_BATCH, MethodInput, NetworkRequest, TailRequest
+from percept.explain.methods.protocol import MAX_BATCH, MethodInput, NetworkRequest, TailRequest
+from percept.explain.methods.table import METHODS, Method
 from tests.method_runs import run_method
 from tests.percept.explain.synthetic_network import SyntheticNetwork, batch_size
 

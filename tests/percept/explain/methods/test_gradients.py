@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from percept.explain import gradient_methods, maps
+from percept.explain import maps
+from percept.explain.methods import gradients
 from tests.percept.explain.synthetic_network import SyntheticNetwork
 
 
@@ -39,7 +40,7 @@ def test_integrated_gradients_equal_the_integral() -> None:
 
 
 def test_smoothgrad_without_noise_equals_saliency(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gradient_methods, "NOISE", 0)
+    monkeypatch.setattr(gradients, "NOISE", 0)
     network = SyntheticNetwork()
     inputs = network.inputs(network.noise())
     np.testing.assert_allclose(
@@ -51,8 +52,6 @@ def test_smoothgrad_is_the_mean_of_noisy_saliencies() -> None:
     network = SyntheticNetwork()
     inputs = network.inputs(network.noise())
     rng, sigma = np.random.default_rng(0), 0.15 * (inputs.A.max() - inputs.A.min())
-    noisy = [
-        inputs.A + sigma * rng.standard_normal(inputs.A.shape, np.float32) for _ in range(gradient_methods.SAMPLES)
-    ]
+    noisy = [inputs.A + sigma * rng.standard_normal(inputs.A.shape, np.float32) for _ in range(gradients.SAMPLES)]
     expected = np.mean([maps.saliency(A, network.g(A[None].astype(np.float64))[0]) for A in noisy], 0)
     np.testing.assert_allclose(network.compute_map("smoothgrad", inputs), expected, rtol=1e-4)

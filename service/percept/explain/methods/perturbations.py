@@ -2,7 +2,7 @@
 
 A `MethodInput` comes in, passes of the tail (Recipro-CAM, Ablation-CAM) or of the whole network (Score-CAM, occlusion,
 RISE) are requested, and the map before ReLU leaves, float32 [h,w] in cells of the layer. Letters as in
-`percept.explain.protocol`; y(...) is y of other activations or of another image.
+`percept.explain.methods.protocol`; y(...) is y of other activations or of another image.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,15 @@ from PIL import Image
 
 from percept.explain import maps
 from percept.explain.maps import resize, weighted_sum
-from percept.explain.perturbations import channel_mask, fade, keep_only, patch_mask, random_mask, zero_out
-from percept.explain.protocol import MethodInput, MethodRun, NetworkRequest, TailRequest, compute_y, gradient_pass
+from percept.explain.methods.masks import channel_mask, fade, keep_only, patch_mask, random_mask, zero_out
+from percept.explain.methods.protocol import (
+    MethodInput,
+    MethodRun,
+    NetworkRequest,
+    TailRequest,
+    compute_y,
+    gradient_pass,
+)
 
 MAX_CELLS = 1024  # of reciprocam: one pass for each
 MAX_CHANNELS = 128  # of scorecam: one pass for each

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from percept.explain.perturbations import channel_mask, fade, keep_only, patch_mask, random_mask, zero_out
+from percept.explain.methods.masks import channel_mask, fade, keep_only, patch_mask, random_mask, zero_out
 
 
 def test_fade_blends_image_and_blank_colour() -> None:

@@ -1,7 +1,7 @@
 """The methods that need several gradients: integrated gradients and SmoothGrad, as generators of the protocol.
 
 A `MethodInput` comes in, passes of the tail with gradients are requested, and the map before ReLU leaves, float32
-[h,w] in cells of the layer. Letters as in `percept.explain.protocol`; y(B) is y at other activations B.
+[h,w] in cells of the layer. Letters as in `percept.explain.methods.protocol`; y(B) is y at other activations B.
 """
 
 from collections.abc import Generator
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from percept.explain import maps
 from percept.explain.maps import Array, weighted_sum
-from percept.explain.protocol import (
+from percept.explain.methods.protocol import (
     MethodInput,
     MethodRun,
     PassRequest,

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from percept.explain import protocol
-from percept.explain.protocol import MethodRun, NetworkRequest, PassResult, TailRequest
+from percept.explain.methods import protocol
+from percept.explain.methods.protocol import MethodRun, NetworkRequest, PassResult, TailRequest
 from tests.method_runs import run_method
 from tests.percept.explain.synthetic_network import SyntheticNetwork, batch_size
 

@@ -14,10 +14,10 @@ from functools import wraps
 from typing import Literal
 
 from percept.explain import maps
-from percept.explain.gradient_methods import integrated_gradients, smoothgrad
 from percept.explain.maps import Array
-from percept.explain.perturbation_methods import ablationcam, occlusion, reciprocam, rise, scorecam
-from percept.explain.protocol import MethodInput, MethodRun, gradient_pass
+from percept.explain.methods.gradients import integrated_gradients, smoothgrad
+from percept.explain.methods.perturbations import ablationcam, occlusion, reciprocam, rise, scorecam
+from percept.explain.methods.protocol import MethodInput, MethodRun, gradient_pass
 
 Needs = Literal["activations", "gradients", "tail", "image"]
 
