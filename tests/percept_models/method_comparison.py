@@ -14,8 +14,8 @@ from torch import nn
 
 from percept.bundle.manifest import Preprocessing
 from percept.explain.maps import normalize
-from percept.explain.methods import METHODS
-from percept.explain.protocol import MethodInput, NetworkRequest, PassResult, TailRequest
+from percept.explain.methods.protocol import MethodInput, NetworkRequest, PassResult, TailRequest
+from percept.explain.methods.table import METHODS
 from percept.imaging.geometry import compute_geometry, project_to_photo
 from percept.runtime.session import Session
 from percept_models.autodiff.tail import LOGITS, build_tail
@@ -127,7 +127,9 @@ class MethodComparison:
 
     def gradients(self, layer: str) -> Array:
         """Percept's g, [1,C,h,w]."""
-        return self._run_tail(layer, self.seed, TailRequest(self.outputs[layer], gradients=True)).g
+        g = self._run_tail(layer, self.seed, TailRequest(self.outputs[layer], gradients=True)).g
+        assert g is not None
+        return g
 
     def raw(self, method: str, layer: str, seed: Array | None = None) -> Array:
         """Percept's map before ReLU."""
@@ -221,7 +223,7 @@ class RoundToPixels(nn.Module):
 def zero_ablation() -> nn.Module:
     """A layer for the reference that ablates channels by zeros, after a module of any number of inputs."""
 
-    class ZeroAblation(grad_cam_package().AblationLayer):
+    class ZeroAblation(grad_cam_package().AblationLayer):  # type: ignore[misc]  # a class of a module imported late
         def __call__(self, *_: torch.Tensor) -> torch.Tensor:
             for row, k in zip(self.activations, self.indices, strict=False):
                 row[k] = 0

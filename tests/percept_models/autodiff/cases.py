@@ -25,6 +25,11 @@ def ints(*values: int) -> Array:
     return np.array(values, np.int64)
 
 
+def scalar(value: float) -> Array:
+    """A float32 number."""
+    return np.array(value, np.float32)
+
+
 @dataclass(frozen=True)
 class Case:
     """An operator on given inputs, of which number `at` is differentiated, and the same computation in PyTorch.
@@ -173,8 +178,8 @@ CASES: dict[str, list[Case]] = {
     "Ceil": [step(torch.ceil)],
     "Celu": [Case(lambda x: F.celu(x, 0.7), (X,), {"alpha": 0.7})],
     "Clip": [
-        Case(lambda x, a, b: x.clamp(a, b), (X, np.float32(-0.5), np.float32(0.25))),
-        Case(lambda x, b: x.clamp(max=b), (X, None, np.float32(0.25))),
+        Case(lambda x, a, b: x.clamp(a, b), (X, scalar(-0.5), scalar(0.25))),
+        Case(lambda x, b: x.clamp(max=b), (X, None, scalar(0.25))),
     ],
     "Concat": [Case(lambda *x: torch.cat(x, 1), (X, noise(2, 3, 6, 5)), {"axis": 1})],
     "Conv": [
@@ -281,7 +286,7 @@ CASES: dict[str, list[Case]] = {
     "Neg": [Case(torch.neg, (X,))],
     "PRelu": [Case(lambda x, a: F.prelu(x, a.flatten()), (X, noise(4, 1, 1)))],
     "Pad": [Case(lambda x, _: F.pad(x, (1, 0, 2, 3)), (X, ints(0, 0, 2, 1, 0, 0, 3, 0)))],
-    "Pow": [Case(torch.pow, (POSITIVE, np.float32(3))), Case(torch.pow, (POSITIVE, np.float32(0.5)))],
+    "Pow": [Case(torch.pow, (POSITIVE, scalar(3))), Case(torch.pow, (POSITIVE, scalar(0.5)))],
     "Reciprocal": [Case(torch.reciprocal, (POSITIVE,))],
     "ReduceL2": [
         Case(lambda x, _: x.norm(dim=1, keepdim=True), (X, ints(1))),
@@ -341,7 +346,7 @@ CASES: dict[str, list[Case]] = {
     "Unsqueeze": [Case(lambda x, _: x[:, None, ..., None], (X, ints(1, 5)))],
     "Where": [
         Case(torch.where, (X > 0, X, noise(4, 1, 1)), at=1),
-        Case(torch.where, (X[:, :1] > 0, np.float32(0), X), at=2),
+        Case(torch.where, (X[:, :1] > 0, scalar(0), X), at=2),
         Case(torch.where, (X > 0, noise(2, 4, 1, 1), X), at=1),
     ],
 }

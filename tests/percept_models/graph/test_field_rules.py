@@ -251,10 +251,7 @@ def test_field_may_be_unbounded_along_one_axis() -> None:
 
 @pytest.mark.parametrize(
     "repeat",
-    [
-        lambda b, x: b.op.Tile(x, b.ints(1, 1, 5, 2)),
-        lambda b, x: b.op.Add(x, b.weights(1, 1, 3, 4)),
-    ],
+    [lambda b, x: b.op.Tile(x, b.ints(1, 1, 5, 2)), lambda b, x: b.op.Add(x, b.weights(1, 1, 3, 4))],
     ids=["Tile", "broadcast"],
 )
 def test_repeated_cell_has_field_of_all_copies(repeat: Body) -> None:
@@ -282,7 +279,7 @@ def test_operator_that_mixes_axes_has_no_finite_field(name: str) -> None:
         assert field.stride == stride
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(st.data())
 def test_chain_of_windows_has_field_of_its_gradients(data: st.DataObject) -> None:
     """Convolutions and poolings of any shape in sequence: the gradient is nonzero exactly in the field."""

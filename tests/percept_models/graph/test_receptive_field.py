@@ -1,6 +1,7 @@
 """Receptive fields of known networks against published tables and against autograd."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ class WithHead(nn.Module):
         return self.body(x).mean((2, 3))
 
 
-def tv(name: str, **options: object) -> Callable[[], nn.Module]:
+def tv(name: str, **options: object) -> Callable[[], Any]:
     """A factory of one of torchvision's networks with few classes."""
     return torchvision_network(name, classes=3, **options)
 

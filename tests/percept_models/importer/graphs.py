@@ -27,8 +27,8 @@ def floats(name: str, *shape: int, seed: int = 0) -> TensorProto:
 
 def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> NodeProto:
     """A node; its tensors are separated by spaces, and `-` is one that is left out."""
-    names = [["" if name == "-" else name for name in text.split()] for text in (inputs, outputs)]
-    return helper.make_node(operator, *names, **attributes)
+    names, results = (["" if name == "-" else name for name in text.split()] for text in (inputs, outputs))
+    return helper.make_node(operator, names, results, **attributes)
 
 
 def conv(x: str, y: str, w: str = "w", **attributes: Any) -> NodeProto:

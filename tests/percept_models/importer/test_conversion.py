@@ -44,6 +44,7 @@ def test_group_normalization_has_gradients(tmp_path: Path, opset: int) -> None:
     y.square().sum().backward()
     found = run(tail, {"activations": A, "seed": 2 * y.detach().numpy()})
     np.testing.assert_allclose(found["logits"], y.detach().numpy(), atol=1e-5)
+    assert x.grad is not None
     np.testing.assert_allclose(found["gradients"], x.grad.numpy(), atol=1e-5)
 
 

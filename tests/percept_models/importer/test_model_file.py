@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from percept.errors import BundleError
 from percept_models.importer import model_file
@@ -147,8 +147,8 @@ HIDING_PLACES = {
 
 def branch(far: TensorProto, weight: bool = False) -> onnx.GraphProto:
     """A branch that returns an external tensor."""
-    made = node("Identity", "far", "b") if weight else node("Constant", "", "b", value=far)
-    return helper.make_graph([made], "b", [], [helper.make_empty_tensor_value_info("b")], [far] if weight else [])
+    body = node("Identity", "far", "b") if weight else node("Constant", "", "b", value=far)
+    return helper.make_graph([body], "b", [], [helper.make_empty_tensor_value_info("b")], [far] if weight else [])
 
 
 @pytest.mark.parametrize("case", HIDING_PLACES)
@@ -156,7 +156,7 @@ def test_every_location_is_checked_before_any_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     opened: list[TensorProto] = []
-    monkeypatch.setattr(model_file.external_data_helper, "load_external_data_for_tensor", opened.append)
+    monkeypatch.setattr(external_data_helper, "load_external_data_for_tensor", opened.append)
     (tmp_path / "w.bin").write_bytes(bytes(8))
     yes, near = numpy_helper.from_array(np.array(True), "yes"), node("Constant", "", "near", value=external("w.bin"))
     nodes = [near, conv("x", "c"), *HIDING_PLACES[case](external("../secret.bin")), *pool_and_flatten("c")]
@@ -167,9 +167,9 @@ def test_every_location_is_checked_before_any_is_opened(
 
 def test_external_data_in_function_is_checked(tmp_path: Path) -> None:
     body = [node("Constant", "", "k", value=external("../secret.bin")), node("Identity", "k", "b")]
-    made = helper.make_function("own", "Far", [], ["b"], body, [helper.make_opsetid("", 13)])
+    function = helper.make_function("own", "Far", [], ["b"], body, [helper.make_opsetid("", 13)])
     with pytest.raises(BundleError, match=r"secret\.bin' lies outside"):
-        import_network(write_classifier(tmp_path, functions=[made]))
+        import_network(write_classifier(tmp_path, functions=[function]))
 
 
 def test_external_data_counts_towards_limit_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,19 +199,19 @@ def test_custom_operators_are_rejected_by_name(tmp_path: Path) -> None:
 
 def test_functions_are_inlined(tmp_path: Path) -> None:
     body = [node("Relu", "a", "r"), node("Neg", "r", "b")]
-    made = helper.make_function("own", "Both", ["a"], ["b"], body, [helper.make_opsetid("", 13)])
+    function = helper.make_function("own", "Both", ["a"], ["b"], body, [helper.make_opsetid("", 13)])
     nodes = [helper.make_node("Both", ["c"], ["f"], domain="own"), *pool_and_flatten("f")]
-    imports = {"functions": [made], "domains": ("own",)}
-    assert operators(import_network(write_classifier(tmp_path, *nodes, **imports)))[:3] == ["Conv", "Relu", "Neg"]
+    network = import_network(write_classifier(tmp_path, *nodes, functions=[function], domains=("own",)))
+    assert operators(network)[:3] == ["Conv", "Relu", "Neg"]
 
 
 def test_recursive_functions_are_rejected(tmp_path: Path) -> None:
     again = helper.make_node("Again", ["a"], ["b"], domain="own")
     imports = [helper.make_opsetid("", 13), helper.make_opsetid("own", 1)]
-    made = helper.make_function("own", "Again", ["a"], ["b"], [again], imports)
+    function = helper.make_function("own", "Again", ["a"], ["b"], [again], imports)
     nodes = [helper.make_node("Again", ["c"], ["f"], domain="own"), *pool_and_flatten("f")]
     with pytest.raises(BundleError, match="cannot be inlined: Cycle detected"):
-        import_network(write_classifier(tmp_path, *nodes, functions=[made], domains=("own",)))
+        import_network(write_classifier(tmp_path, *nodes, functions=[function], domains=("own",)))
 
 
 def test_weights_among_inputs_are_removed(tmp_path: Path) -> None:

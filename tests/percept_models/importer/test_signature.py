@@ -1,6 +1,8 @@
 """A network takes one float32 image and has one output, which the user may select."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from onnx import TensorProto, helper
@@ -22,7 +24,7 @@ def test_size_other_than_the_files_is_rejected(tmp_path: Path) -> None:
         import_network(write_classifier(tmp_path), (8, 8))
 
 
-INPUTS = {
+INPUTS: Mapping[str, dict[str, Any]] = {
     "grey": {"image": ("N", 1, 8, 8)},
     "vector": {"image": ("N", 3)},
     "half precision": {"kind": TensorProto.FLOAT16},
