@@ -23,22 +23,22 @@ from percept.bundle.manifest import Preprocessing
 from percept.explain.maps import GRADIENT_METHODS, normalize
 from percept.imaging.geometry import compute_geometry, project_to_photo
 from percept.runtime.session import Arrays, Session
-from percept_models.autodiff.tail import ACTIVATIONS, GRADIENTS, SEED, build_tail
+from percept_models.autodiff.tail import ACTIVATIONS, GRADIENTS, LOGITS, SEED, build_tail
 from percept_models.export.bundle_writer import golden_input
 from percept_models.graph.reader import Array, Graph
-from percept_models.sources.trunk import LOGITS, PIXELS, trace
+from percept_models.sources.trunk import PIXELS, trace
 from tests.percept_models.grad_cam_reference import grad_cam_package, rescale
 
 SIDE, ROUNDS = 224, 24
 # Where the system happens to put a session's weights makes one faster than its twin by up to 8 %, all its life: big
 # matrices are read at the speed of memory. So sessions are made anew some times, in turned order.
-SITTINGS = 4
+SESSION_SETS = 4
 RULE = Preprocessing(height=SIDE, width=SIDE, mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
-SHARE, FORWARDS, FASTER, APART = 0.15, 2.0, 3.0, 1e-3  # the bars
+MAX_SHARE, MAX_FORWARDS, MIN_SPEEDUP, MAX_DIFFERENCE = 0.15, 2.0, 3.0, 1e-3  # the bars
 HEAD = """| network | a / b | threads | a, ms | b, ms | a / b: median (quartiles) | bar | met |
 |---|---|---|---|---|---|---|---|"""
 
-Act = Callable[[], object]
+Action = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,18 @@ class Case:
     """
 
     layer: str
-    share: float | None = None
-    forwards: float | None = None
-    faster: float | None = None
+    max_share: float | None = None
+    max_forwards: float | None = None
+    min_speedup: float | None = None
 
 
 CASES = {
-    "resnet18": Case("layer4", faster=FASTER),
-    "resnet50": Case("layer4", share=SHARE, faster=FASTER),
-    "densenet121": Case("features", share=SHARE, faster=FASTER),
-    "mobilenet_v2": Case("features", share=SHARE, faster=FASTER),
-    "vgg16": Case("features.29", forwards=FORWARDS),
-    "alexnet": Case("features.11", forwards=FORWARDS),
+    "resnet18": Case("layer4", min_speedup=MIN_SPEEDUP),
+    "resnet50": Case("layer4", max_share=MAX_SHARE, min_speedup=MIN_SPEEDUP),
+    "densenet121": Case("features", max_share=MAX_SHARE, min_speedup=MIN_SPEEDUP),
+    "mobilenet_v2": Case("features", max_share=MAX_SHARE, min_speedup=MIN_SPEEDUP),
+    "vgg16": Case("features.29", max_forwards=MAX_FORWARDS),
+    "alexnet": Case("features.11", max_forwards=MAX_FORWARDS),
 }
 
 
@@ -76,28 +76,28 @@ class Row:
     b: Array
     least: float | None = None
     most: float | None = None
-    apart: float | None = None
+    difference: float | None = None
 
     @property
     def met(self) -> bool:
         """Whether the median is within its bar and the maps agree, where there is a bar and where there are maps."""
         median = np.median(self.a / self.b)
         within = (self.least is None or median >= self.least) and (self.most is None or median <= self.most)
-        return bool(within and (self.apart is None or self.apart <= APART))
+        return bool(within and (self.difference is None or self.difference <= MAX_DIFFERENCE))
 
     def __str__(self) -> str:
         low, median, high = np.quantile(self.a / self.b, (0.25, 0.5, 0.75))
         ratio = f"{median:.3g} ({low:.3g} to {high:.3g})"
         limits = (("at least", self.least), ("at most", self.most))
         bars = [f"{which} {limit:g}" for which, limit in limits if limit is not None]
-        if self.apart is not None:
-            bars.append(f"maps {self.apart:.0e} apart, at most {APART:.0e}")
+        if self.difference is not None:
+            bars.append(f"maps {self.difference:.0e} apart, at most {MAX_DIFFERENCE:.0e}")
         met = "-" if not bars else "yes" if self.met else "NO"
         times = f"{np.median(self.a):.2f} | {np.median(self.b):.2f}"
         return f"| {self.network} | {self.what} | {self.threads} | {times} | {ratio} | {'; '.join(bars)} | {met} |"
 
 
-class Subject:
+class BenchmarkNetwork:
     """A torch network with random weights, its graphs as Percept makes them, and one picture with a target.
 
     `graphs` are the trunk, the tail, and the tail without gradients, as bytes.
@@ -121,39 +121,39 @@ class Subject:
 class Percept:
     """The sessions of a subject, called as the service calls them."""
 
-    def __init__(self, subject: Subject, threads: int, turned: bool = False) -> None:
-        self.subject, graphs = subject, list(subject.graphs.items())
-        self.sessions = {name: Session(graph, threads=threads) for name, graph in graphs[:: -1 if turned else 1]}
+    def __init__(self, network: BenchmarkNetwork, threads: int, reverse: bool = False) -> None:
+        self.network, graphs = network, list(network.graphs.items())
+        self.sessions = {name: Session(graph, threads=threads) for name, graph in graphs[:: -1 if reverse else 1]}
 
-    def look(self) -> Arrays:
+    def run_trunk(self) -> Arrays:
         """The logits and the activations of the picture."""
-        return self.sessions["trunk"].run({PIXELS: self.subject.pixels}, [LOGITS, self.subject.case.layer])
+        return self.sessions["trunk"].run({PIXELS: self.network.pixels}, [LOGITS, self.network.case.layer])
 
-    def feeds(self, found: Arrays) -> Arrays:
+    def tail_inputs(self, found: Arrays) -> Arrays:
         """What the tail takes for the gradient of the target's logit."""
         seed = np.zeros_like(found[LOGITS])
-        seed[:, self.subject.target] = 1
-        return {ACTIVATIONS: found[self.subject.case.layer], SEED: seed}
+        seed[:, self.network.target] = 1
+        return {ACTIVATIONS: found[self.network.case.layer], SEED: seed}
 
-    def explain(self) -> Array:
+    def compute_heatmap(self) -> Array:
         """Grad-CAM [SIDE,SIDE] in [0,1], as the service makes it."""
-        feeds = self.feeds(self.look())
-        g = self.sessions["tail"].run(feeds, [GRADIENTS])[GRADIENTS]
-        heat = normalize(GRADIENT_METHODS["gradcam"](feeds[ACTIVATIONS][0], g[0]))
+        tail_inputs = self.tail_inputs(self.run_trunk())
+        g = self.sessions["tail"].run(tail_inputs, [GRADIENTS])[GRADIENTS]
+        heat = normalize(GRADIENT_METHODS["gradcam"](tail_inputs[ACTIVATIONS][0], g[0]))
         return project_to_photo(heat, compute_geometry((SIDE, SIDE), RULE))
 
 
-def reference(subject: Subject) -> Callable[[], Array]:
+def reference(network: BenchmarkNetwork) -> Callable[[], Array]:
     """The same Grad-CAM by pytorch-grad-cam, made once and called as its documentation says."""
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    layer = subject.network.get_submodule(subject.case.layer)
-    cam = grad_cam_package().GradCAM(model=subject.network, target_layers=[layer])
+    layer = network.network.get_submodule(network.case.layer)
+    cam = grad_cam_package().GradCAM(model=network.network, target_layers=[layer])
     # DenseNet overwrites this output in place, and with it what pytorch-grad-cam has kept of it.
     layer.register_forward_hook(lambda _module, _inputs, output: output.clone())
-    x = (torch.from_numpy(subject.pixels.copy()).float() - torch.tensor(RULE.mean)) / torch.tensor(RULE.std)
+    x = (torch.from_numpy(network.pixels.copy()).float() - torch.tensor(RULE.mean)) / torch.tensor(RULE.std)
     x = x.permute(0, 3, 1, 2).contiguous()
-    targets = [ClassifierOutputTarget(subject.target)]
+    targets = [ClassifierOutputTarget(network.target)]
     return lambda: cam(input_tensor=x, targets=targets)[0]
 
 
@@ -175,56 +175,58 @@ def forward_only(model: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
-def measure(rounds: int, *acts: Act, before: Act | None = None) -> Array:
+def measure(rounds: int, *actions: Action, prepare: Action | None = None) -> Array:
     """Milliseconds [act, round] of acts that take turns, each right after `before`, or after itself once untimed."""
-    times = np.empty((len(acts), rounds))
+    times = np.empty((len(actions), rounds))
     for turn in range(rounds):
-        for i, act in enumerate(acts):
-            (before or act)()
+        for i, action in enumerate(actions):
+            (prepare or action)()
             start = time.perf_counter()
-            act()
+            action()
             times[i, turn] = 1e3 * (time.perf_counter() - start)
     return times
 
 
-def gradients(subject: Subject, rounds: int) -> Iterator[Row]:
+def gradients(network: BenchmarkNetwork, rounds: int) -> Iterator[Row]:
     """A tail against the trunk and against its own forward pass, each right after a trunk pass, on one thread."""
-    sittings = [sitting(subject, -(-rounds // SITTINGS), turned=bool(i % 2)) for i in range(SITTINGS)]
+    sittings = [
+        measure_session_set(network, -(-rounds // SESSION_SETS), reverse=bool(i % 2)) for i in range(SESSION_SETS)
+    ]
     trunk, whole, forward = np.hstack(sittings)
-    yield Row(subject.name, "tail / trunk", 1, whole, trunk, most=subject.case.share)
-    yield Row(subject.name, "tail / its forward pass", 1, whole, forward, most=subject.case.forwards)
+    yield Row(network.name, "tail / trunk", 1, whole, trunk, most=network.case.max_share)
+    yield Row(network.name, "tail / its forward pass", 1, whole, forward, most=network.case.max_forwards)
 
 
-def sitting(subject: Subject, rounds: int, turned: bool) -> Array:
+def measure_session_set(network: BenchmarkNetwork, rounds: int, reverse: bool) -> Array:
     """Milliseconds [3, round] of the trunk, the tail and the tail's forward pass, in sessions of their own."""
-    percept = Percept(subject, 1, turned)
-    feeds = percept.feeds(percept.look())
-    start = {ACTIVATIONS: feeds[ACTIVATIONS]}
+    percept = Percept(network, 1, reverse)
+    tail_inputs = percept.tail_inputs(percept.run_trunk())
+    start = {ACTIVATIONS: tail_inputs[ACTIVATIONS]}
     return measure(
         rounds,
-        percept.look,
-        lambda: percept.sessions["tail"].run(feeds, [LOGITS, GRADIENTS]),
+        percept.run_trunk,
+        lambda: percept.sessions["tail"].run(tail_inputs, [LOGITS, GRADIENTS]),
         lambda: percept.sessions["forward"].run(start, [LOGITS]),
-        before=percept.look,
+        prepare=percept.run_trunk,
     )
 
 
-def maps(subject: Subject, rounds: int, threads: int) -> Row:
+def maps(network: BenchmarkNetwork, rounds: int, threads: int) -> Row:
     """A whole Grad-CAM against pytorch-grad-cam's."""
     torch.set_num_threads(threads)
-    percept, other = Percept(subject, threads), reference(subject)
-    apart = float(np.abs(rescale(percept.explain()) - other()).max())
-    ours, theirs = measure(rounds, percept.explain, other)
+    percept, other = Percept(network, threads), reference(network)
+    difference = float(np.abs(rescale(percept.compute_heatmap()) - other()).max())
+    ours, theirs = measure(rounds, percept.compute_heatmap, other)
     what = "pytorch-grad-cam / Percept"
-    return Row(subject.name, what, threads, theirs, ours, least=subject.case.faster, apart=apart)
+    return Row(network.name, what, threads, theirs, ours, least=network.case.min_speedup, difference=difference)
 
 
 def rows(name: str, rounds: int, threads: list[int]) -> Iterator[Row]:
     """All that is measured of one network."""
-    subject = Subject(name)
-    yield from gradients(subject, rounds)
+    network = BenchmarkNetwork(name)
+    yield from gradients(network, rounds)
     for count in threads:
-        yield maps(subject, rounds, count)
+        yield maps(network, rounds, count)
 
 
 def main() -> None:

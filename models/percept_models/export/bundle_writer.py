@@ -32,6 +32,7 @@ from percept.bundle.manifest import (
     Task,
 )
 from percept.errors import BundleError
+from percept_models.autodiff.tail import LOGITS
 from percept_models.export.filter_pictures import first_kernels, write_filter_picture
 from percept_models.export.layers import describe_layer
 from percept_models.export.tails import TappedLayer, build_tails
@@ -40,7 +41,7 @@ from percept_models.export.weights import WeightsFile
 from percept_models.graph.execution import run
 from percept_models.graph.reader import Array, Graph
 from percept_models.graph.receptive_field import receptive_fields
-from percept_models.sources.trunk import LOGITS, PIXELS
+from percept_models.sources.trunk import PIXELS
 
 TRUNK: str = Manifest.model_fields["trunk"].default
 # How far the golden logits of another machine may be: its kernels round, sum and saturate differently.

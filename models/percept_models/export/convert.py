@@ -15,6 +15,7 @@ from onnx import ModelProto
 from percept.bundle.integrity import read_manifest
 from percept.bundle.manifest import MANIFEST, Manifest, Provenance, Task
 from percept.errors import BundleError
+from percept_models.autodiff.tail import LOGITS
 from percept_models.export.bundle_writer import BundleDescription, new_bundle_folder, write_bundle
 from percept_models.export.layers import select_layers
 from percept_models.export.options import ExportOptions
@@ -25,7 +26,6 @@ from percept_models.export.source_network import SourceNetwork, is_onnx_file, op
 from percept_models.export.summary import format_shape, report_description
 from percept_models.graph.reader import Array, Graph
 from percept_models.sources.labels import choose_labels
-from percept_models.sources.trunk import LOGITS
 from percept_models.verify.bundle import verify_bundle
 from percept_models.verify.onnx_reference import Reference, trunk_reference
 from percept_models.verify.table import format_checks

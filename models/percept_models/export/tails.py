@@ -7,10 +7,9 @@ from onnx import ModelProto
 
 from percept.bundle.manifest import IMAGE
 from percept_models.autodiff.errors import UnsupportedOperator
-from percept_models.autodiff.tail import build_tail
+from percept_models.autodiff.tail import LOGITS, build_tail
 from percept_models.graph.reader import Graph
 from percept_models.graph.subgraph import nodes_between
-from percept_models.sources.trunk import LOGITS
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from onnx import ModelProto, helper
 
+from percept_models.autodiff.tail import LOGITS
 from percept_models.export.tails import TappedLayer
 from percept_models.graph.reader import Graph
 from percept_models.graph.subgraph import required_nodes
-from percept_models.sources.trunk import LOGITS
 
 
 def tap_trunk(trunk: ModelProto, graph: Graph, layers: Sequence[TappedLayer]) -> ModelProto:

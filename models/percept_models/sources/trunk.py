@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from percept.bundle.manifest import IMAGE, Preprocessing
-from percept_models.autodiff.tail import ACTIVATIONS, GRADIENTS, SEED
+from percept_models.autodiff.tail import ACTIVATIONS, GRADIENTS, LOGITS, SEED
 from percept_models.graph.builder import OPSET
 from percept_models.graph.simplification import simplify
 from percept_models.sources.tracing_modes import AdaptivePooling, OutOfPlace
 
-PIXELS, LOGITS = "pixels", "logits"
+PIXELS = "pixels"
 RESERVED = frozenset({"", PIXELS, LOGITS, IMAGE, ACTIVATIONS, SEED, GRADIENTS})
 PREFIX = "network."  # of every initializer that is a parameter of the network
 

@@ -14,9 +14,10 @@ from percept.bundle.integrity import read_manifest
 from percept.bundle.manifest import Manifest
 from percept.errors import PerceptError
 from percept.runtime.session import resolve_device
+from percept_models.autodiff.tail import LOGITS
 from percept_models.graph.execution import run
 from percept_models.graph.reader import Array
-from percept_models.sources.trunk import LOGITS, PIXELS
+from percept_models.sources.trunk import PIXELS
 from percept_models.verify.checks import Check, difference
 from percept_models.verify.cuda import check_cuda
 from percept_models.verify.onnx_reference import Reference

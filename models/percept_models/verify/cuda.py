@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from percept_models.autodiff.tail import GRADIENTS
-from percept_models.sources.trunk import LOGITS
+from percept_models.autodiff.tail import GRADIENTS, LOGITS
 from percept_models.verify.checks import Check, check_gradients, difference
 from percept_models.verify.runner import BundleRunner
 

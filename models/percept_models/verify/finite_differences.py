@@ -5,9 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from percept.bundle.manifest import Layer
-from percept_models.autodiff.tail import GRADIENTS
+from percept_models.autodiff.tail import GRADIENTS, LOGITS
 from percept_models.graph.reader import Array
-from percept_models.sources.trunk import LOGITS
 from percept_models.verify.checks import Check
 from percept_models.verify.runner import BundleRunner
 

@@ -7,8 +7,8 @@ all that a tail needs, else from the trunk's own.
 from collections.abc import Iterator, Mapping
 
 from percept.bundle.manifest import Layer
+from percept_models.autodiff.tail import LOGITS
 from percept_models.graph.reader import Array
-from percept_models.sources.trunk import LOGITS
 from percept_models.verify.checks import LIMIT, LIMITS, Check, check_activations, difference
 from percept_models.verify.finite_differences import check_finite_differences
 from percept_models.verify.runner import BundleRunner

@@ -10,9 +10,9 @@ import numpy as np
 
 from percept.bundle.manifest import Layer, Manifest, seed_name
 from percept.runtime.session import Device, GpuOptions, Session
-from percept_models.autodiff.tail import ACTIVATIONS, SEED
+from percept_models.autodiff.tail import ACTIVATIONS, LOGITS, SEED
 from percept_models.graph.reader import Array
-from percept_models.sources.trunk import LOGITS, PIXELS
+from percept_models.sources.trunk import PIXELS
 
 
 class BundleRunner:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from percept.bundle.manifest import Layer
-from percept_models.autodiff.tail import GRADIENTS
+from percept_models.autodiff.tail import GRADIENTS, LOGITS
 from percept_models.graph.reader import Array
-from percept_models.sources.trunk import LOGITS, Trunk
+from percept_models.sources.trunk import Trunk
 from percept_models.verify.checks import LIMIT, Check, check_activations, check_gradients, difference
 from percept_models.verify.runner import BundleRunner
 

@@ -13,11 +13,12 @@ from percept.bundle.integrity import read_manifest
 from percept.errors import BundleError
 from percept.runtime.network import Network, TrunkInput
 from percept.server.cli import main
+from percept_models.autodiff.tail import LOGITS
 from percept_models.export.convert import convert
 from percept_models.export.options import ExportOptions
 from percept_models.export.weights import read_parameters
 from percept_models.graph.execution import run
-from percept_models.sources.trunk import LOGITS, PIXELS
+from percept_models.sources.trunk import PIXELS
 from tests.percept_models.export.conftest import HAS_VNNI, Export
 from tests.percept_models.export.factories import MODULE
 from tests.percept_models.networks import Classifier

@@ -15,13 +15,14 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from torch import Tensor, nn
 
 from percept.errors import BundleError
+from percept_models.autodiff.tail import LOGITS
 from percept_models.export import precision
 from percept_models.export.bundle_writer import golden_input
 from percept_models.export.precision import to_float16, to_int8
 from percept_models.graph.builder import OPSET
 from percept_models.graph.execution import run
 from percept_models.graph.reader import Array
-from percept_models.sources.trunk import LOGITS, PIXELS, trace
+from percept_models.sources.trunk import PIXELS, trace
 from percept_models.verify.checks import difference
 from tests.percept_models.export.conftest import HAS_VNNI
 from tests.percept_models.networks import PREPROCESSING, Classifier, Pyramid

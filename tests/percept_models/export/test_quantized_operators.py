@@ -9,11 +9,12 @@ import onnxruntime as ort
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
+from percept_models.autodiff.tail import LOGITS
 from percept_models.export import precision
 from percept_models.export.precision import OPERATORS, to_int8
 from percept_models.graph.builder import OPSET, Builder
 from percept_models.graph.reader import Array
-from percept_models.sources.trunk import LOGITS, PIXELS
+from percept_models.sources.trunk import PIXELS
 
 # Each operator on x [N,8,16,16]; b is the graph builder, c stores a constant.
 CASES: dict[str, Callable[..., str]] = {
