@@ -113,8 +113,12 @@ def new_bundle_folder(out: Path, name: str, version: int) -> Path:
         raise BundleError(f"{target} exists already: remove it, or choose another --out, name or version")
     existing = next((folder for folder in (out, *out.absolute().parents) if folder.exists()), out)
     if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-        raise BundleError(f"{out} cannot be written: choose another folder with --out or PERCEPT_MODELS")
+        raise _unwritable(out)
     return target
+
+
+def _unwritable(out: Path) -> BundleError:
+    return BundleError(f"{out} cannot be written: choose another folder with --out or PERCEPT_MODELS")
 
 
 def golden_input(preprocessing: Preprocessing, seed: int = 0) -> Array:
@@ -195,7 +199,10 @@ def _staging_folder(target: Path) -> Iterator[Path]:
     """
     root = target.parent.parent
     created = [folder for folder in (target.parent, root, *root.parents) if not folder.exists()]
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(root) from error
     try:
         with TemporaryDirectory(prefix=".", dir=root) as scratch:
             folder = Path(scratch, *target.parts[-2:])

@@ -84,8 +84,8 @@ def add_out_option(parser: ArgumentParser, default: Path) -> None:
         type=Path,
         metavar="FOLDER",
         default=default,
-        help="the folder of bundles to write to (default: PERCEPT_MODELS, else the built-in bundles: %(default)s); "
-        "percept serve reads the same default folder",
+        help="the folder of bundles to write to; the default is the folder that percept serve reads, PERCEPT_MODELS or "
+        "the built-in bundles: %(default)s",
     )
 
 
