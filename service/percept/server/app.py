@@ -22,7 +22,7 @@ from percept.runtime.cpu_count import count_cpus
 from percept.runtime.execution_plan import create_worker_pools, plan_execution
 from percept.runtime.repository import Repository
 from percept.server.collectors import ServiceCollector
-from percept.server.middleware import RequestTelemetry
+from percept.server.middleware import RefuseOnShutdown, RequestTelemetry
 from percept.settings import Settings, TracingSettings
 from percept.telemetry.metrics import Metrics
 from percept.telemetry.tracing import create_tracing
@@ -77,7 +77,7 @@ def create_app(settings: Settings | None = None, tracing_settings: TracingSettin
 
     def build_with_telemetry() -> RequestTelemetry:
         """Put the telemetry outside of all middleware, also of what a caller of `create_app` adds later."""
-        return RequestTelemetry(build_middleware_stack(), numbers, tracing)
+        return RequestTelemetry(RefuseOnShutdown(build_middleware_stack()), numbers, tracing)
 
     app.build_middleware_stack = build_with_telemetry  # type: ignore[method-assign]
     return app

@@ -14,8 +14,6 @@ from pydantic import ValidationError
 
 from percept import process
 from percept.errors import PerceptError
-from percept.server import uvicorn_server
-from percept.server.app import create_app
 from percept.settings import Settings, describe_settings, format_settings_errors
 from percept.telemetry import logs
 
@@ -54,6 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def serve(arguments: list[str]) -> int:
     """Run `percept serve`: serve bundles until a signal stops the process."""
+    from percept.server import uvicorn_server  # here, so that no other command imports the server
+    from percept.server.app import create_app
+
     settings = _parse_settings(arguments)
     logs.configure_logging(settings)
     process.shorten_switch_interval()

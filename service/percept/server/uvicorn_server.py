@@ -21,7 +21,6 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from percept.errors import PerceptError
-from percept.server.middleware import RefuseOnShutdown
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ def run(app: ASGIApp, listener: socket.socket, deadline_s: float, **options: Any
     `options` are those of `uvicorn.Config`. Raises `PerceptError` if the application fails to start.
     """
     config = uvicorn.Config(
-        RefuseOnShutdown(app),
+        app,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(deadline_s + SHUTDOWN_SLACK_S),
         **options,

@@ -98,6 +98,8 @@ def test_request_beyond_the_deadline_gets_503(start: Callable[..., Server], tmp_
         response = read_response(slow)
     assert response.startswith(b"HTTP/1.1 503")
     assert b'"code":"not_ready"' in response
+    assert b"\r\nx-request-id: " in response
+    assert server.wait_for_log("POST /predict 503")
     assert server.process.wait(20) == 0
 
 
