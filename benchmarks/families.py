@@ -68,7 +68,7 @@ def settled(family: str, size: int) -> nn.Module:
     return networks.calibrate_batch_norm(load_source(FAMILIES[family].source, "none").network, size)
 
 
-def exported(family: str, size: int, out: Path, say: Callable[[str], None] = lambda _: None) -> Path:
+def export_family(family: str, size: int, out: Path, say: Callable[[str], None] = lambda _: None) -> Path:
     """The bundle of a family, made as `percept export` makes it, which raises where it fails the proof."""
     return convert(
         ExportOptions(
@@ -81,7 +81,7 @@ def exported(family: str, size: int, out: Path, say: Callable[[str], None] = lam
     )
 
 
-def looked_at(folder: Path) -> tuple[Network, list[Layer]]:
+def load_bundle(folder: Path) -> tuple[Network, list[Layer]]:
     """The bundle as the service loads it, with its CAM layer and the stage before."""
     network = Network(folder, "cpu", threads=1)
     layers = network.manifest.layers
@@ -92,10 +92,10 @@ def looked_at(folder: Path) -> tuple[Network, list[Layer]]:
 def measure(family: str, size: int, scratch: Path) -> tuple[str, ...]:
     """A row of the table."""
     start = perf_counter()
-    folder = exported(family, size, scratch)
+    folder = export_family(family, size, scratch)
     export_s = perf_counter() - start
     start = perf_counter()
-    network, layers = looked_at(folder)
+    network, layers = load_bundle(folder)
     load_s = perf_counter() - start
     errors = {check.name: check for check in verify_bundle(folder, settled(family, size))}
     gradients = [errors[f"{layer.name} gradients"].error for layer in layers]
@@ -129,14 +129,14 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("families", nargs="*", default=[], metavar="NAME", help=f"of {', '.join(FAMILIES)}")
     parser.add_argument("--small", action="store_true", help="pictures as small as in the tests")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     columns = (*HEADINGS, *TIMES)
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
-    for name in asked.families or FAMILIES:
+    for name in options.families or FAMILIES:
         family = FAMILIES[name]
         with TemporaryDirectory() as scratch:
-            row = measure(name, family.small if asked.small else family.size, Path(scratch))
+            row = measure(name, family.small if options.small else family.size, Path(scratch))
         print(f"| {' | '.join(row)} |", flush=True)
 
 

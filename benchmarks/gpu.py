@@ -15,13 +15,21 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the modules beside this one
 
-from benchmarks.harness import workspace
-from benchmarks.harness.bare_batches import Measured, gpu_mb
+from benchmarks.harness.bare_batches import Measurement, gpu_mb
 from benchmarks.harness.peer_servers import ROOT
-from benchmarks.harness.process_tree import cpu, memory, tree
-from benchmarks.harness.report import markdown, spread
-from benchmarks.harness.server import WARM_S, asked, running, settle, spoken
-from benchmarks.harness.workspace import Place, bundle, pictures, repository
+from benchmarks.harness.process_tree import cpu_seconds, find_tree, resident_mb
+from benchmarks.harness.report import format_median, format_table
+from benchmarks.harness.server import WARM_S, post_photos, run_module, start_percept, wait_until_idle
+from benchmarks.harness.workspace import (
+    Workspace,
+    create_bundle,
+    create_parser,
+    create_repository,
+    describe_machine,
+    open_workspace,
+    photo_files,
+    write_json,
+)
 from percept.runtime.cpu_count import count_cpus
 
 BATCHES, CLIENTS = (1, 2, 4, 8, 16, 32), (1, 8, 32, 64)
@@ -32,7 +40,7 @@ HEADINGS = (
 
 
 @dataclass(frozen=True)
-class Sample(Measured):
+class Sample(Measurement):
     """One row in one round. Times are of a run for a bare session, of an answer for the service.
 
     `ready` is whether the pixels were there beforehand: the best of these is what ratios are to.
@@ -44,12 +52,12 @@ class Sample(Measured):
     ready: bool
 
 
-def fault(device: str) -> str:
+def unavailable_reason(device: str) -> str:
     """Why a device does not work, or nothing.
 
     A process of its own finds out: its libraries say much, and what it takes on the device is given back.
     """
-    command = [sys.executable, "-c", f"from service.session import resolve; resolve({device!r})"]
+    command = [sys.executable, "-c", f"from percept.runtime.session import resolve_device; resolve_device({device!r})"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return (
         ""
@@ -58,62 +66,81 @@ def fault(device: str) -> str:
     )
 
 
-def alone(
-    network: str, turn: int, device: str, seconds: float, batches: Sequence[int], empty: float | None, where: Place
+def measure_sessions(
+    network: str,
+    turn: int,
+    device: str,
+    seconds: float,
+    batches: Sequence[int],
+    empty: float | None,
+    workspace: Workspace,
 ) -> list[Sample]:
     """The bare sessions."""
     sizes = ",".join(map(str, batches))
-    found = spoken("bare_batches", bundle(network, "float32", where), device, seconds, sizes, *pictures(where))
+    found = run_module(
+        "bare_batches", create_bundle(network, "float32", workspace), device, seconds, sizes, *photo_files(workspace)
+    )
     samples = []
-    for one in found:
-        batch, by = one.pop("batch"), one.pop("decoding")
+    for measurement in found:
+        batch, by = measurement.pop("batch"), measurement.pop("decoding")
         what = f"batches of {batch}" + (f", decoded by {count_cpus()} {by}" if by else "")
-        taken = one | {"gpu_mb": above(one["gpu_mb"], empty)}
+        taken = measurement | {"gpu_mb": subtract(measurement["gpu_mb"], empty)}
         samples.append(Sample(**taken, network=network, what=what, round=turn, ready=not by))
     return samples
 
 
-def serving(
-    network: str, turn: int, device: str, seconds: float, clients: Sequence[int], empty: float | None, where: Place
+def measure_service(
+    network: str,
+    turn: int,
+    device: str,
+    seconds: float,
+    clients: Sequence[int],
+    empty: float | None,
+    workspace: Workspace,
 ) -> list[Sample]:
     """The service under every load."""
     samples = []
-    with running(repository(network, "float32", where), where, device) as server:
+    with start_percept(create_repository(network, "float32", workspace), workspace, device) as server:
         # Every size of batch is planned when it first comes, and each load makes others.
         for many in clients:
-            asked(server, many, WARM_S / 2, where)
+            post_photos(server, many, WARM_S / 2, workspace)
         for many in clients:
-            settle(server.process)
-            before = cpu(server.process)
-            found = asked(server, many, seconds, where)
-            used = 1e3 * (cpu(server.process) - before) / found.answers
-            times = (found.rate, found.p50_ms, found.p99_ms, used, memory(tree(server.process)))
+            wait_until_idle(server.process)
+            before = cpu_seconds(server.process)
+            found = post_photos(server, many, seconds, workspace)
+            used = 1e3 * (cpu_seconds(server.process) - before) / found.answers
+            times = (found.rate, found.p50_ms, found.p99_ms, used, resident_mb(find_tree(server.process)))
             name = f"Percept, {many} client{'s' * (many > 1)}"
-            samples.append(Sample(*times, above(gpu_mb(), empty), network, name, turn, False))
+            samples.append(Sample(*times, subtract(gpu_mb(), empty), network, name, turn, False))
     return samples
 
 
-def above(used: float | None, empty: float | None) -> float | None:
+def subtract(used: float | None, empty: float | None) -> float | None:
     """What is in use on the GPU besides what was before."""
     return None if used is None or empty is None else used - empty
 
 
-def shares(samples: Sequence[Sample], own: Sequence[Sample]) -> list[float]:
+def shares(samples: Sequence[Sample], group: Sequence[Sample]) -> list[float]:
     """The rate of each sample by that of the best batch of ready pixels in its round."""
     best: dict[tuple[str, int], float] = {}
     for s in samples:
         if s.ready:
             best[s.network, s.round] = max(s.rate, best.get((s.network, s.round), 0))
-    return [s.rate / best[s.network, s.round] for s in own]
+    return [s.rate / best[s.network, s.round] for s in group]
 
 
-def row(samples: Sequence[Sample], own: Sequence[Sample]) -> list[str]:
+def row(samples: Sequence[Sample], group: Sequence[Sample]) -> list[str]:
     """One setting on a network in all rounds."""
-    held = [s.gpu_mb for s in own if s.gpu_mb is not None]
+    held = [s.gpu_mb for s in group if s.gpu_mb is not None]
     return [
-        *(own[0].network, own[0].what, f"{median(s.rate for s in own):.1f}", spread(shares(samples, own), 2)),
-        *(f"{median(s.p50_ms for s in own):.2f}", f"{median(s.p99_ms for s in own):.2f}"),
-        *(f"{median(s.cpu_ms for s in own):.2f}", f"{median(s.memory_mb for s in own):.0f}"),
+        *(
+            group[0].network,
+            group[0].what,
+            f"{median(s.rate for s in group):.1f}",
+            format_median(shares(samples, group), 2),
+        ),
+        *(f"{median(s.p50_ms for s in group):.2f}", f"{median(s.p99_ms for s in group):.2f}"),
+        *(f"{median(s.cpu_ms for s in group):.2f}", f"{median(s.memory_mb for s in group):.0f}"),
         f"{median(held):.0f}" if held else "",
     ]
 
@@ -122,29 +149,33 @@ def table(samples: Sequence[Sample]) -> str:
     """All rows, in the order in which they were first measured, network by network."""
     networks = list(dict.fromkeys(s.network for s in samples))
     keys = sorted(dict.fromkeys((s.network, s.what) for s in samples), key=lambda key: networks.index(key[0]))
-    return markdown(HEADINGS, [row(samples, [s for s in samples if (s.network, s.what) == key]) for key in keys])
+    return format_table(HEADINGS, [row(samples, [s for s in samples if (s.network, s.what) == key]) for key in keys])
 
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the file."""
-    words = workspace.parser(__doc__, ["squeezenet", "resnet50", "clothing"], rounds=3, seconds=3)
-    words.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    words.add_argument("--batches", nargs="+", type=int, default=BATCHES)
-    words.add_argument("--clients", nargs="+", type=int, default=CLIENTS)
-    said = words.parse_args(given)
-    if reason := fault(said.device):
+    parser = create_parser(__doc__, ["squeezenet", "resnet50", "clothing"], rounds=3, seconds=3)
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES)
+    parser.add_argument("--clients", nargs="+", type=int, default=CLIENTS)
+    options = parser.parse_args(given)
+    if reason := unavailable_reason(options.device):
         sys.exit(f"gpu.py: {reason}")
-    begun = workspace.machine()
+    machine_info = describe_machine()
     samples: list[Sample] = []
     empty = gpu_mb()
-    with workspace.place(said.photos) as where:
-        for network in said.networks:
-            for turn in range(said.rounds):
-                samples += alone(network, turn, said.device, said.seconds, said.batches, empty, where)
-                samples += serving(network, turn, said.device, said.seconds, said.clients, empty, where)
-                print(f"{network}, round {turn + 1} of {said.rounds}", file=sys.stderr, flush=True)
+    with open_workspace(options.photos) as workspace:
+        for network in options.networks:
+            for turn in range(options.rounds):
+                samples += measure_sessions(
+                    network, turn, options.device, options.seconds, options.batches, empty, workspace
+                )
+                samples += measure_service(
+                    network, turn, options.device, options.seconds, options.clients, empty, workspace
+                )
+                print(f"{network}, round {turn + 1} of {options.rounds}", file=sys.stderr, flush=True)
     print(table(samples))
-    workspace.keep(said.json, begun, device=said.device, samples=[asdict(s) for s in samples])
+    write_json(options.json, machine_info, device=options.device, samples=[asdict(s) for s in samples])
 
 
 if __name__ == "__main__":

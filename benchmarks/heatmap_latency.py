@@ -94,8 +94,8 @@ def main() -> None:
                 for asked, _, of, bar in ROWS:
                     ratio = medians[asked] / medians[of]
                     missed |= ratio > bar
-                    said = f"{medians[asked]:.1f} | {of} | {ratio:.2f} | at most {bar:g}"
-                    print(f"| {name} | {asked} | {said} | {'yes' if ratio <= bar else 'NO'} |", flush=True)
+                    options = f"{medians[asked]:.1f} | {of} | {ratio:.2f} | at most {bar:g}"
+                    print(f"| {name} | {asked} | {options} | {'yes' if ratio <= bar else 'NO'} |", flush=True)
     sys.exit(missed)
 
 

@@ -17,13 +17,29 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the modules beside this one
 
-from benchmarks.harness import workspace
 from benchmarks.harness.bare_loop import Setting
 from benchmarks.harness.peer_servers import ROOT
-from benchmarks.harness.process_tree import cpu, free_port
-from benchmarks.harness.report import markdown, spread
-from benchmarks.harness.server import Server, answering, asked, bare, inner, running, settle
-from benchmarks.harness.workspace import Place, bundle, pictures, repository
+from benchmarks.harness.process_tree import cpu_seconds, free_port
+from benchmarks.harness.report import format_median, format_table
+from benchmarks.harness.server import (
+    Server,
+    measure_bare_loop,
+    post_photos,
+    start_percept,
+    start_server,
+    threads_per_run,
+    wait_until_idle,
+)
+from benchmarks.harness.workspace import (
+    Workspace,
+    create_bundle,
+    create_parser,
+    create_repository,
+    describe_machine,
+    open_workspace,
+    photo_files,
+    write_json,
+)
 from percept.runtime.cpu_count import count_cpus
 
 BYTES, BAR_MS, WARM_S = 50_000, 1.0, 1.0
@@ -51,7 +67,7 @@ class Sample:
         return self.served_ms - self.bare_ms
 
 
-def shrunk(data: bytes) -> bytes:
+def recompress(data: bytes) -> bytes:
     """A photo encoded anew, with the quality that comes nearest to the size wanted."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
 
@@ -63,76 +79,76 @@ def shrunk(data: bytes) -> bytes:
     return min(map(encoded, range(20, 100)), key=lambda found: abs(len(found) - BYTES))
 
 
-def alone(where: Place) -> Place:
+def single_photo_workspace(workspace: Workspace) -> Workspace:
     """The same place with one photo of about the size wanted."""
-    folder = where.scratch / "alone"
+    folder = workspace.scratch / "alone"
     folder.mkdir()
-    (folder / "photo.jpg").write_bytes(shrunk(pictures(where)[0].read_bytes()))
-    return replace(where, photos=folder)
+    (folder / "photo.jpg").write_bytes(recompress(photo_files(workspace)[0].read_bytes()))
+    return replace(workspace, photos=folder)
 
 
-def spent(server: Server, clients: int, seconds: float, where: Place) -> float:
+def cpu_ms_per_answer(server: Server, clients: int, seconds: float, workspace: Workspace) -> float:
     """CPU milliseconds per answer of a server under load."""
-    settle(server.process)
-    before = cpu(server.process)
-    found = asked(server, clients, seconds, where)
-    return 1e3 * (cpu(server.process) - before) / found.answers
+    wait_until_idle(server.process)
+    before = cpu_seconds(server.process)
+    found = post_photos(server, clients, seconds, workspace)
+    return 1e3 * (cpu_seconds(server.process) - before) / found.answers
 
 
-def loaded(server: Server, clients: Sequence[int], seconds: float, where: Place) -> list[float]:
+def measure_loads(server: Server, clients: Sequence[int], seconds: float, workspace: Workspace) -> list[float]:
     """`spent` under each load, once the server is warm."""
-    asked(server, count_cpus(), WARM_S, where)
-    return [spent(server, many, seconds, where) for many in clients]
+    post_photos(server, count_cpus(), WARM_S, workspace)
+    return [cpu_ms_per_answer(server, many, seconds, workspace) for many in clients]
 
 
-def measure(network: str, clients: Sequence[int], turn: int, seconds: float, where: Place) -> list[Sample]:
+def measure(network: str, clients: Sequence[int], turn: int, seconds: float, workspace: Workspace) -> list[Sample]:
     """One round: every process starts anew, since where its weights come to lie makes it faster or slower."""
-    folder, url = bundle(network, "float32", where), f"http://127.0.0.1:{(port := free_port())}/"
-    with running(repository(network, "float32", where), where) as server:
-        served = loaded(server, clients, seconds, where)
+    folder, url = create_bundle(network, "float32", workspace), f"http://127.0.0.1:{(port := free_port())}/"
+    with start_percept(create_repository(network, "float32", workspace), workspace) as server:
+        served = measure_loads(server, clients, seconds, workspace)
     # One client keeps one loop busy, several keep all of them.
-    hows = [Setting(1, min(many, count_cpus()), inner(), 1) for many in clients]
-    loops = [bare(folder, how, seconds, where)["cpu_ms"] for how in hows]
-    with answering((*FLOOR, str(port)), {"PYTHONPATH": str(ROOT)}, url, where) as server:
-        floors = loaded(server, clients, seconds, where)
+    hows = [Setting(1, min(many, count_cpus()), threads_per_run(), 1) for many in clients]
+    loops = [measure_bare_loop(folder, setting, seconds, workspace)["cpu_ms"] for setting in hows]
+    with start_server((*FLOOR, str(port)), {"PYTHONPATH": str(ROOT)}, url, workspace) as server:
+        floors = measure_loads(server, clients, seconds, workspace)
     print(f"{network}, round {turn + 1}", file=sys.stderr, flush=True)
     rows = zip(clients, served, loops, floors, strict=True)
     return [Sample(network, many, turn, *times) for many, *times in rows]
 
 
-def met(own: Sequence[Sample]) -> bool:
+def met(group: Sequence[Sample]) -> bool:
     """Whether the median is below the bar."""
-    return median(s.difference_ms for s in own) < BAR_MS
+    return median(s.difference_ms for s in group) < BAR_MS
 
 
-def row(own: Sequence[Sample]) -> list[str]:
+def row(group: Sequence[Sample]) -> list[str]:
     """One load on a network in all rounds."""
     return [
-        *(own[0].network, str(own[0].clients)),
-        *(f"{median(s.served_ms for s in own):.2f}", f"{median(s.bare_ms for s in own):.2f}"),
-        *(spread([s.difference_ms for s in own], 2), spread([s.floor_ms for s in own], 2)),
-        *(f"below {BAR_MS:g}", "yes" if met(own) else "NO"),
+        *(group[0].network, str(group[0].clients)),
+        *(f"{median(s.served_ms for s in group):.2f}", f"{median(s.bare_ms for s in group):.2f}"),
+        *(format_median([s.difference_ms for s in group], 2), format_median([s.floor_ms for s in group], 2)),
+        *(f"below {BAR_MS:g}", "yes" if met(group) else "NO"),
     ]
 
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the file."""
-    words = workspace.parser(__doc__, ["squeezenet"], rounds=5, seconds=5)
-    words.add_argument("--clients", nargs="+", type=int, default=[1, 8])
-    said = words.parse_args(given)
-    begun = workspace.machine()
+    parser = create_parser(__doc__, ["squeezenet"], rounds=5, seconds=5)
+    parser.add_argument("--clients", nargs="+", type=int, default=[1, 8])
+    options = parser.parse_args(given)
+    machine_info = describe_machine()
     samples: list[Sample] = []
-    with workspace.place(said.photos) as anywhere:
-        where = alone(anywhere)
-        size = len(pictures(where)[0].read_bytes())
-        for network in said.networks:
-            for turn in range(said.rounds):
-                samples += measure(network, said.clients, turn, said.seconds, where)
+    with open_workspace(options.photos) as base:
+        workspace = single_photo_workspace(base)
+        size = len(photo_files(workspace)[0].read_bytes())
+        for network in options.networks:
+            for turn in range(options.rounds):
+                samples += measure(network, options.clients, turn, options.seconds, workspace)
     keys = dict.fromkeys((s.network, s.clients) for s in samples)
     groups = [[s for s in samples if (s.network, s.clients) == key] for key in keys]
-    print(markdown(HEADINGS, map(row, groups)))
+    print(format_table(HEADINGS, map(row, groups)))
     print(f"\nThe photo has {size} bytes.")
-    workspace.keep(said.json, begun, bytes=size, samples=[asdict(s) for s in samples])
+    write_json(options.json, machine_info, bytes=size, samples=[asdict(s) for s in samples])
     sys.exit(not all(map(met, groups)))
 
 

@@ -15,10 +15,17 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the modules beside this one
 
-from benchmarks.harness import workspace
-from benchmarks.harness.report import markdown, spread
-from benchmarks.harness.server import WARM_S, Server, asked, running, settle, spoken
-from benchmarks.harness.workspace import Place, pictures, repository
+from benchmarks.harness.report import format_median, format_table
+from benchmarks.harness.server import WARM_S, Server, post_photos, run_module, start_percept, wait_until_idle
+from benchmarks.harness.workspace import (
+    Workspace,
+    create_parser,
+    create_repository,
+    describe_machine,
+    open_workspace,
+    photo_files,
+    write_json,
+)
 from percept.runtime.cpu_count import count_cpus
 from percept.settings import Settings
 
@@ -43,7 +50,7 @@ class Sample:
     offered: int
     good: int
     refused: int
-    told: int
+    retry_after: int
     other: int
     lost: int
     connections: int
@@ -58,99 +65,124 @@ class Sample:
         return self.good / self.seconds
 
 
-def closed(network: str, turn: int, server: Server, clients: int, seconds: float, where: Place) -> Sample:
+def measure_closed_loop(
+    network: str, turn: int, server: Server, clients: int, seconds: float, workspace: Workspace
+) -> Sample:
     """So many clients who ask again when they have their answer."""
     before = _children()
-    found = asked(server, clients, seconds, where)
+    found = post_photos(server, clients, seconds, workspace)
     counts = (found.answers, found.answers, 0, 0, 0, 0, clients, 0.0)
     times = (found.p50_ms, found.p99_ms, _children() - before)
     return Sample(network, 0, turn, found.seconds, *counts, *times)
 
 
-def opened(
-    network: str, turn: int, server: Server, factor: float, rate: float, seconds: float, lead: float, where: Place
+def measure_open_loop(
+    network: str,
+    turn: int,
+    server: Server,
+    factor: float,
+    rate: float,
+    seconds: float,
+    lead: float,
+    workspace: Workspace,
 ) -> Sample:
     """Requests at `rate`, counted after `lead` seconds."""
     url = f"{server.address}/predict"
-    found = spoken("open_loop", url, rate, lead, seconds, "image/jpeg", *pictures(where))
+    found = run_module("open_loop", url, rate, lead, seconds, "image/jpeg", *photo_files(workspace))
     return Sample(network, factor, turn, **found)
 
 
-def filling(rate: float) -> float:
+def queue_fill_seconds(rate: float) -> float:
     """Seconds after which twice the rate that a server can bear has filled its queue."""
     return 1 + 1.5 * Settings(device="cpu").max_queue / rate
 
 
 def measure(
-    network: str, clients: int, factors: Sequence[float], seconds: float, rounds: int, lead: float | None, where: Place
+    network: str,
+    clients: int,
+    factors: Sequence[float],
+    seconds: float,
+    rounds: int,
+    lead: float | None,
+    workspace: Workspace,
 ) -> list[Sample]:
     """All loads of all rounds on one server."""
     samples = []
-    with running(repository(network, "float32", where), where) as server:
-        asked(server, count_cpus(), WARM_S, where)
+    with start_percept(create_repository(network, "float32", workspace), workspace) as server:
+        post_photos(server, count_cpus(), WARM_S, workspace)
         for turn in range(rounds):
-            settle(server.process)
-            samples.append(closed(network, turn, server, clients, seconds, where))
+            wait_until_idle(server.process)
+            samples.append(measure_closed_loop(network, turn, server, clients, seconds, workspace))
             rate = samples[-1].rate
             for factor in factors:
-                settle(server.process)
-                wait = filling(rate) if lead is None else lead
-                samples.append(opened(network, turn, server, factor, factor * rate, seconds, wait, where))
+                wait_until_idle(server.process)
+                wait = queue_fill_seconds(rate) if lead is None else lead
+                samples.append(
+                    measure_open_loop(network, turn, server, factor, factor * rate, seconds, wait, workspace)
+                )
                 print(f"{network}, round {turn + 1} of {rounds}: {factor:g}", file=sys.stderr, flush=True)
     return samples
 
 
-def shares(samples: Sequence[Sample], own: Sequence[Sample]) -> list[float]:
+def shares(samples: Sequence[Sample], group: Sequence[Sample]) -> list[float]:
     """The rate of each sample by the best of its round."""
     best = {key: max(s.rate for s in samples if (s.network, s.round) == key) for key in {_key(s) for s in samples}}
-    return [s.rate / best[_key(s)] for s in own]
+    return [s.rate / best[_key(s)] for s in group]
 
 
-def met(samples: Sequence[Sample], own: Sequence[Sample]) -> bool:
+def met(samples: Sequence[Sample], group: Sequence[Sample]) -> bool:
     """Whether the rate was held and everybody got a 200, or a 429 with the time to come again."""
-    held = median(shares(samples, own)) >= HELD
-    return held and not any(s.other or s.lost or s.told < s.refused for s in own)
+    held = median(shares(samples, group)) >= HELD
+    return held and not any(s.other or s.lost or s.retry_after < s.refused for s in group)
 
 
-def row(samples: Sequence[Sample], own: Sequence[Sample], clients: int) -> list[str]:
+def row(samples: Sequence[Sample], group: Sequence[Sample], clients: int) -> list[str]:
     """A load of a network in all rounds."""
-    first = own[0]
+    first = group[0]
 
-    def mid(value: Callable[[Sample], float], digits: int) -> str:
-        return f"{median(map(value, own)):.{digits}f}"
+    def format_mid(value: Callable[[Sample], float], digits: int) -> str:
+        return f"{median(map(value, group)):.{digits}f}"
 
-    refused, told = sum(s.refused for s in own), sum(s.told for s in own)
+    refused, retry_after = sum(s.refused for s in group), sum(s.retry_after for s in group)
     return [
         *(first.network, f"{first.factor:g} x saturation" if first.factor else f"{clients} clients that wait"),
-        *(mid(lambda s: s.offered / s.seconds, 1), mid(lambda s: s.rate, 1), spread(shares(samples, own), 2)),
-        *(mid(lambda s: s.refused / s.seconds, 1), f"{told} of {refused}"),
-        *(str(sum(s.other for s in own)), str(sum(s.lost for s in own))),
-        *(mid(lambda s: s.p50_ms, 1), mid(lambda s: s.p99_ms, 1)),
-        *(mid(lambda s: s.connections, 0), mid(lambda s: s.late_ms, 1), mid(lambda s: s.cpu_s, 2)),
-        {True: "yes", False: "NO"}[met(samples, own)] if first.factor == TESTED else "",
+        *(
+            format_mid(lambda s: s.offered / s.seconds, 1),
+            format_mid(lambda s: s.rate, 1),
+            format_median(shares(samples, group), 2),
+        ),
+        *(format_mid(lambda s: s.refused / s.seconds, 1), f"{retry_after} of {refused}"),
+        *(str(sum(s.other for s in group)), str(sum(s.lost for s in group))),
+        *(format_mid(lambda s: s.p50_ms, 1), format_mid(lambda s: s.p99_ms, 1)),
+        *(format_mid(lambda s: s.connections, 0), format_mid(lambda s: s.late_ms, 1), format_mid(lambda s: s.cpu_s, 2)),
+        {True: "yes", False: "NO"}[met(samples, group)] if first.factor == TESTED else "",
     ]
 
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the file."""
-    words = workspace.parser(__doc__, ["squeezenet"], rounds=5, seconds=5)
-    words.add_argument("--clients", type=int, default=32, help="that wait, to find the saturation rate")
-    words.add_argument("--factors", nargs="+", type=float, default=FACTORS, help="of the saturation rate")
-    words.add_argument(
+    parser = create_parser(__doc__, ["squeezenet"], rounds=5, seconds=5)
+    parser.add_argument("--clients", type=int, default=32, help="that wait, to find the saturation rate")
+    parser.add_argument("--factors", nargs="+", type=float, default=FACTORS, help="of the saturation rate")
+    parser.add_argument(
         "--lead", type=float, help="seconds before anything is counted; without it until the queue is full"
     )
-    said = words.parse_args(given)
-    begun = workspace.machine()
+    options = parser.parse_args(given)
+    machine_info = describe_machine()
     samples: list[Sample] = []
-    with workspace.place(said.photos) as where:
-        for network in said.networks:
-            samples += measure(network, said.clients, said.factors, said.seconds, said.rounds, said.lead, where)
+    with open_workspace(options.photos) as workspace:
+        for network in options.networks:
+            samples += measure(
+                network, options.clients, options.factors, options.seconds, options.rounds, options.lead, workspace
+            )
     keys = dict.fromkeys((s.network, s.factor) for s in samples)
     groups = [[s for s in samples if (s.network, s.factor) == key] for key in keys]
-    print(markdown(HEADINGS, [row(samples, own, said.clients) for own in groups]))
-    print(f"\nIn each window of about {said.seconds:g} s the server had the cores without the generator's CPU seconds.")
-    workspace.keep(said.json, begun, samples=[asdict(s) for s in samples])
-    sys.exit(not all(met(samples, own) for own in groups if own[0].factor == TESTED))
+    print(format_table(HEADINGS, [row(samples, group, options.clients) for group in groups]))
+    print(
+        f"\nIn each window of about {options.seconds:g} s the server had the cores without the generator's CPU seconds."
+    )
+    write_json(options.json, machine_info, samples=[asdict(s) for s in samples])
+    sys.exit(not all(met(samples, group) for group in groups if group[0].factor == TESTED))
 
 
 def _key(sample: Sample) -> tuple[str, int]:

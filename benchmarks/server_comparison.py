@@ -18,13 +18,30 @@ from time import monotonic, sleep
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the modules beside this one
 
-from benchmarks.harness import workspace
-from benchmarks.harness.bare_loop import Setting, settings
-from benchmarks.harness.peer_servers import HERE, LIMIT, PEERS, ROOT, installed, slug
-from benchmarks.harness.process_tree import cpu, free_port, memory, started, tree
-from benchmarks.harness.report import Load, Sample, table
-from benchmarks.harness.server import READY_S, WARM_S, Failed, bare, faultless, fire, settle, tail
-from benchmarks.harness.workspace import Place, bundle, pictures, repository
+from benchmarks.harness.bare_loop import Setting, list_settings
+from benchmarks.harness.peer_servers import LIMIT, PEERS, PEERS_FOLDER, ROOT, install, slug
+from benchmarks.harness.process_tree import cpu_seconds, find_tree, free_port, resident_mb, start_process
+from benchmarks.harness.report import ClosedLoopResult, Sample, comparison_table
+from benchmarks.harness.server import (
+    READY_S,
+    WARM_S,
+    BenchmarkError,
+    last_lines,
+    measure_bare_loop,
+    require_success,
+    run_load,
+    wait_until_idle,
+)
+from benchmarks.harness.workspace import (
+    Workspace,
+    create_bundle,
+    create_parser,
+    create_repository,
+    describe_machine,
+    open_workspace,
+    photo_files,
+    write_json,
+)
 from percept.errors import BundleError
 from percept.runtime.cpu_count import count_cpus
 
@@ -33,7 +50,7 @@ JPEG = b"\xff\xd8"
 
 
 @dataclass(frozen=True)
-class Asked(Place):
+class Comparison(Workspace):
     """What was asked for, and where things lie."""
 
     seconds: float
@@ -42,46 +59,48 @@ class Asked(Place):
 
 
 @contextmanager
-def served(name: str, network: str, asked: Asked) -> Iterator[tuple[int, str, float]]:
+def start_peer(name: str, network: str, comparison: Comparison) -> Iterator[tuple[int, str, float]]:
     """A running server: its process, the address of its answers, the seconds until the first.
 
     Raises `Failed` with the end of its log where there is none in time.
     """
     peer = PEERS[name]
-    folder = bundle(network, peer.precision, asked)
+    folder = create_bundle(network, peer.precision, comparison)
     port = free_port()
     workers, intra = (count_cpus(), 1) if peer.tuned else (1, 0)
-    words = {"port": port, "spare": free_port(), "other": free_port(), "workers": workers, "here": HERE}
-    words["bin"] = installed(name, asked.venvs)
+    parser = {"port": port, "spare": free_port(), "other": free_port(), "workers": workers, "here": PEERS_FOLDER}
+    parser["bin"] = install(name, comparison.venvs)
     environment = {
         "BENCH_BUNDLE": str(folder),
         "BENCH_NETWORK": network,
         "BENCH_PORT": str(port),
         "BENCH_WORKERS": str(workers),
         "BENCH_INTRA": str(intra),
-        "PYTHONPATH": str(HERE if peer.requirements else ROOT),
-        "PERCEPT_MODELS": str(repository(network, peer.precision, asked)),
+        "PYTHONPATH": str(PEERS_FOLDER if peer.requirements else ROOT),
+        "PERCEPT_MODELS": str(create_repository(network, peer.precision, comparison)),
         "PERCEPT_PORT": str(port),
         "PERCEPT_DEVICE": "cpu",
         "ORT_DISABLE_TELEMETRY": "1",  # as the service does: none may open a connection of its own meanwhile
-        **{key: value.format(**words) for key, value in peer.environment.items()},
+        **{key: value.format(**parser) for key, value in peer.environment.items()},
     }
-    log = asked.log
+    log = comparison.log
     start = monotonic()
-    with started([word.format(**words) for word in peer.command], environment, asked.scratch, log) as process:
+    with start_process(
+        [word.format(**parser) for word in peer.command], environment, comparison.scratch, log
+    ) as process:
         address = f"http://127.0.0.1:{port}{peer.path}"
-        kind, body = peer.post(pictures(asked)[0].read_bytes())
-        while not (answer := ask(address, kind, body, log)):
+        kind, body = peer.post(photo_files(comparison)[0].read_bytes())
+        while not (answer := post(address, kind, body, log)):
             if process.poll() is not None or monotonic() - start > READY_S:
-                raise Failed(f"no answer after {monotonic() - start:.0f} s; {tail(log)}")
+                raise BenchmarkError(f"no answer after {monotonic() - start:.0f} s; {last_lines(log)}")
             sleep(0.02)
         ready = monotonic() - start
         if not answer.startswith(JPEG):
-            agree(answer, network, peer.precision, asked)
+            check_class(answer, network, peer.precision, comparison)
         yield process.pid, address, ready
 
 
-def ask(address: str, kind: str, body: bytes, log: Path) -> bytes:
+def post(address: str, kind: str, body: bytes, log: Path) -> bytes:
     """The body of a good answer, or none while there is none; raises `Failed` where the server does."""
     request = urllib.request.Request(address, body, {"Content-Type": kind})
     try:
@@ -89,26 +108,26 @@ def ask(address: str, kind: str, body: bytes, log: Path) -> bytes:
             return bytes(answer.read())
     except OSError as error:  # nobody listens yet, or says so by a status
         if getattr(error, "code", None) == 500:
-            raise Failed(f"it answers 500; {tail(log)}") from error
+            raise BenchmarkError(f"it answers 500; {last_lines(log)}") from error
         return b""
 
 
-def agree(answer: bytes, network: str, precision: str, asked: Asked) -> None:
+def check_class(answer: bytes, network: str, precision: str, comparison: Comparison) -> None:
     """Raise `Failed` where the first class of an answer is not that of the first server of this network."""
     found = re.search(rb"index\W+(\d+)", answer)
     if not found:
-        raise Failed(f"the answer names no class: {answer[:200]!r}")
-    first = asked.scratch / f"{network}-{precision}.class"
+        raise BenchmarkError(f"the answer names no class: {answer[:200]!r}")
+    first = comparison.scratch / f"{network}-{precision}.class"
     if not first.exists():
         first.write_bytes(found[1])
     if first.read_bytes() != found[1]:
-        raise Failed(f"its first class is {int(found[1])}, that of the others {int(first.read_bytes())}")
+        raise BenchmarkError(f"its first class is {int(found[1])}, that of the others {int(first.read_bytes())}")
 
 
-def bodies(name: str, asked: Asked) -> tuple[str, list[str]]:
+def write_bodies(name: str, comparison: Comparison) -> tuple[str, list[str]]:
     """The content type and the files that hold what is posted to a server, written where they are not yet there."""
-    post, files = PEERS[name].post, pictures(asked)
-    folder = asked.scratch / f"posts-{slug(name)}"
+    post, files = PEERS[name].post, photo_files(comparison)
+    folder = comparison.scratch / f"posts-{slug(name)}"
     if not folder.exists():
         folder.mkdir()
         for path in files:
@@ -116,43 +135,43 @@ def bodies(name: str, asked: Asked) -> tuple[str, list[str]]:
     return post(files[0].read_bytes())[0], [str(folder / path.name) for path in files]
 
 
-def load(name: str, address: str, clients: int, seconds: float, asked: Asked) -> Load:
+def load_peer(name: str, address: str, clients: int, seconds: float, comparison: Comparison) -> ClosedLoopResult:
     """What clients in a process of their own get from a server."""
-    kind, files = bodies(name, asked)
-    return fire(address, clients, seconds, kind, files)
+    kind, files = write_bodies(name, comparison)
+    return run_load(address, clients, seconds, kind, files)
 
 
-def measure(name: str, network: str, turn: int, asked: Asked) -> list[Sample]:
+def measure(name: str, network: str, turn: int, comparison: Comparison) -> list[Sample]:
     """A server under every load, one after the other."""
     samples = []
-    with served(name, network, asked) as (process, address, ready):
-        load(name, address, count_cpus(), WARM_S, asked)
-        for clients in asked.concurrency:
-            settle(process)
-            before = cpu(process)
-            found = load(name, address, clients, asked.seconds, asked)
-            faultless(found, clients, asked.seconds)
-            spent = 1e3 * (cpu(process) - before) / found.answers
-            rest = (found.rate, found.p50_ms, found.p99_ms, spent, memory(tree(process)), ready)
+    with start_peer(name, network, comparison) as (process, address, ready):
+        load_peer(name, address, count_cpus(), WARM_S, comparison)
+        for clients in comparison.concurrency:
+            wait_until_idle(process)
+            before = cpu_seconds(process)
+            found = load_peer(name, address, clients, comparison.seconds, comparison)
+            require_success(found, clients, comparison.seconds)
+            spent = 1e3 * (cpu_seconds(process) - before) / found.answers
+            rest = (found.rate, found.p50_ms, found.p99_ms, spent, resident_mb(find_tree(process)), ready)
             samples.append(Sample(network, name, clients, turn, *rest))
     return samples
 
 
-def limit(network: str, how: Setting, turn: int, seconds: float, asked: Asked) -> Sample:
+def measure_limit(network: str, setting: Setting, turn: int, seconds: float, comparison: Comparison) -> Sample:
     """The bare loop, under one setting."""
-    found = bare(bundle(network, "float32", asked), how, seconds, asked)
+    found = measure_bare_loop(create_bundle(network, "float32", comparison), setting, seconds, comparison)
     return Sample(network, LIMIT, 0, turn, **found)
 
 
-def attempt(name: str, network: str, turn: int, asked: Asked, reasons: dict[str, str]) -> list[Sample]:
+def attempt(name: str, network: str, turn: int, comparison: Comparison, reasons: dict[str, str]) -> list[Sample]:
     """As `measure`; none, and the reason noted, where it cannot be done."""
     key = f"{name}, {network}"
     peer = PEERS[name]
     if key in reasons or (peer.networks is not None and network not in peer.networks):
         return []
     try:
-        return measure(name, network, turn, asked)
-    except (Failed, BundleError) as error:
+        return measure(name, network, turn, comparison)
+    except (BenchmarkError, BundleError) as error:
         reasons[key] = str(error)
     except subprocess.CalledProcessError as error:
         reasons[key] = f"{Path(error.cmd[0]).name} failed: {' / '.join((error.output or '').strip().splitlines()[-3:])}"
@@ -160,47 +179,52 @@ def attempt(name: str, network: str, turn: int, asked: Asked, reasons: dict[str,
 
 
 def compare(
-    networks: Sequence[str], peers: Sequence[str], rounds: int, asked: Asked
+    networks: Sequence[str], peers: Sequence[str], rounds: int, comparison: Comparison
 ) -> tuple[list[Sample], dict[str, str], dict[str, str]]:
     """All samples, the setting of each network's limit, and the reasons of those that are missing."""
     samples: list[Sample] = []
     reasons: dict[str, str] = {}
     chosen: dict[str, str] = {}
     for network in networks:
-        tried = {how: limit(network, how, 0, min(asked.seconds, 3), asked).rate for how in settings(count_cpus())}
-        best = max(tried, key=lambda how: tried[how])
+        tried = {
+            setting: measure_limit(network, setting, 0, min(comparison.seconds, 3), comparison).rate
+            for setting in list_settings(count_cpus())
+        }
+        best = max(tried, key=lambda setting: tried[setting])
         chosen[network] = str(best)
         for turn in range(rounds):
-            samples.append(limit(network, best, turn, asked.seconds, asked))
+            samples.append(measure_limit(network, best, turn, comparison.seconds, comparison))
             for name in peers:
-                samples += attempt(name, network, turn, asked, reasons)
+                samples += attempt(name, network, turn, comparison, reasons)
                 print(f"{network}, round {turn + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
     return samples, chosen, reasons
 
 
-def arguments(given: Sequence[str] | None) -> Namespace:
+def parse_arguments(given: Sequence[str] | None) -> Namespace:
     """What was said on the command line."""
-    words = workspace.parser(__doc__, ["squeezenet", "resnet50", "clothing"], rounds=5, seconds=5)
-    words.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="NAME", help=", ".join(PEERS))
-    words.add_argument("--concurrency", nargs="+", type=int, default=[1, 8, 32])
-    words.add_argument("--venvs", type=Path, default=CACHE, help="where the peers are installed")
-    return words.parse_args(given)
+    parser = create_parser(__doc__, ["squeezenet", "resnet50", "clothing"], rounds=5, seconds=5)
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="NAME", help=", ".join(PEERS))
+    parser.add_argument("--concurrency", nargs="+", type=int, default=[1, 8, 32])
+    parser.add_argument("--venvs", type=Path, default=CACHE, help="where the peers are installed")
+    return parser.parse_args(given)
 
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the file."""
-    said = arguments(given)
-    begun = workspace.machine()
-    with workspace.place(said.photos) as where:
-        asked = Asked(where.photos, where.scratch, said.seconds, tuple(said.concurrency), said.venvs)
-        samples, chosen, reasons = compare(said.networks, said.peers, said.rounds, asked)
-    print(table(samples, {name: peer.against for name, peer in PEERS.items()} | {LIMIT: LIMIT}))
-    for network, how in chosen.items():
-        print(f"\nThe limit of {network}: {how}.", end="")
+    options = parse_arguments(given)
+    machine_info = describe_machine()
+    with open_workspace(options.photos) as workspace:
+        comparison = Comparison(
+            workspace.photos, workspace.scratch, options.seconds, tuple(options.concurrency), options.venvs
+        )
+        samples, chosen, reasons = compare(options.networks, options.peers, options.rounds, comparison)
+    print(comparison_table(samples, {name: peer.against for name, peer in PEERS.items()} | {LIMIT: LIMIT}))
+    for network, setting in chosen.items():
+        print(f"\nThe limit of {network}: {setting}.", end="")
     for name, reason in reasons.items():
         print(f"\nNot measured: {name}: {reason}", end="")
     print()
-    workspace.keep(said.json, begun, samples=samples, limit=chosen, missing=reasons)
+    write_json(options.json, machine_info, samples=samples, measure_limit=chosen, missing=reasons)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,20 @@ from time import monotonic, sleep
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the modules beside this one
 
-from benchmarks.harness import workspace
 from benchmarks.harness.peer_servers import ROOT
-from benchmarks.harness.process_tree import memory
-from benchmarks.harness.report import markdown, spread
-from benchmarks.harness.server import inner, running
-from benchmarks.harness.workspace import NETWORKS, Place, pictures, repository
+from benchmarks.harness.process_tree import resident_mb
+from benchmarks.harness.report import format_median, format_table
+from benchmarks.harness.server import start_percept, threads_per_run
+from benchmarks.harness.workspace import (
+    NETWORKS,
+    Workspace,
+    create_parser,
+    create_repository,
+    describe_machine,
+    open_workspace,
+    photo_files,
+    write_json,
+)
 from percept.runtime.cpu_count import count_cpus
 from percept.settings import BUILT_IN_BUNDLES
 
@@ -38,7 +46,7 @@ HEADINGS = (
 
 
 @dataclass(frozen=True)
-class Side:
+class Measurement:
     """Seconds until ready; memory in MB then, and after predictions."""
 
     ready_s: float
@@ -50,10 +58,10 @@ class Side:
 class Sample:
     """One round of one repository."""
 
-    repository: str
+    create_repository: str
     round: int
-    served: Side
-    bare: Side
+    served: Measurement
+    bare: Measurement
 
     @property
     def allowed_s(self) -> float:
@@ -61,26 +69,26 @@ class Sample:
         return TIMES * self.bare.ready_s + MORE_S
 
 
-def folder(name: str, where: Place) -> Path:
+def folder(name: str, workspace: Workspace) -> Path:
     """The folder of bundles of that name."""
-    return BUILT_IN_BUNDLES if name == BUILT else repository(name, "float32", where)
+    return BUILT_IN_BUNDLES if name == BUILT else create_repository(name, "float32", workspace)
 
 
-def graphs(models: Path) -> list[Path]:
+def list_graphs(models: Path) -> list[Path]:
     """What the service loads at its start: of every bundle the trunk, and the tail of its CAM layer."""
     files = []
     for file in sorted(models.glob("[!.]*/*/manifest.json")):
         manifest = json.loads(file.read_text())
         tails = [layer.get("tail") for layer in manifest["layers"] if layer["name"] == manifest.get("cam_layer")]
         files += [file.parent / manifest.get("trunk", "trunk.onnx")]
-        files += [file.parent / tail["file"] for tail in tails if tail]
+        files += [file.parent / last_lines["file"] for last_lines in tails if last_lines]
     return files
 
 
-def served(models: Path, where: Place) -> Side:
+def served(models: Path, workspace: Workspace) -> Measurement:
     """The service on a folder of bundles."""
     names = sorted({file.parent.parent.name for file in models.glob("[!.]*/*/manifest.json")})
-    photos = [path.read_bytes() for path in pictures(where)]
+    photos = [path.read_bytes() for path in photo_files(workspace)]
 
     def post(turn: int) -> None:
         url = f"{server.address}/predict?model={names[turn % len(names)]}"
@@ -88,88 +96,95 @@ def served(models: Path, where: Place) -> Side:
         with urllib.request.urlopen(request, timeout=60) as answer:
             answer.read()
 
-    with running(models, where) as server, ThreadPoolExecutor(count_cpus()) as pool:
-        idle = resting(server.process)
+    with start_percept(models, workspace) as server, ThreadPoolExecutor(count_cpus()) as pool:
+        idle = idle_memory(server.process)
         list(pool.map(post, range(PREDICTIONS)))
-        return Side(server.ready_s, idle, resting(server.process))
+        return Measurement(server.ready_s, idle, idle_memory(server.process))
 
 
-def bare(models: Path) -> Side:
+def bare(models: Path) -> Measurement:
     """The same graphs in a process of their own."""
     command = [
         sys.executable,
         "-m",
         "benchmarks.harness.bare_sessions",
-        str(inner()),
+        str(threads_per_run()),
         str(count_cpus()),
-        *map(str, graphs(models)),
+        *map(str, list_graphs(models)),
     ]
     start = monotonic()
-    with _talking(command) as (process, lines):
+    with start_sessions(command) as (process, lines):
         next(lines)
-        ready, idle = monotonic() - start, resting(process.pid)
+        ready, idle = monotonic() - start, idle_memory(process.pid)
         assert process.stdin
         process.stdin.write(f"{PREDICTIONS}\n")
         process.stdin.flush()
         next(lines)
-        return Side(ready, idle, resting(process.pid))
+        return Measurement(ready, idle, idle_memory(process.pid))
 
 
-def resting(process: int) -> float:
+def idle_memory(process: int) -> float:
     """The memory of a process in MB once it has nothing more to do."""
     sleep(IDLE_S)
-    return memory([Path("/proc") / str(process)])
+    return resident_mb([Path("/proc") / str(process)])
 
 
-def measure(name: str, rounds: int, where: Place) -> list[Sample]:
+def measure(name: str, rounds: int, workspace: Workspace) -> list[Sample]:
     """Both sides of every round; the first round only brings the files into memory."""
-    models, samples = folder(name, where), []
+    models, samples = folder(name, workspace), []
     for turn in range(-1, rounds):
-        one = Sample(name, turn, served(models, where), bare(models))
+        one = Sample(name, turn, served(models, workspace), bare(models))
         samples += [one] if turn >= 0 else []
         print(f"{name}, round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
     return samples
 
 
-def met(own: Sequence[Sample]) -> tuple[bool, bool, bool]:
+def met(group: Sequence[Sample]) -> tuple[bool, bool, bool]:
     """Whether the medians keep the bars: of the start, of the memory idle and after predictions."""
     return (
-        median(s.served.ready_s - s.allowed_s for s in own) <= 0,
-        median(s.served.idle_mb - s.bare.idle_mb for s in own) <= MORE_MB,
-        median(s.served.used_mb - s.bare.used_mb for s in own) <= MORE_MB,
+        median(s.served.ready_s - s.allowed_s for s in group) <= 0,
+        median(s.served.idle_mb - s.bare.idle_mb for s in group) <= MORE_MB,
+        median(s.served.used_mb - s.bare.used_mb for s in group) <= MORE_MB,
     )
 
 
-def rows(own: Sequence[Sample]) -> Iterator[list[str]]:
+def rows(group: Sequence[Sample]) -> Iterator[list[str]]:
     """The start and the idle memory of a repository, then the memory after predictions."""
     word = {True: "yes", False: "NO"}
-    start, idle, used = met(own)
+    start, idle, used = met(group)
 
     def held(what: str, name: str, good: bool) -> list[str]:
-        ours, theirs = [getattr(s.served, name) for s in own], [getattr(s.bare, name) for s in own]
+        ours, theirs = [getattr(s.served, name) for s in group], [getattr(s.bare, name) for s in group]
         apart = [a - b for a, b in zip(ours, theirs, strict=True)]
-        return [what, f"{median(ours):.0f}", f"{median(theirs):.0f}", spread(apart, 0), f"{MORE_MB:.0f}", word[good]]
+        return [
+            what,
+            f"{median(ours):.0f}",
+            f"{median(theirs):.0f}",
+            format_median(apart, 0),
+            f"{MORE_MB:.0f}",
+            word[good],
+        ]
 
-    bare_s, allowed_s = median(s.bare.ready_s for s in own), median(s.allowed_s for s in own)
-    ready = [spread([s.served.ready_s for s in own], 2), f"{bare_s:.2f}", f"{allowed_s:.2f}", word[start]]
-    yield [own[0].repository, *ready, *held("idle", "idle_mb", idle)]
-    yield [own[0].repository, "", "", "", "", *held(f"after {PREDICTIONS} predictions", "used_mb", used)]
+    bare_s, allowed_s = median(s.bare.ready_s for s in group), median(s.allowed_s for s in group)
+    ready = [format_median([s.served.ready_s for s in group], 2), f"{bare_s:.2f}", f"{allowed_s:.2f}", word[start]]
+    yield [group[0].create_repository, *ready, *held("idle", "idle_mb", idle)]
+    yield [group[0].create_repository, "", "", "", "", *held(f"after {PREDICTIONS} predictions", "used_mb", used)]
 
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the file."""
-    words = workspace.parser(__doc__, [BUILT, "squeezenet", "resnet50"], rounds=5, choices=[BUILT, *NETWORKS])
-    said = words.parse_args(given)
-    begun = workspace.machine()
-    with workspace.place(said.photos) as where:
-        groups = [measure(name, said.rounds, where) for name in said.networks]
-    print(markdown(HEADINGS, [line for own in groups for line in rows(own)]))
-    workspace.keep(said.json, begun, samples=[asdict(s) for own in groups for s in own])
-    sys.exit(not all(all(met(own)) for own in groups))
+    parser = create_parser(__doc__, [BUILT, "squeezenet", "resnet50"], rounds=5, choices=[BUILT, *NETWORKS])
+    options = parser.parse_args(given)
+    machine_info = describe_machine()
+    with open_workspace(options.photos) as workspace:
+        groups = [measure(name, options.rounds, workspace) for name in options.networks]
+    print(format_table(HEADINGS, [line for group in groups for line in rows(group)]))
+    write_json(options.json, machine_info, samples=[asdict(s) for group in groups for s in group])
+    sys.exit(not all(all(met(group)) for group in groups))
 
 
 @contextmanager
-def _talking(command: Sequence[str]) -> Iterator[tuple[subprocess.Popen[str], Iterator[str]]]:
+def start_sessions(command: Sequence[str]) -> Iterator[tuple[subprocess.Popen[str], Iterator[str]]]:
     """A process, and the lines it prints."""
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:

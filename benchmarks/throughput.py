@@ -119,15 +119,15 @@ def main() -> None:
         for name in ("cifar10", "clothing"):
             network = Network(BUILT_IN_BUNDLES / name / "1", "cpu", 1)
             layer = network.manifest.cam_layer
-            acts: dict[str, Callable[[], float]] = {"bare loop": partial(bare, network, data)}
+            measurements: dict[str, Callable[[], float]] = {"bare loop": partial(bare, network, data)}
             for what, path in PATHS.items():
-                acts[what] = partial(over_http, pool, address, path.format(model=name, layer=layer), data)
-            rounds = [{what: act() for what, act in acts.items()} for _ in range(ROUNDS)]
-            for what in acts:
+                measurements[what] = partial(over_http, pool, address, path.format(model=name, layer=layer), data)
+            rounds = [{what: measurement() for what, measurement in measurements.items()} for _ in range(ROUNDS)]
+            for what in measurements:
                 ratios = [r[what] / r["bare loop"] for r in rounds]
                 rate = statistics.median(r[what] for r in rounds)
-                spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-                print(f"| {name} | {what} | {rate:.0f} | {spread} |", flush=True)
+                format_median = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+                print(f"| {name} | {what} | {rate:.0f} | {format_median} |", flush=True)
 
 
 if __name__ == "__main__":

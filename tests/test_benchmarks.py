@@ -1,4 +1,4 @@
-"""The comparison with other servers: what it posts, what it reads, how it reckons, and that all do the same work."""
+"""The benchmarks: requests, parsing, ratios and tables, equal work by all peers, and a short run of each command."""
 
 import asyncio
 import base64
@@ -13,13 +13,20 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartParser
 
-from benchmarks import gpu, http_overhead, overload, server_comparison
-from benchmarks import startup as start_
+from benchmarks import gpu, http_overhead, overload, server_comparison, startup
 from benchmarks.harness import open_loop, peer_servers, process_tree, workspace
-from benchmarks.harness.bare_loop import settings
-from benchmarks.harness.closed_loop import load
-from benchmarks.harness.peer_servers import HERE, PEERS
-from benchmarks.harness.report import Load, Sample, parse, percentile, ratios, spread, table
+from benchmarks.harness.bare_loop import list_settings
+from benchmarks.harness.closed_loop import run_closed_loop
+from benchmarks.harness.peer_servers import PEERS, PEERS_FOLDER
+from benchmarks.harness.report import (
+    ClosedLoopResult,
+    Sample,
+    comparison_table,
+    format_median,
+    parse_load,
+    percentile,
+    ratios,
+)
 from percept.errors import BundleError
 from percept.imaging.decode import decode
 from percept.imaging.geometry import compute_geometry
@@ -42,65 +49,65 @@ def sample(server: str, clients: int, turn: int, rate: float, network: str = "sm
     return Sample(network, server, clients, turn, rate, p50_ms=2, p99_ms=9, cpu_ms=5, memory_mb=100, ready_s=1.25)
 
 
-def test_what_wrk_prints_is_read() -> None:
-    assert parse(WRK) == Load(400, 4, 0, 2.0, 36.0, 75.5)
+def test_wrk_output_is_parsed() -> None:
+    assert parse_load(WRK) == ClosedLoopResult(400, 4, 0, 2.0, 36.0, 75.5)
 
 
-def test_refused_requests_are_no_throughput() -> None:
-    assert parse(WRK).rate == 198
+def test_refused_requests_do_not_count_as_throughput() -> None:
+    assert parse_load(WRK).rate == 198
 
 
-def test_a_generator_that_says_nothing_is_an_error_with_its_words() -> None:
+def test_load_generator_failure_includes_its_output() -> None:
     with pytest.raises(ValueError, match="unable to connect"):
-        parse("unable to connect to 127.0.0.1:9")
+        parse_load("unable to connect to 127.0.0.1:9")
 
 
-def test_the_script_of_wrk_prints_every_field_of_a_load() -> None:
-    script = (HERE.parent / "harness" / "closed_loop.lua").read_text()
-    assert re.findall(r'"(\w+)": %', script) == list(Load.__dataclass_fields__)
+def test_wrk_script_prints_every_result_field() -> None:
+    script = (PEERS_FOLDER.parent / "harness" / "closed_loop.lua").read_text()
+    assert re.findall(r'"(\w+)": %', script) == list(ClosedLoopResult.__dataclass_fields__)
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.99, 99), (1, 100), (0, 1)])
-def test_a_percentile_is_the_nearest_rank(share: float, expected: int) -> None:
+def test_percentile_is_the_nearest_rank(share: float, expected: int) -> None:
     assert percentile(range(100, 0, -1), share) == expected
 
 
-def test_a_ratio_is_of_the_same_round_whatever_the_load_on_the_limit() -> None:
+def test_ratio_to_the_limit_uses_the_same_round() -> None:
     samples = [sample("limit", 0, 0, 100), sample("A", 8, 0, 80), sample("limit", 0, 1, 50), sample("A", 8, 1, 45)]
     assert ratios(samples, [s for s in samples if s.server == "A"], "limit") == [0.8, 0.9]
 
 
-def test_a_ratio_to_a_server_is_under_the_same_load() -> None:
+def test_ratio_to_a_server_uses_the_same_load() -> None:
     samples = [sample("A", 1, 0, 10), sample("A", 8, 0, 40), sample("B", 8, 0, 60)]
     assert ratios(samples, samples[2:], "A") == [1.5]
 
 
-def test_a_ratio_to_what_was_not_measured_is_none() -> None:
+def test_ratio_without_a_baseline_is_left_out() -> None:
     assert ratios([sample("B", 8, 0, 60)], [sample("B", 8, 0, 60)], "A") == []
 
 
-def test_the_table_has_medians_and_ranges() -> None:
+def test_table_has_medians_and_ranges() -> None:
     samples = [s for k, rate in enumerate((40, 50, 90)) for s in (sample("limit", 0, k, 100), sample("A", 8, k, rate))]
-    head, rule, first, second = table(samples, {"A": "limit", "limit": "limit"}).splitlines()
+    head, rule, first, second = comparison_table(samples, {"A": "limit", "limit": "limit"}).splitlines()
     assert head.count("|") == rule.count("|") == first.count("|") == second.count("|")
     assert first.startswith("| small | limit |  | 100.0 | 1.00 (1.00 to 1.00) | limit |")
     assert second == "| small | A | 8 | 50.0 | 0.50 (0.40 to 0.90) | limit | 2.0 | 9.0 | 5.0 | 100 | 1.2 |"
 
 
-def test_the_table_goes_by_network_and_then_by_load() -> None:
+def test_table_is_sorted_by_network_and_load() -> None:
     keys = [("small", 1), ("small", 8), ("large", 1), ("large", 8)]
     samples = [sample("A", clients, 0, 1, network) for network, clients in (keys[1], keys[0], keys[3], keys[2])]
-    rows = [line.split(" | ") for line in table(samples, {}).splitlines()[2:]]
+    rows = [line.split(" | ") for line in comparison_table(samples, {}).splitlines()[2:]]
     assert [(row[0].strip("| "), int(row[2])) for row in rows] == keys
 
 
-def test_every_version_is_pinned() -> None:
+def test_peer_requirements_are_pinned() -> None:
     for peer in PEERS.values():
         for requirement in peer.requirements:
             assert re.fullmatch(r"[\w.\[\]-]+==[\d.]+", requirement)
 
 
-def test_a_tuned_server_is_the_plain_one_with_a_worker_per_core(tmp_path: Path) -> None:
+def test_tuned_peer_differs_only_in_its_workers(tmp_path: Path) -> None:
     tuned = {name: peer for name, peer in PEERS.items() if name.endswith(", tuned")}
     assert len(tuned) == 5
     for name, peer in tuned.items():
@@ -112,21 +119,21 @@ def test_a_tuned_server_is_the_plain_one_with_a_worker_per_core(tmp_path: Path) 
         assert folder.name.startswith(f"{peer_servers.slug(plain)}-")
 
 
-def test_servers_have_no_environment_in_common(tmp_path: Path) -> None:
+def test_peers_have_separate_environments(tmp_path: Path) -> None:
     plain = [name for name, peer in PEERS.items() if peer.requirements and not name.endswith(", tuned")]
     assert len({peer_servers.environment(name, tmp_path) for name in plain}) == len(plain) == 6
 
 
-def test_every_peer_is_in_the_readme_and_compared_with_one_that_is_measured() -> None:
-    text = (HERE.parents[1] / "docs" / "benchmarks.md").read_text()
+def test_every_peer_is_documented_and_has_a_baseline() -> None:
+    text = (PEERS_FOLDER.parents[1] / "docs" / "benchmarks.md").read_text()
     for name, peer in PEERS.items():
         assert f"| {name} |" in text
         assert peer.against in (*PEERS, peer_servers.LIMIT)
 
 
-def test_a_multipart_body_holds_the_photo() -> None:
+def test_multipart_body_holds_the_photo() -> None:
     async def read() -> tuple[str, bytes]:
-        kind, body = peer_servers.form("image")(b"\xff\xd8 photo")
+        kind, body = peer_servers.form_body("image")(b"\xff\xd8 photo")
 
         async def stream():
             yield body
@@ -140,8 +147,8 @@ def test_a_multipart_body_holds_the_photo() -> None:
     assert asyncio.run(read()) == ("image/jpeg", b"\xff\xd8 photo")
 
 
-def test_an_inference_request_holds_the_photo() -> None:
-    kind, body = peer_servers.inference(b"\xff\xd8 photo")
+def test_inference_request_holds_the_photo() -> None:
+    kind, body = peer_servers.inference_body(b"\xff\xd8 photo")
     (given,) = json.loads(body)["inputs"]
     assert kind == "application/json"
     assert [base64.b64decode(data) for data in given["data"]] == [b"\xff\xd8 photo"]
@@ -149,7 +156,7 @@ def test_an_inference_request_holds_the_photo() -> None:
 
 @pytest.mark.parametrize("name", ["classification-crop", "classification-squeeze", "segmentation-squeeze"])
 @pytest.mark.parametrize("size", [(90, 130), (131, 90)])
-def test_peers_answer_as_the_service_does(bundles: Path, name: str, size, monkeypatch) -> None:
+def test_peers_answer_like_the_service(bundles: Path, name: str, size, monkeypatch) -> None:
     monkeypatch.setenv("BENCH_BUNDLE", str(bundles / name / "1"))
     monkeypatch.setenv("BENCH_INTRA", "0")
     from benchmarks.peers.model import Model
@@ -158,63 +165,63 @@ def test_peers_answer_as_the_service_does(bundles: Path, name: str, size, monkey
     found = Model().answer(data)
     network = Network(bundles / name / "1", "cpu", 1)
     photo = decode(data, 10**8, 10**8)
-    view = compute_geometry(photo.size, network.manifest.preprocessing)
-    (row,) = network.run_trunk(
-        [TrunkInput(prepare(photo, view, network.manifest.preprocessing), frozenset({"logits"}))]
+    geometry = compute_geometry(photo.size, network.manifest.preprocessing)
+    (outputs,) = network.run_trunk(
+        [TrunkInput(prepare(photo, geometry, network.manifest.preprocessing), frozenset({"logits"}))]
     )
-    answer = TASKS[network.manifest.task].answer(network.manifest, row["logits"], view, 5).model_dump()
+    answer = TASKS[network.manifest.task].predict(network.manifest, outputs["logits"], geometry, 5).model_dump()
     ((kind, expected),) = answer.items()
     for mine, theirs in zip(found[kind], expected, strict=True):
         assert mine == pytest.approx({key: theirs[key] for key in mine}, abs=1e-6)
 
 
-def test_the_limit_is_tried_with_all_cores_in_every_setting() -> None:
-    assert {how.processes * how.threads * how.intra for how in settings(4)} == {4}
+def test_every_bare_loop_setting_uses_all_cores() -> None:
+    assert {how.processes * how.threads * how.intra for how in list_settings(4)} == {4}
 
 
-def test_the_client_without_wrk_counts_answers(server, tmp_path: Path) -> None:
+def test_closed_loop_counts_responses(server, tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(encode_photo(draw_marker((64, 48), (20, 20), 9), "JPEG"))
     (tmp_path / "none.jpg").write_bytes(b"no photo")
     url = f"{server.client.base_url}/predict"
-    good = asyncio.run(load(url, 2, 0.3, "image/jpeg", [str(tmp_path / "photo.jpg")]))
-    bad = asyncio.run(load(url, 2, 0.3, "image/jpeg", [str(tmp_path / "none.jpg")]))
+    good = asyncio.run(run_closed_loop(url, 2, 0.3, "image/jpeg", [str(tmp_path / "photo.jpg")]))
+    bad = asyncio.run(run_closed_loop(url, 2, 0.3, "image/jpeg", [str(tmp_path / "none.jpg")]))
     assert good["refused"] == 0
     assert bad["refused"] == bad["answers"] > 0
     assert 0 < good["p50_ms"] <= good["p99_ms"]
-    assert Load(**good).rate > 0
+    assert ClosedLoopResult(**good).rate > 0
 
 
-def test_a_tree_of_processes_is_measured_and_ended_whole(tmp_path: Path) -> None:
+def test_process_tree_is_measured_and_terminated(tmp_path: Path) -> None:
     work = "sum(range(10**7))"
     child = f"import time; {work}; print('done', flush=True); time.sleep(60)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     log = tmp_path / "log"
-    with process_tree.started([sys.executable, "-c", parent], {}, tmp_path, log) as started:
+    with process_tree.start_process([sys.executable, "-c", parent], {}, tmp_path, log) as running:
         for _ in range(200):
             if "done" in log.read_text():
                 break
             sleep(0.05)
-        tree = process_tree.tree(started.pid)
+        tree = process_tree.find_tree(running.pid)
         assert len(tree) == 2
-        assert process_tree.cpu(started.pid) > 0.05
-        assert process_tree.memory(tree) > process_tree.memory(tree[:1]) > 1
-    assert not any(process_tree.running(path) for path in tree)
+        assert process_tree.cpu_seconds(running.pid) > 0.05
+        assert process_tree.resident_mb(tree) > process_tree.resident_mb(tree[:1]) > 1
+    assert not any(process_tree.is_running(path) for path in tree)
 
 
-FAULTS = {
-    "no answer after 60 s; it said why": server_comparison.Failed("no answer after 60 s; it said why"),
+ERRORS = {
+    "no answer after 60 s; it said why": server_comparison.BenchmarkError("no answer after 60 s; it said why"),
     "collecting / no such version": subprocess.CalledProcessError(1, ["pip"], output="collecting\nno such version"),
     "not enough photos": BundleError("not enough photos"),
 }
 
 
-@pytest.mark.parametrize(("reason", "fault"), FAULTS.items())
-def test_a_server_that_cannot_be_had_is_named_with_the_reason_and_not_tried_again(reason, fault, monkeypatch) -> None:
+@pytest.mark.parametrize(("reason", "error"), ERRORS.items())
+def test_failed_peer_is_reported_and_not_retried(reason, error, monkeypatch) -> None:
     tried = []
 
     def fail(*arguments) -> None:
         tried.append(arguments)
-        raise fault
+        raise error
 
     monkeypatch.setattr(server_comparison, "measure", fail)
     reasons: dict[str, str] = {}
@@ -224,7 +231,7 @@ def test_a_server_that_cannot_be_had_is_named_with_the_reason_and_not_tried_agai
     assert len(tried) == 1
 
 
-def test_a_segmenter_is_not_asked_of_those_that_cannot_explain_it(monkeypatch) -> None:
+def test_segmenter_is_skipped_for_peers_without_support(monkeypatch) -> None:
     monkeypatch.setattr(server_comparison, "measure", lambda *arguments: [arguments[0]])
     found = {name: server_comparison.attempt(name, "clothing", 0, None, {}) for name in PEERS}
     assert {name for name, samples in found.items() if not samples} == {
@@ -232,7 +239,7 @@ def test_a_segmenter_is_not_asked_of_those_that_cannot_explain_it(monkeypatch) -
     }
 
 
-def test_the_built_in_segmenter_is_one_of_the_networks() -> None:
+def test_built_in_segmenter_is_a_benchmark_network() -> None:
     assert Path(workspace.NETWORKS["clothing"]) == BUILT_IN_BUNDLES / "clothing" / "1"
 
 
@@ -240,7 +247,7 @@ TINY = "classification-squeeze"
 
 
 def cells(text: str) -> list[list[str]]:
-    """The rows of the only table in a text, without its head."""
+    """The rows of the only table in a text, without the header."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count(" | ") for line in lines}) == 1
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
@@ -248,7 +255,7 @@ def cells(text: str) -> list[list[str]]:
 
 @pytest.fixture
 def tiny(bundles: Path, tmp_path: Path, monkeypatch) -> list[str]:
-    """Words for a run that is over at once: a network that takes no time, one photo, clients without wrk."""
+    """Options for a run of about a second: a tiny network, one photo, no wrk."""
     monkeypatch.setitem(workspace.NETWORKS, TINY, str(bundles / TINY / "1"))
     monkeypatch.setattr("benchmarks.harness.server.shutil.which", lambda name: None)
     for module in (overload, http_overhead, gpu):
@@ -256,47 +263,49 @@ def tiny(bundles: Path, tmp_path: Path, monkeypatch) -> list[str]:
     return ["--networks", TINY, "--rounds", "1", "--photos", str(tmp_path / "none"), "--json", str(tmp_path / "json")]
 
 
-def flooded(factor: float, good: int, turn: int = 0, **found: int) -> overload.Sample:
-    counts = {"offered": good, "refused": 0, "told": 0, "other": 0, "lost": 0, "connections": 1, **found}
+def open_loop_sample(factor: float, good: int, turn: int = 0, **found: int) -> overload.Sample:
+    counts = {"offered": good, "refused": 0, "retry_after": 0, "other": 0, "lost": 0, "connections": 1, **found}
     return overload.Sample("small", factor, turn, 1, good=good, late_ms=0, p50_ms=1, p99_ms=2, cpu_s=0.1, **counts)
 
 
-FLOODS = {
-    "held": ({"good": 96, "refused": 80, "told": 80}, True),
+OPEN_LOOP_CASES = {
+    "held": ({"good": 96, "refused": 80, "retry_after": 80}, True),
     "fallen": ({"good": 94}, False),
-    "not told when": ({"good": 100, "refused": 80, "told": 79}, False),
+    "no Retry-After": ({"good": 100, "refused": 80, "retry_after": 79}, False),
     "an error": ({"good": 100, "other": 1}, False),
     "no answer": ({"good": 100, "lost": 1}, False),
 }
 
 
-@pytest.mark.parametrize(("found", "good"), FLOODS.values(), ids=FLOODS)
-def test_beyond_saturation_the_rate_is_held_and_everybody_is_told(found, good: bool) -> None:
-    own = [flooded(2, **found)]
-    assert overload.met([flooded(0, 90), flooded(1, 100), *own], own) is good
+@pytest.mark.parametrize(("found", "good"), OPEN_LOOP_CASES.values(), ids=OPEN_LOOP_CASES)
+def test_overload_bar_needs_rate_and_retry_after(found, good: bool) -> None:
+    own = [open_loop_sample(2, **found)]
+    assert overload.met([open_loop_sample(0, 90), open_loop_sample(1, 100), *own], own) is good
 
 
-def test_a_rate_under_overload_is_by_the_best_of_its_own_round() -> None:
-    own = [flooded(2, 50, 0), flooded(2, 30, 1)]
-    assert overload.shares([flooded(0, 100, 0), flooded(0, 40, 1), flooded(1, 60, 1), *own], own) == [0.5, 0.5]
+def test_overload_rate_is_relative_to_its_round() -> None:
+    own = [open_loop_sample(2, 50, 0), open_loop_sample(2, 30, 1)]
+    assert overload.shares(
+        [open_loop_sample(0, 100, 0), open_loop_sample(0, 40, 1), open_loop_sample(1, 60, 1), *own], own
+    ) == [0.5, 0.5]
 
 
-def test_a_flood_counts_who_is_refused_and_told_when_to_come_again(start, bundles: Path, tmp_path: Path) -> None:
+def test_open_loop_counts_refusals_with_retry_after(start, bundles: Path, tmp_path: Path) -> None:
     server = start(bundles, PERCEPT_MAX_QUEUE="1", PERCEPT_THREADS="1")
     file = tmp_path / "photo.png"
     file.write_bytes(encode_photo(draw_marker((1200, 800), (300, 300), 90), "PNG"))
     url = f"{server.client.base_url}/predict?model=classification-squeeze"
-    found = asyncio.run(open_loop.flood(url, 300, 0, 0.5, "image/png", [str(file)]))
-    assert found.refused == found.told > 0
+    found = asyncio.run(open_loop.run_open_loop(url, 300, 0, 0.5, "image/png", [str(file)]))
+    assert found.refused == found.retry_after > 0
     assert found.good > 0
     assert found.other == found.lost == 0
     assert 1 < found.connections <= found.offered
     assert 0 < found.p50_ms <= found.p99_ms
 
 
-def test_a_flood_that_nobody_answers_is_lost() -> None:
+def test_open_loop_without_server_counts_losses() -> None:
     url = f"http://127.0.0.1:{process_tree.free_port()}/predict"
-    found = asyncio.run(open_loop.flood(url, 100, 0, 0.2, "image/jpeg", [__file__]))
+    found = asyncio.run(open_loop.run_open_loop(url, 100, 0, 0.2, "image/jpeg", [__file__]))
     assert found.lost == found.offered > 0
     assert found.good == 0
 
@@ -311,7 +320,7 @@ def test_overload_is_measured(tiny: list[str], tmp_path: Path, capsys) -> None:
     assert all(s["good"] and s["cpu_s"] > 0 for s in samples)
 
 
-def test_overhead_is_measured(tiny: list[str], tmp_path: Path, capsys) -> None:
+def test_http_overhead_is_measured(tiny: list[str], tmp_path: Path, capsys) -> None:
     with pytest.raises(SystemExit):
         http_overhead.main([*tiny, "--seconds", "0.4", "--clients", "1", "2"])
     assert [row[:2] for row in cells(capsys.readouterr().out)] == [[TINY, "1"], [TINY, "2"]]
@@ -320,24 +329,24 @@ def test_overhead_is_measured(tiny: list[str], tmp_path: Path, capsys) -> None:
     assert all(s["served_ms"] > s["floor_ms"] > 0 and s["bare_ms"] > 0 for s in found["samples"])
 
 
-def test_the_start_is_measured(tiny: list[str], tmp_path: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(start_, "IDLE_S", 0.05)
-    monkeypatch.setattr(start_, "PREDICTIONS", 4)
+def test_startup_is_measured(tiny: list[str], tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(startup, "IDLE_S", 0.05)
+    monkeypatch.setattr(startup, "PREDICTIONS", 4)
     with pytest.raises(SystemExit):
-        start_.main(tiny)
+        startup.main(tiny)
     assert [row[5] for row in cells(capsys.readouterr().out)] == ["idle", "after 4 predictions"]
     (found,) = json.loads((tmp_path / "json").read_text())["samples"]
     assert found["served"]["ready_s"] > found["bare"]["ready_s"] > 0
     assert found["served"]["idle_mb"] > found["bare"]["idle_mb"] > 1
 
 
-def test_the_bare_sessions_are_those_that_the_service_loads_at_its_start(bundles: Path) -> None:
-    found = {str(path.relative_to(bundles)) for path in start_.graphs(bundles)}
+def test_startup_baseline_loads_the_same_graphs(bundles: Path) -> None:
+    found = {str(path.relative_to(bundles)) for path in startup.list_graphs(bundles)}
     assert {"classification-pad/1/trunk.onnx", "classification-pad/1/tail.colour.onnx"} < found
     assert {path for path in found if path.startswith("no-gradients")} == {"no-gradients/1/trunk.onnx"}
 
 
-def test_the_benchmark_of_a_gpu_runs_on_the_cpu(tiny: list[str], tmp_path: Path, capsys) -> None:
+def test_gpu_benchmark_runs_on_the_cpu(tiny: list[str], tmp_path: Path, capsys) -> None:
     gpu.main([*tiny, "--device", "cpu", "--seconds", "0.2", "--batches", "1", "2", "--clients", "1", "2"])
     rows = cells(capsys.readouterr().out)
     assert [row[1] for row in rows[:2] + rows[-2:]] == [
@@ -349,12 +358,12 @@ def test_the_benchmark_of_a_gpu_runs_on_the_cpu(tiny: list[str], tmp_path: Path,
     samples = json.loads((tmp_path / "json").read_text())["samples"]
     assert len(rows) == len(samples) == 6
     best = max(s["rate"] for s in samples if s["ready"])
-    assert [row[3] for row in rows] == [spread([s["rate"] / best], 2) for s in samples]
+    assert [row[3] for row in rows] == [format_median([s["rate"] / best], 2) for s in samples]
 
 
-def test_a_device_that_does_not_work_is_said_in_one_line(monkeypatch) -> None:
-    assert gpu.fault("cpu") == ""
-    assert "\n" not in gpu.fault("cuda")
-    monkeypatch.setattr(gpu, "fault", lambda device: f"no {device}")
+def test_unavailable_device_is_reported_in_one_line(monkeypatch) -> None:
+    assert gpu.unavailable_reason("cpu") == ""
+    assert "\n" not in gpu.unavailable_reason("cuda")
+    monkeypatch.setattr(gpu, "unavailable_reason", lambda device: f"no {device}")
     with pytest.raises(SystemExit, match=r"^gpu.py: no cuda$"):
         gpu.main([])

@@ -23,7 +23,7 @@ from typing import Literal, cast
 
 import numpy as np
 
-from benchmarks.harness.process_tree import cpu, memory, tree
+from benchmarks.harness.process_tree import cpu_seconds, find_tree, resident_mb
 from benchmarks.harness.report import percentile
 from percept.bundle.integrity import read_manifest
 from percept.bundle.manifest import Preprocessing
@@ -37,7 +37,7 @@ WARM_S = 0.5
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """Images per second, milliseconds of a run, and what it took: CPU for an image, memory."""
 
     rate: float
@@ -49,7 +49,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Bare(Measured):
+class BareMeasurement(Measurement):
     """One setting of the graph alone; `decoding` is who does it."""
 
     batch: int
@@ -65,61 +65,65 @@ def gpu_mb() -> float | None:
     return sum(map(float, found.stdout.split())) if found.returncode == 0 else None
 
 
-def timed(run: Callable[[], object], batch: int, decoding: Literal["", "threads", "processes"], seconds: float) -> Bare:
+def measure_runs(
+    run: Callable[[], object], batch: int, decoding: Literal["", "threads", "processes"], seconds: float
+) -> BareMeasurement:
     """A run again and again, after a warm-up."""
     warm = monotonic() + WARM_S
     run()
     while monotonic() < warm:
         run()
-    before, begin, spent = cpu(os.getpid()), monotonic(), []
+    before, begin, spent = cpu_seconds(os.getpid()), monotonic(), []
     while (start := monotonic()) < begin + seconds:
         run()
         spent.append(1e3 * (monotonic() - start))
     images, whole = batch * len(spent), monotonic() - begin
-    used = 1e3 * (cpu(os.getpid()) - before) / images
+    used = 1e3 * (cpu_seconds(os.getpid()) - before) / images
     times = (percentile(spent, 0.5), percentile(spent, 0.99))
-    return Bare(images / whole, *times, used, memory(tree(os.getpid())), gpu_mb(), batch, decoding)
+    return BareMeasurement(images / whole, *times, used, resident_mb(find_tree(os.getpid())), gpu_mb(), batch, decoding)
 
 
-def pixels(rule: Preprocessing, photos: list[bytes]) -> Pixels:
+def prepare_batch(rule: Preprocessing, photos: list[bytes]) -> Pixels:
     """The network's input for some photos."""
     return np.stack([prepare(*decode_reduced(rule, data, 10**8, 10**8), rule) for data in photos])
 
 
-def decoded(
+def decode_and_run(
     session: Session, rule: Preprocessing, photos: list[bytes], batch: int, pool: Executor
 ) -> Callable[[], object]:
     """A run over photos that were decoded meanwhile, as many batches ahead as keep all cores busy."""
     turn = cycle(photos)
 
-    def ahead() -> Future[Pixels]:
-        return pool.submit(pixels, rule, list(islice(turn, batch)))
+    def submit_batch() -> Future[Pixels]:
+        return pool.submit(prepare_batch, rule, list(islice(turn, batch)))
 
-    waiting = deque(ahead() for _ in range(2 * count_cpus()))
+    pending = deque(submit_batch() for _ in range(2 * count_cpus()))
 
     def run() -> object:
-        waiting.append(ahead())
-        return session.run({"pixels": waiting.popleft().result()}, ["logits"])
+        pending.append(submit_batch())
+        return session.run({"pixels": pending.popleft().result()}, ["logits"])
 
     return run
 
 
-def measure(folder: Path, device: Device, seconds: float, batches: list[int], photos: list[bytes]) -> list[Bare]:
+def measure(
+    folder: Path, device: Device, seconds: float, batches: list[int], photos: list[bytes]
+) -> list[BareMeasurement]:
     """Every size of batch, then the best with decoding."""
     manifest = read_manifest(folder)
     rule = manifest.preprocessing
     session = Session(folder / manifest.trunk, device, count_cpus() if device == "cpu" else 1)
     found = []
     for batch in batches:
-        ready = pixels(rule, list(islice(cycle(photos), batch)))
-        found.append(timed(partial(session.run, {"pixels": ready}, ["logits"]), batch, "", seconds))
-    best = max(found, key=lambda one: one.rate).batch
+        ready = prepare_batch(rule, list(islice(cycle(photos), batch)))
+        found.append(measure_runs(partial(session.run, {"pixels": ready}, ["logits"]), batch, "", seconds))
+    best = max(found, key=lambda measurement: measurement.rate).batch
     with ThreadPoolExecutor(count_cpus()) as pool:
-        found.append(timed(decoded(session, rule, photos, best, pool), best, "threads", seconds))
+        found.append(measure_runs(decode_and_run(session, rule, photos, best, pool), best, "threads", seconds))
         pool.shutdown(cancel_futures=True)
     # A process that holds a CUDA context cannot be forked.
     with ProcessPoolExecutor(count_cpus(), mp_context=get_context("spawn")) as pool:
-        found.append(timed(decoded(session, rule, photos, best, pool), best, "processes", seconds))
+        found.append(measure_runs(decode_and_run(session, rule, photos, best, pool), best, "processes", seconds))
         pool.shutdown(cancel_futures=True)
     return found
 
@@ -129,4 +133,4 @@ if __name__ == "__main__":
     device = resolve_device(cast(Device, wish))
     photos = [Path(file).read_bytes() for file in files]
     found = measure(Path(bundle), device, float(seconds), [int(size) for size in sizes.split(",")], photos)
-    print(json.dumps([asdict(one) for one in found]))
+    print(json.dumps([asdict(measurement) for measurement in found]))

@@ -16,7 +16,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from benchmarks.harness.process_tree import memory
+from benchmarks.harness.process_tree import resident_mb
 from benchmarks.harness.report import percentile
 from percept.imaging.decode import decode_reduced
 from percept.imaging.preprocess import prepare
@@ -38,7 +38,7 @@ class Setting:
         return f"{self.processes} processes x {self.threads} threads x {self.intra} in a run, batches of {self.batch}"
 
 
-def settings(cores: int) -> tuple[Setting, ...]:
+def list_settings(cores: int) -> tuple[Setting, ...]:
     """What is tried: a loop on every core, in one process or several, or all cores in one run; batches of 1 and 8."""
     return (
         Setting(1, cores, 1, 1),
@@ -49,7 +49,7 @@ def settings(cores: int) -> tuple[Setting, ...]:
     )
 
 
-def loop(network: Network, photos: Iterator[bytes], batch: int, seconds: float) -> list[float]:
+def run_loop(network: Network, photos: Iterator[bytes], batch: int, seconds: float) -> list[float]:
     """The milliseconds of every run until the time is over."""
     rule = network.manifest.preprocessing
     spent = []
@@ -61,17 +61,19 @@ def loop(network: Network, photos: Iterator[bytes], batch: int, seconds: float) 
     return spent
 
 
-def work(bundle: Path, photos: list[bytes], how: Setting, seconds: float, ready: Barrier) -> dict[str, Any]:
+def run_process(bundle: Path, photos: list[bytes], setting: Setting, seconds: float, ready: Barrier) -> dict[str, Any]:
     """One process of the limit: images per second, milliseconds of each run, CPU seconds, memory."""
-    network = Network(bundle, "cpu", how.intra)
-    loop(network, cycle(photos), how.batch, 0.5)
+    network = Network(bundle, "cpu", setting.intra)
+    run_loop(network, cycle(photos), setting.batch, 0.5)
     ready.wait()
     before, start = _cpu(), monotonic()
-    with ThreadPoolExecutor(how.threads) as pool:
-        turns = [cycle(photos[k:] + photos[:k]) for k in range(how.threads)]
-        spent = [ms for run in pool.map(lambda turn: loop(network, turn, how.batch, seconds), turns) for ms in run]
-    rate = len(spent) * how.batch / (monotonic() - start)
-    return {"rate": rate, "spent": spent, "cpu": _cpu() - before, "memory_mb": memory([Path("/proc/self")])}
+    with ThreadPoolExecutor(setting.threads) as pool:
+        turns = [cycle(photos[k:] + photos[:k]) for k in range(setting.threads)]
+        spent = [
+            ms for run in pool.map(lambda turn: run_loop(network, turn, setting.batch, seconds), turns) for ms in run
+        ]
+    rate = len(spent) * setting.batch / (monotonic() - start)
+    return {"rate": rate, "spent": spent, "cpu": _cpu() - before, "memory_mb": resident_mb([Path("/proc/self")])}
 
 
 def _cpu() -> float:
@@ -79,19 +81,19 @@ def _cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def measure(bundle: Path, photos: list[bytes], how: Setting, seconds: float) -> dict[str, float]:
+def measure(bundle: Path, photos: list[bytes], setting: Setting, seconds: float) -> dict[str, float]:
     """The sum of all processes."""
     context = get_context("spawn")
-    with context.Manager() as manager, context.Pool(how.processes) as pool:
-        ready = manager.Barrier(how.processes)
-        found = pool.starmap(work, [(bundle, photos, how, seconds, ready)] * how.processes, chunksize=1)
-    spent = [ms for each in found for ms in each["spent"]]
+    with context.Manager() as manager, context.Pool(setting.processes) as pool:
+        ready = manager.Barrier(setting.processes)
+        found = pool.starmap(run_process, [(bundle, photos, setting, seconds, ready)] * setting.processes, chunksize=1)
+    spent = [ms for result in found for ms in result["spent"]]
     return {
-        "rate": sum(each["rate"] for each in found),
+        "rate": sum(result["rate"] for result in found),
         "p50_ms": percentile(spent, 0.5),
         "p99_ms": percentile(spent, 0.99),
-        "cpu_ms": 1e3 * sum(each["cpu"] for each in found) / (len(spent) * how.batch),
-        "memory_mb": sum(each["memory_mb"] for each in found),
+        "cpu_ms": 1e3 * sum(result["cpu"] for result in found) / (len(spent) * setting.batch),
+        "memory_mb": sum(result["memory_mb"] for result in found),
     }
 
 

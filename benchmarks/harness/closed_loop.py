@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from benchmarks.harness.report import percentile
 
 
-async def answer(reader: asyncio.StreamReader) -> int:
+async def read_response(reader: asyncio.StreamReader) -> int:
     """Read one answer to its end; its status."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     lengths = [line.split(":")[1] for line in head.split("\r\n") if line.startswith("content-length:")]
@@ -34,21 +34,23 @@ async def client(host: str, port: int, requests: Iterator[bytes], end: float) ->
     found = []
     while (start := monotonic()) < end:
         writer.write(next(requests))
-        found.append((await answer(reader), monotonic() - start))
+        found.append((await read_response(reader), monotonic() - start))
     writer.close()
     await writer.wait_closed()
     return found
 
 
-async def load(url: str, connections: int, seconds: float, kind: str, files: list[str]) -> dict[str, float]:
+async def run_closed_loop(
+    url: str, connections: int, seconds: float, content_type: str, files: list[str]
+) -> dict[str, float]:
     """What so many clients get in so many seconds."""
-    place = urlsplit(url)
-    path = f"{place.path}?{place.query}"
-    head = f"POST {path} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: {kind}\r\nContent-Length: "
+    parts = urlsplit(url)
+    path = f"{parts.path}?{parts.query}"
+    head = f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {content_type}\r\nContent-Length: "
     bodies = [Path(file).read_bytes() for file in files]
     requests = cycle([f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies])
     start = monotonic()
-    clients = [client(place.hostname or "", place.port or 80, requests, start + seconds) for _ in range(connections)]
+    clients = [client(parts.hostname or "", parts.port or 80, requests, start + seconds) for _ in range(connections)]
     found = [pair for pairs in await asyncio.gather(*clients) for pair in pairs]
     times = [1e3 * spent for _, spent in found]
     return {
@@ -62,5 +64,5 @@ async def load(url: str, connections: int, seconds: float, kind: str, files: lis
 
 
 if __name__ == "__main__":
-    url, connections, seconds, kind, *files = sys.argv[1:]
-    print(json.dumps(asyncio.run(load(url, int(connections), float(seconds), kind, files))))
+    url, connections, seconds, content_type, *files = sys.argv[1:]
+    print(json.dumps(asyncio.run(run_closed_loop(url, int(connections), float(seconds), content_type, files))))

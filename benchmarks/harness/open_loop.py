@@ -24,14 +24,14 @@ import uvloop
 
 from benchmarks.harness.report import percentile
 
-MOST, GRACE_S = 960, 30.0  # connections; seconds for the last answers
+MAX_CONNECTIONS, GRACE_S = 960, 30.0  # connections; seconds for the last answers
 STALE_S = 4.0  # uvicorn closes a connection that has rested for five seconds, perhaps while a request is on its way
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)")
 AFTER, CLOSE = b"\r\nretry-after:", b"\r\nconnection: close"
 
 
 @dataclass
-class Found:
+class OpenLoopResult:
     """What was seen: requests by what became of them, `told` the refused that were told when to come again.
 
     `late_ms` is by how much the generator itself missed the time of one request in a hundred.
@@ -41,7 +41,7 @@ class Found:
     offered: int = 0
     good: int = 0
     refused: int = 0
-    told: int = 0
+    retry_after: int = 0
     other: int = 0
     lost: int = 0
     connections: int = 0
@@ -54,50 +54,50 @@ class Found:
 class Connection(asyncio.Protocol):
     """A kept connection, with at most one request on its way."""
 
-    def __init__(self, flood: "Flood") -> None:
-        self.flood = flood
+    def __init__(self, load: "OpenLoop") -> None:
+        self.load = load
         self.due: float | None = None
         self.rested = 0.0
-        self.seen = b""
+        self.received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep what is written to, and be known."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's own are none by descent
-        self.flood.opened.add(self)
+        self.load.opened.add(self)
 
     def send(self, due: float) -> None:
         """Write the next request."""
         self.due = due
-        self.transport.write(next(self.flood.requests))
+        self.transport.write(next(self.load.requests))
 
     def data_received(self, data: bytes) -> None:
         """Note an answer that is complete, and be there for another request."""
-        self.seen += data
-        end = self.seen.find(b"\r\n\r\n")
-        head = self.seen[:end].lower()
-        if end < 0 or not (length := LENGTH.search(head)) or len(self.seen) < end + 4 + int(length[1]):
+        self.received += data
+        end = self.received.find(b"\r\n\r\n")
+        head = self.received[:end].lower()
+        if end < 0 or not (length := LENGTH.search(head)) or len(self.received) < end + 4 + int(length[1]):
             return
-        due, self.due, self.seen = self.due, None, b""
+        due, self.due, self.received = self.due, None, b""
         if due is not None:
-            self.flood.note(due, int(head.split(b" ", 2)[1]), AFTER in head)
+            self.load.record(due, int(head.split(b" ", 2)[1]), AFTER in head)
         if CLOSE in head:
             self.transport.close()
         else:
             self.rested = asyncio.get_running_loop().time()
-            self.flood.idle.append(self)
+            self.load.idle.append(self)
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Forget the connection, and count the request that was on its way as lost."""
-        self.flood.connections -= 1
-        self.flood.opened.discard(self)
-        if self in self.flood.idle:
-            self.flood.idle.remove(self)
+        self.load.connections -= 1
+        self.load.opened.discard(self)
+        if self in self.load.idle:
+            self.load.idle.remove(self)
         if self.due is not None:
-            self.flood.lose(self.due)
+            self.load.record_loss(self.due)
 
 
 @dataclass
-class Flood:
+class OpenLoop:
     """The requests of one run. `begin` and `end` bound the time that is counted."""
 
     host: str
@@ -105,7 +105,7 @@ class Flood:
     requests: Iterator[bytes]
     begin: float
     end: float
-    found: Found
+    found: OpenLoopResult
     opened: set[Connection] = field(default_factory=set)
     idle: list[Connection] = field(default_factory=list)
     connections: int = 0
@@ -116,10 +116,10 @@ class Flood:
     async def run(self, rate: float, start: float) -> None:
         """Send every request when it is due, and wait for the last answers."""
         loop = asyncio.get_running_loop()
-        chance = random.Random(0)
+        generator = random.Random(0)
         due, used = start, process_time()
         opening: set[asyncio.Task[None]] = set()
-        while (due := due + chance.expovariate(rate)) < self.end:
+        while (due := due + generator.expovariate(rate)) < self.end:
             await asyncio.sleep(max(due - loop.time(), 0))  # 0 too: answers are read even while it is late
             if due < self.begin:
                 used = process_time()
@@ -129,12 +129,12 @@ class Flood:
             self.waiting += 1
             if self.idle and loop.time() - self.idle[-1].rested < STALE_S:
                 self.idle.pop().send(due)
-            elif self.connections < MOST:
+            elif self.connections < MAX_CONNECTIONS:
                 task = loop.create_task(self.open(due))
                 opening.add(task)
                 task.add_done_callback(opening.discard)
             else:
-                self.lose(due)
+                self.record_loss(due)
         await asyncio.sleep(max(self.end - loop.time(), 0))
         self.found.cpu_s = process_time() - used
         while self.waiting and loop.time() < self.end + GRACE_S:  # noqa: ASYNC110 (answers reset no event)
@@ -155,11 +155,11 @@ class Flood:
             )
         except OSError:
             self.connections -= 1
-            self.lose(due)
+            self.record_loss(due)
         else:
             connection.send(due)
 
-    def note(self, due: float, status: int, told: bool) -> None:
+    def record(self, due: float, status: int, retry_after: bool) -> None:
         """Count an answer by when it came, its latency by when it was due."""
         self.waiting -= 1
         now = asyncio.get_running_loop().time()
@@ -169,24 +169,26 @@ class Flood:
             return
         self.found.good += status == 200
         self.found.refused += status == 429
-        self.found.told += status == 429 and told
+        self.found.retry_after += status == 429 and retry_after
         self.found.other += status not in (200, 429)
 
-    def lose(self, due: float) -> None:
+    def record_loss(self, due: float) -> None:
         """Count a request that nobody answered."""
         self.waiting -= 1
         self.found.lost += due >= self.begin
 
 
-async def flood(url: str, rate: float, lead: float, seconds: float, kind: str, files: list[str]) -> Found:
+async def run_open_loop(
+    url: str, rate: float, lead: float, seconds: float, content_type: str, files: list[str]
+) -> OpenLoopResult:
     """What becomes of `rate` requests a second, counted for `seconds` after `lead`."""
-    place = urlsplit(url)
-    head = f"POST {place.path}?{place.query} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: {kind}\r\n"
+    parts = urlsplit(url)
+    head = f"POST {parts.path}?{parts.query} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {content_type}\r\n"
     bodies = [Path(file).read_bytes() for file in files]
     requests = cycle([f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies])
     start = asyncio.get_running_loop().time()
     begin, end = start + lead, start + lead + seconds
-    run = Flood(place.hostname or "", place.port or 80, requests, begin, end, Found(seconds))
+    run = OpenLoop(parts.hostname or "", parts.port or 80, requests, begin, end, OpenLoopResult(seconds))
     await run.run(rate, start)
     late, (p50, p99) = percentile(run.late or [0], 0.99), (percentile(run.spent or [0], share) for share in (0.5, 0.99))
     return replace(run.found, late_ms=late, p50_ms=p50, p99_ms=p99)
@@ -196,5 +198,9 @@ if __name__ == "__main__":
     # A connection is a file, and many systems begin with no more than 1024 for a process.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    url, rate, lead, seconds, kind, *files = sys.argv[1:]
-    print(json.dumps(asdict(uvloop.run(flood(url, float(rate), float(lead), float(seconds), kind, files)))))
+    url, rate, lead, seconds, content_type, *files = sys.argv[1:]
+    print(
+        json.dumps(
+            asdict(uvloop.run(run_open_loop(url, float(rate), float(lead), float(seconds), content_type, files)))
+        )
+    )

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-HERE = ROOT / "benchmarks" / "peers"
+PEERS_FOLDER = ROOT / "benchmarks" / "peers"
 BOUNDARY = "percept-benchmark"
 LIMIT = "limit"
 
@@ -28,12 +28,12 @@ UVICORN = ("{bin}/uvicorn", "--port", "{port}")
 WORKERS = ("--workers", "{workers}")
 
 
-def raw(photo: bytes) -> tuple[str, bytes]:
+def raw_body(photo: bytes) -> tuple[str, bytes]:
     """The photo itself."""
     return "image/jpeg", photo
 
 
-def form(name: str) -> Callable[[bytes], tuple[str, bytes]]:
+def form_body(name: str) -> Callable[[bytes], tuple[str, bytes]]:
     """A file of a multipart form."""
 
     def post(photo: bytes) -> tuple[str, bytes]:
@@ -44,7 +44,7 @@ def form(name: str) -> Callable[[bytes], tuple[str, bytes]]:
     return post
 
 
-def inference(photo: bytes) -> tuple[str, bytes]:
+def inference_body(photo: bytes) -> tuple[str, bytes]:
     """A request of the V2 inference protocol, the photo in base64."""
     given = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"content_type": "base64"}}
     data = {"inputs": [{**given, "data": [base64.b64encode(photo).decode()]}]}
@@ -62,7 +62,7 @@ class Peer:
 
     command: tuple[str, ...]
     path: str = "/predict"
-    post: Callable[[bytes], tuple[str, bytes]] = raw
+    post: Callable[[bytes], tuple[str, bytes]] = raw_body
     requirements: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     against: str = LIMIT
@@ -74,19 +74,19 @@ class Peer:
 CLASSIFIERS = frozenset({"squeezenet", "mobilenet", "resnet50"})
 LITSERVE = Peer(
     ("{bin}/python", "{here}/litserve_onnx.py"),
-    post=form("request"),
+    post=form_body("request"),
     requirements=("litserve==0.2.19", "python-multipart==0.0.34", *ONNX),
 )
 BENTOML = Peer(
     ("{bin}/bentoml", "serve", "bentoml_onnx:Classifier", "--port", "{port}", "--working-dir", "{here}"),
-    post=form("image"),
+    post=form_body("image"),
     requirements=("bentoml==1.4.39", *ONNX),
     environment={"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": "bentoml"},
 )
 MLSERVER = Peer(
     ("{bin}/mlserver", "start", "{here}/mlserver_onnx"),
     path="/v2/models/classifier/infer",
-    post=inference,
+    post=inference_body,
     # Its workers do not start on a newer uvloop: SeldonIO/MLServer issue 2286.
     requirements=("mlserver==1.7.1", "uvloop==0.21.0", *ONNX),
     environment={
@@ -147,7 +147,7 @@ def environment(name: str, venvs: Path) -> Path:
     return venvs / f"{slug(first)}-{digest}"
 
 
-def installed(name: str, venvs: Path) -> Path:
+def install(name: str, venvs: Path) -> Path:
     """The folder of a peer's programs, in a virtual environment that is made where there is none.
 
     Raises `CalledProcessError` with pip's words in `output` where that fails.

@@ -16,7 +16,7 @@ STATE, PARENT, SESSION, TIMES = 0, 1, 3, slice(11, 15)  # fields of /proc/PID/st
 
 
 @contextmanager
-def started(command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> Iterator[Process]:
+def start_process(command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> Iterator[Process]:
     """A process in a session of its own, everything it says in `log`. At the end nothing of it is left."""
     with (
         log.open("wb") as out,
@@ -30,7 +30,7 @@ def started(command: Sequence[str], environment: Mapping[str, str], folder: Path
             _end(process)
 
 
-def tree(root: int) -> list[Path]:
+def find_tree(root: int) -> list[Path]:
     """The /proc folders of a process, of all its descendants, and of who else is in its session."""
     stats = {int(path.name): _stat(path) for path in Path("/proc").glob("[0-9]*")}
     found = {pid for pid, stat in stats.items() if stat and (pid == root or int(stat[SESSION]) == root)}
@@ -39,12 +39,12 @@ def tree(root: int) -> list[Path]:
     return [Path("/proc") / str(pid) for pid in sorted(found)]
 
 
-def cpu(root: int) -> float:
+def cpu_seconds(root: int) -> float:
     """The CPU seconds of a tree so far, those of children that ended included."""
-    return sum(sum(map(int, stat[TIMES])) for path in tree(root) if (stat := _stat(path))) / TICK
+    return sum(sum(map(int, stat[TIMES])) for path in find_tree(root) if (stat := _stat(path))) / TICK
 
 
-def memory(folders: Iterable[Path]) -> float:
+def resident_mb(folders: Iterable[Path]) -> float:
     """The proportional resident memory of processes in MB: a page that several share is counted once."""
     total = 0
     for folder in folders:
@@ -56,7 +56,7 @@ def memory(folders: Iterable[Path]) -> float:
     return total / 1024
 
 
-def running(folder: Path) -> bool:
+def is_running(folder: Path) -> bool:
     """Whether a process has not ended; one that has may still wait for its parent to notice."""
     stat = _stat(folder)
     return stat is not None and stat[STATE] != "Z"
@@ -77,12 +77,12 @@ def _stat(folder: Path) -> list[str] | None:
 
 def _end(process: Process) -> None:
     """Ask the first process to end, then end what is left of the tree."""
-    own = set(tree(process.pid))
+    own = set(find_tree(process.pid))
     process.send_signal(signal.SIGTERM)
     _wait({Path("/proc") / str(process.pid)})
     # An id is used again only after all others: one of a tree that has just ended is nobody else's yet.
-    own |= set(tree(process.pid))
-    for folder in filter(running, own):
+    own |= set(find_tree(process.pid))
+    for folder in filter(is_running, own):
         try:
             os.kill(int(folder.name), signal.SIGKILL)
         except ProcessLookupError:
@@ -92,5 +92,5 @@ def _end(process: Process) -> None:
 
 def _wait(folders: Collection[Path]) -> None:
     end = monotonic() + PATIENCE_S
-    while any(map(running, folders)) and monotonic() < end:
+    while any(map(is_running, folders)) and monotonic() < end:
         sleep(0.02)

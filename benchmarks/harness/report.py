@@ -13,7 +13,7 @@ HEADINGS = (
 
 
 @dataclass(frozen=True)
-class Load:
+class ClosedLoopResult:
     """What the clients of one run got: answers, of them refused by status; connections lost; latencies."""
 
     answers: int
@@ -45,31 +45,31 @@ class Sample:
     ready_s: float | None = None
 
 
-def parse(output: str) -> Load:
+def parse_load(output: str) -> ClosedLoopResult:
     """The load in a generator's output: its only line of JSON."""
     line = next((line for line in output.splitlines() if line.startswith("{")), None)
     if line is None:
         raise ValueError(f"the load generator said nothing: {output.strip()[-200:]}")
-    return Load(**json.loads(line))
+    return ClosedLoopResult(**json.loads(line))
 
 
-def percentile(values: Sequence[float], share: float) -> float:
+def percentile(values: Sequence[float], fraction: float) -> float:
     """The nearest-rank percentile: the least value that `share` of all do not exceed."""
-    return sorted(values)[max(math.ceil(share * len(values)) - 1, 0)]
+    return sorted(values)[max(math.ceil(fraction * len(values)) - 1, 0)]
 
 
-def ratios(samples: Sequence[Sample], own: Sequence[Sample], against: str) -> list[float]:
+def ratios(samples: Sequence[Sample], group: Sequence[Sample], against: str) -> list[float]:
     """The rate of each sample by that of `against` in the same round, under the same load or, of the limit, none."""
     rates = {(s.network, s.round, s.clients): s.rate for s in samples if s.server == against}
     found = []
-    for s in own:
+    for s in group:
         rate = rates.get((s.network, s.round, s.clients)) or rates.get((s.network, s.round, 0))
         if rate:
             found.append(s.rate / rate)
     return found
 
 
-def table(samples: Sequence[Sample], against: Mapping[str, str]) -> str:
+def comparison_table(samples: Sequence[Sample], against: Mapping[str, str]) -> str:
     """The Markdown table, in the order in which rows were first measured; `against` names the server of each ratio."""
     rows: dict[tuple[str, int, str], list[Sample]] = {}
     for sample in samples:
@@ -78,30 +78,30 @@ def table(samples: Sequence[Sample], against: Mapping[str, str]) -> str:
     ordered = sorted(rows, key=lambda key: (networks.index(key[0]), key[1]))
     cells = []
     for key in ordered:
-        of = against.get(key[2], "")
-        cells.append(_cells(rows[key], ratios(samples, rows[key], of), of))
-    return markdown(HEADINGS, cells)
+        baseline = against.get(key[2], "")
+        cells.append(_cells(rows[key], ratios(samples, rows[key], baseline), baseline))
+    return format_table(HEADINGS, cells)
 
 
-def markdown(headings: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+def format_table(headings: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     """Any table."""
     return "\n".join(map(_line, (headings, ["---"] * len(headings), *rows)))
 
 
-def spread(values: Sequence[float], digits: int) -> str:
+def format_median(values: Sequence[float], digits: int) -> str:
     """The median of all rounds and, in brackets, the least and the greatest."""
     return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def _cells(own: Sequence[Sample], shares: Sequence[float], of: str) -> Iterable[str]:
-    first = own[0]
-    share = spread(shares, 2) if shares else ""
-    ready = [s.ready_s for s in own if s.ready_s is not None]
+def _cells(group: Sequence[Sample], ratio_values: Sequence[float], baseline: str) -> Iterable[str]:
+    first = group[0]
+    ratio = format_median(ratio_values, 2) if ratio_values else ""
+    ready = [s.ready_s for s in group if s.ready_s is not None]
     return (
-        *(first.network, first.server, str(first.clients or ""), f"{median(s.rate for s in own):.1f}"),
-        *(share, of if shares else ""),
-        *(f"{median(s.p50_ms for s in own):.1f}", f"{median(s.p99_ms for s in own):.1f}"),
-        *(f"{median(s.cpu_ms for s in own):.1f}", f"{median(s.memory_mb for s in own):.0f}"),
+        *(first.network, first.server, str(first.clients or ""), f"{median(s.rate for s in group):.1f}"),
+        *(ratio, baseline if ratio_values else ""),
+        *(f"{median(s.p50_ms for s in group):.1f}", f"{median(s.p99_ms for s in group):.1f}"),
+        *(f"{median(s.cpu_ms for s in group):.1f}", f"{median(s.memory_mb for s in group):.0f}"),
         f"{median(ready):.1f}" if ready else "",
     )
 

@@ -17,18 +17,18 @@ from typing import Any
 
 from benchmarks.harness.bare_loop import Setting
 from benchmarks.harness.peer_servers import PERCEPT, ROOT
-from benchmarks.harness.process_tree import cpu, free_port, started
-from benchmarks.harness.report import Load, parse
-from benchmarks.harness.workspace import Place, pictures
+from benchmarks.harness.process_tree import cpu_seconds, free_port, start_process
+from benchmarks.harness.report import ClosedLoopResult, parse_load
+from benchmarks.harness.workspace import Workspace, photo_files
 from percept.runtime.cpu_count import count_cpus
 from percept.runtime.execution_plan import plan_execution
 from percept.settings import Settings
 
 READY_S, WARM_S, POLL_S = 60.0, 2.0, 0.01
-SETTLE_S, LULL_S, IDLE = 20.0, 0.25, 0.2  # at most so long, until no more of a core than that is used
+SETTLE_S, POLL_IDLE_S, IDLE = 20.0, 0.25, 0.2  # at most so long, until no more of a core than that is used
 
 
-class Failed(Exception):
+class BenchmarkError(Exception):
     """Why a server cannot be measured."""
 
 
@@ -42,27 +42,29 @@ class Server:
 
 
 @contextmanager
-def answering(command: Sequence[str], environment: Mapping[str, str], url: str, where: Place) -> Iterator[Server]:
+def start_server(
+    command: Sequence[str], environment: Mapping[str, str], url: str, workspace: Workspace
+) -> Iterator[Server]:
     """A server from its start until it is no longer needed; raises `Failed` where `url` is not 200 in time."""
     start = monotonic()
-    with started(command, environment, where.scratch, where.log) as process:
-        while not good(url):
+    with start_process(command, environment, workspace.scratch, workspace.log) as process:
+        while not is_ready(url):
             if process.poll() is not None or monotonic() - start > READY_S:
-                raise Failed(f"no answer after {monotonic() - start:.0f} s; {tail(where.log)}")
+                raise BenchmarkError(f"no answer after {monotonic() - start:.0f} s; {last_lines(workspace.log)}")
             sleep(POLL_S)
         yield Server(process.pid, url[: url.index("/", len("http://"))], monotonic() - start)
 
 
 @contextmanager
-def running(models: Path, where: Place, device: str = "cpu") -> Iterator[Server]:
+def start_percept(models: Path, workspace: Workspace, device: str = "cpu") -> Iterator[Server]:
     """`percept serve` on a folder of bundles, ready, with every other setting as it comes."""
     port = str(free_port())
     own = {"PERCEPT_MODELS": str(models), "PERCEPT_PORT": port, "PERCEPT_DEVICE": device, "PYTHONPATH": str(ROOT)}
-    with answering(PERCEPT, own, f"http://127.0.0.1:{port}/health/ready", where) as server:
+    with start_server(PERCEPT, own, f"http://127.0.0.1:{port}/health/ready", workspace) as server:
         yield server
 
 
-def good(url: str) -> bool:
+def is_ready(url: str) -> bool:
     """Whether an address answers well."""
     try:
         with urllib.request.urlopen(url, timeout=30) as answer:
@@ -71,12 +73,12 @@ def good(url: str) -> bool:
         return False
 
 
-def tail(log: Path) -> str:
+def last_lines(log: Path) -> str:
     """The last lines of a log as one."""
     return " / ".join(log.read_text(errors="replace").strip().splitlines()[-3:])[-400:]
 
 
-def fire(address: str, clients: int, seconds: float, kind: str, files: Sequence[str]) -> Load:
+def run_load(address: str, clients: int, seconds: float, kind: str, files: Sequence[str]) -> ClosedLoopResult:
     """What clients in a process of their own get, each asking again when it has its answer."""
     if wrk := shutil.which("wrk"):
         many = ["-t", "1", "-c", str(clients), "-d", f"{max(round(seconds), 1)}s", "--timeout", "60s"]
@@ -101,35 +103,35 @@ def fire(address: str, clients: int, seconds: float, kind: str, files: Sequence[
             kind,
             *files,
         ]
-    return parse(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    return parse_load(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
 
 
-def asked(server: Server, clients: int, seconds: float, where: Place) -> Load:
+def post_photos(server: Server, clients: int, seconds: float, workspace: Workspace) -> ClosedLoopResult:
     """What clients get who post the photos to `/predict`; raises `Failed` where some get errors or nothing."""
-    files = [str(path) for path in pictures(where)]
-    found = fire(f"{server.address}/predict", clients, seconds, "image/jpeg", files)
-    faultless(found, clients, seconds)
+    files = [str(path) for path in photo_files(workspace)]
+    found = run_load(f"{server.address}/predict", clients, seconds, "image/jpeg", files)
+    require_success(found, clients, seconds)
     return found
 
 
-def faultless(found: Load, clients: int, seconds: float) -> None:
+def require_success(found: ClosedLoopResult, clients: int, seconds: float) -> None:
     """Raise `Failed` where a load met errors, or no answer."""
     if found.refused or found.lost or not found.answers:
         bad = f"{found.refused} of {found.answers} answers were errors, {found.lost} were lost"
-        raise Failed(f"{clients} clients, {seconds:g} s: {bad}")
+        raise BenchmarkError(f"{clients} clients, {seconds:g} s: {bad}")
 
 
-def settle(process: int) -> None:
+def wait_until_idle(process: int) -> None:
     """Wait until a server has done what clients that are gone had asked for."""
     end = monotonic() + SETTLE_S
     while monotonic() < end:
-        before = cpu(process)
-        sleep(LULL_S)
-        if cpu(process) - before < IDLE * LULL_S:
+        before = cpu_seconds(process)
+        sleep(POLL_IDLE_S)
+        if cpu_seconds(process) - before < IDLE * POLL_IDLE_S:
             return
 
 
-def spoken(module: str, *arguments: object) -> Any:
+def run_module(module: str, *arguments: object) -> Any:
     """What a module of this folder, run in a process of its own, prints as JSON."""
     command = [sys.executable, "-m", f"benchmarks.harness.{module}", *map(str, arguments)]
     # The last line: the libraries of a device may have something to say before.
@@ -137,14 +139,21 @@ def spoken(module: str, *arguments: object) -> Any:
     return json.loads(found.splitlines()[-1])
 
 
-def bare(folder: Path, how: Setting, seconds: float, where: Place) -> dict[str, float]:
+def measure_bare_loop(folder: Path, setting: Setting, seconds: float, workspace: Workspace) -> dict[str, float]:
     """The loop of `limit.py` on a bundle."""
-    found: dict[str, float] = spoken(
-        "bare_loop", folder, seconds, how.processes, how.threads, how.intra, how.batch, *pictures(where)
+    found: dict[str, float] = run_module(
+        "bare_loop",
+        folder,
+        seconds,
+        setting.processes,
+        setting.threads,
+        setting.intra,
+        setting.batch,
+        *photo_files(workspace),
     )
     return found
 
 
-def inner() -> int:
+def threads_per_run() -> int:
     """How many threads the service gives to one run of a network on the CPU."""
     return plan_execution(Settings(device="cpu"), count_cpus()).threads

@@ -31,7 +31,7 @@ PHOTOS = ROOT.parent / "shared" / "images" / "imagenet"
 
 
 @dataclass(frozen=True)
-class Place:
+class Workspace:
     """Where the photos lie, and where things may be put."""
 
     photos: Path
@@ -44,7 +44,7 @@ class Place:
 
 
 @contextmanager
-def place(photos: Path) -> Iterator[Place]:
+def open_workspace(photos: Path) -> Iterator[Workspace]:
     """A place for as long as it is needed, with a photo that is made where there is no folder of them."""
     with TemporaryDirectory() as folder:
         scratch = Path(folder)
@@ -52,42 +52,42 @@ def place(photos: Path) -> Iterator[Place]:
             photos = scratch / "photos"
             photos.mkdir()
             (photos / "photo.jpg").write_bytes(photo())
-        yield Place(photos.resolve(), scratch)
+        yield Workspace(photos.resolve(), scratch)
 
 
-def pictures(where: Place) -> list[Path]:
+def photo_files(workspace: Workspace) -> list[Path]:
     """The photos, in order."""
-    return sorted(path for path in where.photos.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
+    return sorted(path for path in workspace.photos.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
 
 
-def bundle(network: str, precision: str, where: Place) -> Path:
+def create_bundle(network: str, precision: str, workspace: Workspace) -> Path:
     """The bundle of a network, made where it is not yet there; raises `BundleError` with the reason if it cannot be."""
-    out = where.scratch / precision
+    out = workspace.scratch / precision
     folder = out / network / "1"
     if folder.exists():
         return folder
     source = NETWORKS[network]
     if precision != "float32":
-        whole = str(bundle(network, "float32", where))
+        whole = str(create_bundle(network, "float32", workspace))
         return convert(
-            ExportOptions(whole, network, out=out, precision="int8", calibration=where.photos), lambda _: None
+            ExportOptions(whole, network, out=out, precision="int8", calibration=workspace.photos), lambda _: None
         )
     if Path(source).is_dir():
         return Path(shutil.copytree(source, folder))
     return convert(ExportOptions(source, network, out=out, weights="none"), lambda _: None)
 
 
-def repository(network: str, precision: str, where: Place) -> Path:
+def create_repository(network: str, precision: str, workspace: Workspace) -> Path:
     """A folder of bundles with that of one network alone."""
-    folder = bundle(network, precision, where)
-    alone = where.scratch / f"{network}-{precision}"
+    folder = create_bundle(network, precision, workspace)
+    alone = workspace.scratch / f"{network}-{precision}"
     alone.mkdir(exist_ok=True)
     if not (alone / network).exists():
         (alone / network).symlink_to(folder.parent)
     return alone
 
 
-def machine() -> dict[str, object]:
+def describe_machine() -> dict[str, object]:
     """What it was measured on."""
     names = [
         line.partition(":")[2].strip()
@@ -97,21 +97,21 @@ def machine() -> dict[str, object]:
     return {"cores": count_cpus(), "cpu": names[0] if names else platform.machine(), "load": os.getloadavg()[0]}
 
 
-def parser(
+def create_parser(
     doc: str | None, networks: Sequence[str], rounds: int, seconds: float | None = None, choices: Sequence[str] = ()
 ) -> ArgumentParser:
     """The words that every comparison understands, with its own defaults; without `seconds` it has no windows."""
-    words = ArgumentParser(description=doc, formatter_class=RawDescriptionHelpFormatter)
-    words.add_argument("--networks", nargs="+", choices=choices or list(NETWORKS), default=list(networks))
+    parser = ArgumentParser(description=doc, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", choices=choices or list(NETWORKS), default=list(networks))
     if seconds is not None:
-        words.add_argument("--seconds", type=float, default=seconds, help="under each load")
-    words.add_argument("--rounds", type=int, default=rounds)
-    words.add_argument("--photos", type=Path, default=PHOTOS, help="folder of JPEGs; without it one is made")
-    words.add_argument("--json", type=Path, help="file for every sample")
-    return words
+        parser.add_argument("--seconds", type=float, default=seconds, help="under each load")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--photos", type=Path, default=PHOTOS, help="folder of JPEGs; without it one is made")
+    parser.add_argument("--json", type=Path, help="file for every sample")
+    return parser
 
 
-def keep(file: Path | None, begun: Mapping[str, object], **found: object) -> None:
+def write_json(file: Path | None, machine_info: Mapping[str, object], **results: object) -> None:
     """Write what was found, and on what machine, if a file was asked for."""
     if file:
-        file.write_text(json.dumps({"machine": begun, **found}, indent=1, default=asdict))
+        file.write_text(json.dumps({"machine": machine_info, **results}, indent=1, default=asdict))

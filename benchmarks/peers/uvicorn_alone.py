@@ -21,10 +21,10 @@ THREADS = ThreadPoolExecutor(int(os.environ["BENCH_WORKERS"]))
 def answer(photo: bytes) -> bytes:
     """The best class."""
     rule = NETWORK.manifest.preprocessing
-    (row,) = NETWORK.run_trunk(
+    (outputs,) = NETWORK.run_trunk(
         [TrunkInput(prepare(*decode_reduced(rule, photo, 10**8, 10**8), rule), frozenset({"logits"}))]
     )
-    return json.dumps({"index": int(row["logits"].argmax())}).encode()
+    return json.dumps({"index": int(outputs["logits"].argmax())}).encode()
 
 
 async def app(
