@@ -1,4 +1,4 @@
-"""Threads that are shared: what a function gives comes back, who gave up is not served."""
+"""Worker threads run functions in the context of their callers, and skip those whose caller was cancelled."""
 
 import asyncio
 import threading
@@ -6,54 +6,71 @@ from contextvars import ContextVar
 
 import pytest
 
-from percept.runtime.worker_pool import WorkerPool
+from tests.percept.runtime.gate import run, settle, wait_until, worker_pool
 
-ASKED_BY: ContextVar[str] = ContextVar("asked by", default="nobody")
-
-
-def test_a_function_is_run_on_a_thread_in_the_context_of_who_asked() -> None:
-    async def go() -> tuple[str, int]:
-        crew = WorkerPool(1, "test")
-        ASKED_BY.set("me")
-        try:
-            return await crew.run(ASKED_BY.get), await crew.do(threading.get_ident)
-        finally:
-            crew.close()
-
-    who, where = asyncio.run(go())
-    assert who == "me"
-    assert where != threading.get_ident()
+CALLER: ContextVar[str] = ContextVar("caller", default="none")
 
 
-def test_what_a_function_raises_comes_back_and_the_thread_lives_on() -> None:
-    async def go() -> int:
-        crew = WorkerPool(1, "test")
-        try:
+def test_function_runs_on_a_thread_in_the_callers_context() -> None:
+    async def call() -> tuple[str, int]:
+        with worker_pool() as pool:
+            CALLER.set("test")
+            return await pool.run(CALLER.get), await pool.run(threading.get_ident)
+
+    caller, thread = run(call())
+    assert caller == "test"
+    assert thread != threading.get_ident()
+
+
+def test_arguments_reach_the_function() -> None:
+    async def call() -> str:
+        with worker_pool() as pool:
+            return await pool.run("{0}-{name}".format, 1, name="b")
+
+    assert run(call()) == "1-b"
+
+
+def test_exception_reaches_the_caller_and_the_thread_goes_on() -> None:
+    async def call() -> int:
+        with worker_pool() as pool:
             with pytest.raises(ZeroDivisionError):
-                await crew.run(lambda: 1 // 0)
-            async with asyncio.timeout(5):
-                while crew.busy:
-                    await asyncio.sleep(0.001)
-            return await crew.run(lambda: 1)
-        finally:
-            crew.close()
+                await pool.run(lambda: 1 // 0)
+            await wait_until(lambda: not pool.busy)
+            return await pool.run(lambda: 1)
 
-    assert asyncio.run(go()) == 1
+    assert run(call()) == 1
 
 
-def test_who_gave_up_is_not_served_and_who_works_is_counted() -> None:
-    async def go() -> list[str]:
-        crew, gate, done = WorkerPool(1, "test"), threading.Event(), []
-        first = asyncio.create_task(crew.run(gate.wait, 5))
-        second = asyncio.create_task(crew.run(done.append, "second"))
-        third = asyncio.create_task(crew.run(done.append, "third"))
-        await asyncio.sleep(0)
-        assert crew.busy == 1
-        second.cancel()
-        await asyncio.sleep(0)
-        gate.set()
-        await asyncio.gather(first, third)
-        crew.close()
+def test_abandoned_job_is_skipped_and_busy_threads_are_counted() -> None:
+    async def call() -> list[str]:
+        gate, done = threading.Event(), list[str]()
+        with worker_pool() as pool:
+            first = asyncio.create_task(pool.run(gate.wait, 5))
+            second = asyncio.create_task(pool.run(done.append, "second"))
+            third = asyncio.create_task(pool.run(done.append, "third"))
+            await asyncio.sleep(0)
+            assert pool.busy == 1
+            second.cancel()
+            await asyncio.sleep(0)
+            gate.set()
+            await asyncio.gather(first, third)
         return done
 
-    assert asyncio.run(go()) == ["third"]
+    assert run(call()) == ["third"]
+
+
+def test_closed_pool_begins_no_more_jobs() -> None:
+    async def call() -> list[str]:
+        gate, done = threading.Event(), list[str]()
+        with worker_pool() as pool:
+            running = asyncio.create_task(pool.run(gate.wait, 5))
+            waiting = asyncio.create_task(pool.run(done.append, "late"))
+            await settle()
+            pool.close()
+            gate.set()
+            assert await running, "the job that runs ends"
+            await asyncio.sleep(0.05)
+            waiting.cancel()
+        return done
+
+    assert run(call()) == []
