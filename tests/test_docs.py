@@ -23,7 +23,7 @@ from docs.modules import PAGE, with_modules
 from percept.api.negotiation import MEDIA_TYPES
 from percept.api.problems import PROBLEMS
 from percept.bundle.integrity import read_manifest
-from percept.explain.methods import METHODS
+from percept.explain.methods.table import METHODS
 from percept.settings import BUILT_IN_BUNDLES, Settings, TracingSettings
 from percept.telemetry.context import STAGES
 from tests.test_architecture import ORDER
