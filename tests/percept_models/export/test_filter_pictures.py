@@ -16,7 +16,7 @@ from tests.percept_models.networks import PREPROCESSING, Classifier, export_bund
 def test_first_kernels_are_drawn_in_rgb(tmp_path: Path, channels: str) -> None:
     """Zero is grey, and the largest weight of each kernel has full intensity."""
     network = Classifier()
-    W = network.stem[0].weight.detach().numpy()
+    W = network.get_parameter("stem.0.weight").detach().numpy()
     preprocessing = PREPROCESSING.model_copy(update={"channels": channels})
     layers = {"layers": ("image", "stem"), "cam_layer": "stem"}
     folder = export_bundle(tmp_path, network, **layers, preprocessing=preprocessing)

@@ -44,7 +44,7 @@ class Normed(nn.Module):
         self.late = nn.BatchNorm2d(8)
         self.head = nn.Conv2d(8, 4, 1)
         self.first.weight.data *= 1e3
-        self.norm.running_var.fill_(1e6)
+        nn.init.constant_(self.norm.get_buffer("running_var"), 1e6)
         self.head.weight.data[0] *= 1e-10
 
     def forward(self, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import onnx
+import torch
 
 from percept.bundle.manifest import WEIGHTS
 from percept_models.export.weights import read_parameters
@@ -22,8 +23,8 @@ def test_no_weight_is_stored_twice(tmp_path: Path) -> None:
 
 def test_parameters_are_read_back_bit_by_bit(tmp_path: Path) -> None:
     network = Pyramid()
-    network.head.bias.data.zero_()  # exporters tend to drop or merge zeros
-    network.merge[0].bias.data.zero_()
-    network.laterals[0].bias.data.zero_()
+    with torch.no_grad():
+        for name in ("head.bias", "merge.0.bias", "laterals.0.bias"):
+            network.get_parameter(name).zero_()  # exporters tend to drop or merge zeros
     found = read_parameters(export_bundle(tmp_path, network, **PYRAMID))
     assert {k: v.tolist() for k, v in found.items()} == {k: v.tolist() for k, v in network.state_dict().items()}

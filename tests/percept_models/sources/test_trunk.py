@@ -83,9 +83,9 @@ def test_logits_are_found_in_dictionaries_and_tuples() -> None:
     y = torch.randn(2, 3, 4, 5)
     for output in (y, {"out": y, "aux": 0}, {"logits": y}, (y, y + 1), [y]):
         assert extract_logits(output) is y
-    for output in ({"boxes": y}, [{"boxes": y}], None, ()):
+    for other in ({"boxes": y}, [{"boxes": y}], None, ()):
         with pytest.raises(ValueError, match="not a tensor"):
-            extract_logits(output)
+            extract_logits(other)
 
 
 def test_mask_of_one_channel_gets_a_background() -> None:

@@ -17,6 +17,7 @@ from percept_models.training.bundles import export_network, reference_network
 from percept_models.training.recipes import RECIPES
 from percept_models.verify.bundle import verify_bundle
 from percept_models.verify.table import format_checks
+from percept_models.visualize.command import visualize
 from percept_models.visualize.pictures import VisualizeOptions
 
 
@@ -57,7 +58,7 @@ def test_teach_with_weights_measures_and_exports(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It prints the checks and how to serve the bundle, draws filter pictures, and overwrites nothing."""
-    quick = partial(bundles.visualize, options=VisualizeOptions(channels=1, steps=1))
+    quick = partial(visualize, options=VisualizeOptions(channels=1, steps=1))
     monkeypatch.setattr(bundles, "visualize", quick)
     torch.manual_seed(0)
     trained, out = tmp_path / "weights.pt", tmp_path / "out"

@@ -37,7 +37,7 @@ def scale_gradients(folder: Path, factor: float = 1.001) -> None:
     model = onnx.load(file, load_external_data=False)
     for node in model.graph.node:
         node.output[:] = ["right" if name == "gradients" else name for name in node.output]
-    model.graph.initializer.append(numpy_helper.from_array(np.float32(factor), "wrong"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(factor, np.float32), "wrong"))
     model.graph.node.append(onnx.helper.make_node("Mul", ["right", "wrong"], ["gradients"]))
     file.write_bytes(model.SerializeToString())
 
