@@ -1,8 +1,8 @@
-"""`python benchmarks/gradients.py`: what a gradient costs, and a whole Grad-CAM against pytorch-grad-cam's, as one table.
+"""`python benchmarks/gradients.py`: measure the cost of a gradient, and a complete Grad-CAM against pytorch-grad-cam's.
 
-The networks are torchvision's at full size with random weights; the batch is one picture, the device the CPU. Both
-sides of a ratio take turns in every round, on the same number of threads: only the ratios mean anything, the machine
-may be noisy. The exit status is 1 where a bar is missed.
+The networks are torchvision's at full size with random weights, the batch is one image, the device the CPU. Both sides
+of a ratio alternate in every round on the same number of threads: on a noisy machine only the ratios mean anything.
+The exit status is 1 if a bar is missed.
 """
 
 import argparse
@@ -17,10 +17,10 @@ import onnx
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' outside truth
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the reference in the tests
 
 from percept.bundle.manifest import Preprocessing
-from percept.explain.maps import GRADIENT_METHODS, normalize
+from percept.explain.maps import gradcam, normalize
 from percept.imaging.geometry import compute_geometry, project_to_photo
 from percept.runtime.session import Arrays, Session
 from percept_models.autodiff.tail import ACTIVATIONS, GRADIENTS, LOGITS, SEED, build_tail
@@ -30,8 +30,8 @@ from percept_models.sources.trunk import PIXELS, trace
 from tests.percept_models.grad_cam_reference import grad_cam_package, rescale
 
 SIDE, ROUNDS = 224, 24
-# Where the system happens to put a session's weights makes one faster than its twin by up to 8 %, all its life: big
-# matrices are read at the speed of memory. So sessions are made anew some times, in turned order.
+# The memory pages of a session's weights make it up to 8 % faster or slower than an equal session for as long as it
+# lives. So sessions are created several times, in alternating order.
 SESSION_SETS = 4
 RULE = Preprocessing(height=SIDE, width=SIDE, mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
 MAX_SHARE, MAX_FORWARDS, MIN_SPEEDUP, MAX_DIFFERENCE = 0.15, 2.0, 3.0, 1e-3  # the bars
@@ -43,10 +43,10 @@ Action = Callable[[], object]
 
 @dataclass(frozen=True)
 class Case:
-    """A network's CAM layer and its bars; a ratio without one is only shown.
+    """A network's CAM layer and its bars; a ratio without a bar is only printed.
 
-    `share` is the most that the tail may cost of a trunk pass, `forwards` of the forward pass of the tail itself;
-    `faster` is the least that pytorch-grad-cam must cost of a whole Grad-CAM.
+    `max_share`: the tail's time divided by the trunk's. `max_forwards`: the tail's time divided by that of its own
+    forward pass. `min_speedup`: the time of pytorch-grad-cam divided by Percept's.
     """
 
     layer: str
@@ -67,7 +67,7 @@ CASES = {
 
 @dataclass(frozen=True)
 class Row:
-    """How a and b compare: milliseconds in every round, the bar of the median of a / b, how far apart the maps are."""
+    """A comparison of a and b: milliseconds in every round, the bar for the median of a / b, the maps' difference."""
 
     network: str
     what: str
@@ -80,7 +80,7 @@ class Row:
 
     @property
     def met(self) -> bool:
-        """Whether the median is within its bar and the maps agree, where there is a bar and where there are maps."""
+        """Whether the median is within its bar and the maps agree, as far as the row has a bar and maps."""
         median = np.median(self.a / self.b)
         within = (self.least is None or median >= self.least) and (self.most is None or median <= self.most)
         return bool(within and (self.difference is None or self.difference <= MAX_DIFFERENCE))
@@ -98,13 +98,13 @@ class Row:
 
 
 class BenchmarkNetwork:
-    """A torch network with random weights, its graphs as Percept makes them, and one picture with a target.
+    """A torch network with random weights, the graphs that Percept exports of it, and one image with a target class.
 
-    `graphs` are the trunk, the tail, and the tail without gradients, as bytes.
+    `graphs` holds the serialized trunk, the tail, and the tail without gradients.
     """
 
     def __init__(self, name: str) -> None:
-        import torchvision  # can be imported since tests.models.reference was
+        import torchvision  # its import works once the reference in the tests is imported
 
         torch.manual_seed(0)
         self.name, self.case = name, CASES[name]
@@ -119,37 +119,37 @@ class BenchmarkNetwork:
 
 
 class Percept:
-    """The sessions of a subject, called as the service calls them."""
+    """The sessions of a network, called as the service calls them."""
 
     def __init__(self, network: BenchmarkNetwork, threads: int, reverse: bool = False) -> None:
         self.network, graphs = network, list(network.graphs.items())
         self.sessions = {name: Session(graph, threads=threads) for name, graph in graphs[:: -1 if reverse else 1]}
 
     def run_trunk(self) -> Arrays:
-        """The logits and the activations of the picture."""
+        """Compute the logits and the activations of the image."""
         return self.sessions["trunk"].run({PIXELS: self.network.pixels}, [LOGITS, self.network.case.layer])
 
     def tail_inputs(self, found: Arrays) -> Arrays:
-        """What the tail takes for the gradient of the target's logit."""
+        """The inputs of the tail for the gradient of the target's logit."""
         seed = np.zeros_like(found[LOGITS])
         seed[:, self.network.target] = 1
         return {ACTIVATIONS: found[self.network.case.layer], SEED: seed}
 
     def compute_heatmap(self) -> Array:
-        """Grad-CAM [SIDE,SIDE] in [0,1], as the service makes it."""
+        """Compute Grad-CAM [SIDE,SIDE] in [0,1] as the service does."""
         tail_inputs = self.tail_inputs(self.run_trunk())
         g = self.sessions["tail"].run(tail_inputs, [GRADIENTS])[GRADIENTS]
-        heat = normalize(GRADIENT_METHODS["gradcam"](tail_inputs[ACTIVATIONS][0], g[0]))
+        heat = normalize(gradcam(tail_inputs[ACTIVATIONS][0], g[0]))
         return project_to_photo(heat, compute_geometry((SIDE, SIDE), RULE))
 
 
 def reference(network: BenchmarkNetwork) -> Callable[[], Array]:
-    """The same Grad-CAM by pytorch-grad-cam, made once and called as its documentation says."""
+    """Grad-CAM by pytorch-grad-cam, constructed once and called as in its documentation."""
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     layer = network.network.get_submodule(network.case.layer)
     cam = grad_cam_package().GradCAM(model=network.network, target_layers=[layer])
-    # DenseNet overwrites this output in place, and with it what pytorch-grad-cam has kept of it.
+    # DenseNet overwrites this output in place, and with it the copy that pytorch-grad-cam holds.
     layer.register_forward_hook(lambda _module, _inputs, output: output.clone())
     x = (torch.from_numpy(network.pixels.copy()).float() - torch.tensor(RULE.mean)) / torch.tensor(RULE.std)
     x = x.permute(0, 3, 1, 2).contiguous()
@@ -158,7 +158,7 @@ def reference(network: BenchmarkNetwork) -> Callable[[], Array]:
 
 
 def forward_only(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A tail without its gradients and without what only they need."""
+    """A tail without its gradients and the operators that only they need."""
     made = onnx.ModelProto()
     made.CopyFrom(model)
     graph, wanted = made.graph, {LOGITS}
@@ -176,7 +176,7 @@ def forward_only(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def measure(rounds: int, *actions: Action, prepare: Action | None = None) -> Array:
-    """Milliseconds [act, round] of acts that take turns, each right after `before`, or after itself once untimed."""
+    """Milliseconds [action, round] of alternating actions, each after an untimed call of `prepare` or itself."""
     times = np.empty((len(actions), rounds))
     for turn in range(rounds):
         for i, action in enumerate(actions):
@@ -188,17 +188,17 @@ def measure(rounds: int, *actions: Action, prepare: Action | None = None) -> Arr
 
 
 def gradients(network: BenchmarkNetwork, rounds: int) -> Iterator[Row]:
-    """A tail against the trunk and against its own forward pass, each right after a trunk pass, on one thread."""
-    sittings = [
+    """Compare a tail with the trunk and with its own forward pass, each right after a trunk pass, on one thread."""
+    session_sets = [
         measure_session_set(network, -(-rounds // SESSION_SETS), reverse=bool(i % 2)) for i in range(SESSION_SETS)
     ]
-    trunk, whole, forward = np.hstack(sittings)
+    trunk, whole, forward = np.hstack(session_sets)
     yield Row(network.name, "tail / trunk", 1, whole, trunk, most=network.case.max_share)
     yield Row(network.name, "tail / its forward pass", 1, whole, forward, most=network.case.max_forwards)
 
 
 def measure_session_set(network: BenchmarkNetwork, rounds: int, reverse: bool) -> Array:
-    """Milliseconds [3, round] of the trunk, the tail and the tail's forward pass, in sessions of their own."""
+    """Milliseconds [3, round] of the trunk, the tail and the tail's forward pass, in newly created sessions."""
     percept = Percept(network, 1, reverse)
     tail_inputs = percept.tail_inputs(percept.run_trunk())
     start = {ACTIVATIONS: tail_inputs[ACTIVATIONS]}
@@ -212,7 +212,7 @@ def measure_session_set(network: BenchmarkNetwork, rounds: int, reverse: bool) -
 
 
 def maps(network: BenchmarkNetwork, rounds: int, threads: int) -> Row:
-    """A whole Grad-CAM against pytorch-grad-cam's."""
+    """Compare a complete Grad-CAM with pytorch-grad-cam's."""
     torch.set_num_threads(threads)
     percept, other = Percept(network, threads), reference(network)
     difference = float(np.abs(rescale(percept.compute_heatmap()) - other()).max())
@@ -222,7 +222,7 @@ def maps(network: BenchmarkNetwork, rounds: int, threads: int) -> Row:
 
 
 def rows(name: str, rounds: int, threads: list[int]) -> Iterator[Row]:
-    """All that is measured of one network."""
+    """Measure all rows of one network."""
     network = BenchmarkNetwork(name)
     yield from gradients(network, rounds)
     for count in threads:
@@ -230,13 +230,13 @@ def rows(name: str, rounds: int, threads: list[int]) -> Iterator[Row]:
 
 
 def main() -> None:
-    """Measure and print; exit with 1 where a bar is missed."""
+    """Measure and print; exit with 1 if a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", default=list(CASES), help=f"by default {' '.join(CASES)}")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of every ratio")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of a whole Grad-CAM")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of a complete Grad-CAM")
     options = parser.parse_args()
-    print(f"{SIDE} px, one picture, {options.rounds} interleaved rounds\n\n{HEAD}", flush=True)
+    print(f"{SIDE} px, one image, {options.rounds} interleaved rounds\n\n{HEAD}", flush=True)
     missed = False
     for name in options.networks:
         for row in rows(name, options.rounds, options.threads):

@@ -1,9 +1,17 @@
-"""Run an explanation method to its end, on passes that the test computes."""
+"""Run an explanation method on activations and gradients, or on passes, that the test computes."""
 
 from collections.abc import Callable
 
 from percept.explain.maps import Array
-from percept.explain.protocol import MethodRun, NetworkRequest, PassResult, TailRequest
+from percept.explain.methods.protocol import MethodRun, NetworkRequest, PassResult, TailRequest
+from percept.explain.methods.table import METHODS
+
+# The functions of A and g by method, of those that have a closed form.
+GRADIENT_METHODS: dict[str, Callable[[Array, Array], Array]] = {
+    name: method.run.__wrapped__  # type: ignore[attr-defined]
+    for name, method in METHODS.items()
+    if method.needs == "gradients" and hasattr(method.run, "__wrapped__")
+}
 
 
 def run_method(

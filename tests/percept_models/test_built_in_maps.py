@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from percept.bundle.manifest import Preprocessing
-from percept.explain.maps import GRADIENT_METHODS, normalize
+from percept.explain.maps import normalize
 from percept.imaging.geometry import compute_geometry, project_to_photo
 from percept.imaging.preprocess import prepare
 from percept.runtime.network import Network, TrunkInput
@@ -15,6 +15,7 @@ from percept.tasks.table import TASKS
 from percept_models.export.bundle_writer import golden_input
 from percept_models.training.bundles import reference_network
 from percept_models.verify.checks import difference
+from tests.method_runs import GRADIENT_METHODS
 from tests.percept_models.grad_cam_reference import rescale, run_grad_cam
 from tests.photos import draw_marker
 

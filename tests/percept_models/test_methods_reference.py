@@ -14,13 +14,14 @@ import pytest
 import torch
 from torch import nn
 
-from percept.explain.maps import GRADIENT_METHODS, fuse, normalize
+from percept.explain.maps import fuse, normalize
 from percept.explain.methods.perturbations import MAX_CHANNELS
 from percept.explain.methods.table import METHODS
 from percept.runtime.session import Session
 from percept_models.graph.reader import Array
 from percept_models.sources.trunk import PIXELS, trace
 from percept_models.verify.checks import GRADIENT_LIMIT
+from tests.method_runs import GRADIENT_METHODS
 from tests.percept_models.grad_cam_reference import SeedTarget, grad_cam_package, rescale
 from tests.percept_models.method_comparison import (
     CLASS_NAMES,

@@ -14,6 +14,7 @@ from percept.bundle.manifest import Manifest
 from percept.errors import BadParameter
 from percept.pipeline import TOP_K
 from percept.tasks.mask_picture import MaskPicture
+from percept.tasks.table import TASKS
 
 # Parameter → what it depends on (such as `view`) → the values with which it has an effect.
 Rules = Mapping[str, Mapping[str, Sequence[str]]]
@@ -68,9 +69,9 @@ class PredictParams(ModelParams):
     def picture(self, manifest: Manifest, accept: str | None) -> MaskPicture | None:
         """The picture that the answer consists of; None for JSON. Raises `BadParameter` or `NotAcceptable`."""
         reject_inapplicable(self, PREDICT_RULES, task=manifest.task, view=self.view)
-        if manifest.task == "classification":
+        if not TASKS[manifest.task].spatial:
             if self.view is not None:
-                raise BadParameter(f"model {manifest.name!r} is a classifier: it has no {self.view}")
+                raise BadParameter(f"model {manifest.name!r} has no {self.view}: its task is {manifest.task}")
             choose_format(self.format, accept, ("json",))
             return None
         format = choose_format(self.format, accept, MASK_FORMATS[self.view])

@@ -4,7 +4,7 @@ Letters: A [C,h,w] activations, y the raw logit (or the sum that the seed select
 S_k = sum of A_k over its cells. Every method returns the map before ReLU, float32 [h,w].
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,18 +83,6 @@ def eigengradcam(A: Array, g: Array) -> Array:
 def saliency(A: Array, g: Array) -> Array:
     """Saliency at a layer: max_k |g_k|, cell by cell. Simonyan et al. 2014, arXiv:1312.6034."""
     return np.asarray(np.abs(g).max(0), np.float32)
-
-
-GRADIENT_METHODS: dict[str, Callable[[Array, Array], Array]] = {
-    "cam": cam,
-    "gradcam": gradcam,
-    "gradcam++": gradcam_plus_plus,
-    "xgradcam": xgradcam,
-    "hirescam": hirescam,
-    "layercam": layercam,
-    "eigengradcam": eigengradcam,
-    "saliency": saliency,
-}
 
 
 def normalize(raw: Array, quantile: float = 1.0) -> Array:

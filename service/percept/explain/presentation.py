@@ -35,10 +35,12 @@ class Style(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    view: Literal["overlay", "heatmap", "sheet"] = "overlay"
+    view: Literal["overlay", "heatmap", "sheet"] = Field(
+        "overlay", description="the map over the photo, the map alone, or several maps side by side"
+    )
     by: Literal["methods", "classes", "layers"] | None = Field(None, description="what a sheet compares")
     alpha: float = Field(0.75, ge=0, le=1, description="opacity of the overlay where the map has its maximum")
-    colormap: Literal[COLORMAPS] = "inferno"  # type: ignore[valid-type]
+    colormap: Literal[COLORMAPS] = Field("inferno", description="colours of the map")  # type: ignore[valid-type]
     legend: bool = Field(False, description="draw the meaning of the colours below the picture")
     field: bool | Literal["effective"] = Field(
         False,
@@ -54,7 +56,7 @@ class CamOutput:
     """What an answer of `/cam` holds: its format, the style of its pictures, and the rule for hot regions."""
 
     format: str
-    style: Style = Style()
+    style: Style
     boxes: Rule | None = None
 
 

@@ -28,10 +28,10 @@ class Question:
     """What is to be explained; what is empty is chosen by the model.
 
     Each entry of `layers` is a group of layers whose maps are fused into one. Without `targets` the `top` most
-    important classes are explained. `against` is a class that is subtracted from each target. `place` is a rectangle (left, top,
-    right, bottom) of the photo, or a point without extent: for a segmenter, the pixels to explain. `compare` adds all
-    methods, layers or classes that a contact sheet shows. `faithfulness` measures each map; `effective` computes the
-    effective receptive field of its hottest cell.
+    important classes are explained. `against` is a class that is subtracted from each target. `place` is a rectangle
+    (left, top, right, bottom) of the photo, or a point without extent: for a segmenter, the pixels to explain.
+    `compare` adds all methods, classes or layers that a contact sheet shows. `faithfulness` measures each map;
+    `effective` computes the effective receptive field of its hottest cell.
     """
 
     methods: tuple[str, ...] = ("gradcam",)
@@ -40,7 +40,7 @@ class Question:
     top: int = 1
     against: str | None = None
     place: Box | None = None
-    compare: Literal["methods", "layers", "classes"] | None = None
+    compare: Literal["methods", "classes", "layers"] | None = None
     faithfulness: bool = False
     effective: bool = False
 

@@ -140,7 +140,7 @@ def _region(image: InputImage, place: Box, shape: tuple[int, ...]) -> Region:
     (r0, c0), (r1, c1) = (image.geometry.to_map(x, y, (h, w)) for x, y in ((left, top), (right, bottom)))
     row, column = (r0 + r1) / 2, (c0 + c1) / 2
     if not (0 <= row < h and 0 <= column < w):
-        raise BadParameter(f"the network did not see the photo at {(left + right) / 2:g}, {(top + bottom) / 2:g}")
+        raise BadParameter(f"the network does not see the photo at {(left + right) / 2:g}, {(top + bottom) / 2:g}")
     rows, columns = np.arange(h) + 0.5, np.arange(w) + 0.5
     region: Region = ((rows >= r0) & (rows <= r1))[:, None] & ((columns >= c0) & (columns <= c1))
     region[int(row), int(column)] = True

@@ -4,10 +4,11 @@ import io
 import re
 import shutil
 import subprocess
-from email.message import Message
+from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import HTTP
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
@@ -24,7 +25,7 @@ FILES = [
 ]
 
 
-def parse_multipart(media_type: str, body: bytes) -> Message:
+def parse_multipart(media_type: str, body: bytes) -> EmailMessage:
     """Parse a body with the mail parser of the standard library."""
     return BytesParser(policy=HTTP).parsebytes(f"Content-Type: {media_type}\r\n\r\n".encode() + body)
 
@@ -71,7 +72,7 @@ def test_boundary_in_a_file_is_replaced() -> None:
 
         searched: tuple[bytes, ...] = ()
 
-        def __contains__(self, needle: object) -> bool:
+        def __contains__(self, needle: Any) -> bool:
             self.searched = (*self.searched, needle)
             return len(self.searched) == 1
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from percept.explain.maps import GRADIENT_METHODS, eigencam, find_peak, fuse, normalize, resize
+from percept.explain.maps import eigencam, find_peak, fuse, normalize, resize
+from tests.method_runs import GRADIENT_METHODS
 
 rng = np.random.default_rng(0)
 A = np.maximum(rng.standard_normal((6, 5, 4)), 0).astype(np.float32)

@@ -18,13 +18,14 @@ from onnxscript import optimizer
 from torch import nn
 
 from percept.bundle.manifest import Preprocessing
-from percept.explain.maps import GRADIENT_METHODS, normalize
+from percept.explain.maps import normalize
 from percept.imaging.geometry import compute_geometry, project_to_photo
 from percept_models.autodiff.tail import LOGITS, build_tail
 from percept_models.graph.execution import run
 from percept_models.graph.reader import Array, Graph
 from percept_models.sources.trunk import PIXELS, Trunk, trace
 from percept_models.verify.checks import GRADIENT_LIMIT, LIMIT, difference
+from tests.method_runs import GRADIENT_METHODS
 from tests.percept_models.grad_cam_reference import rescale, run_grad_cam
 from tests.percept_models.networks import NetworkCase, Pyramid, calibrate_batch_norm
 from tests.percept_models.networks import torchvision_network as tv

@@ -67,7 +67,7 @@ async def filters(
     params: Annotated[FiltersParams, Query()],
     service: Service,
 ) -> FiltersAnswer | Response:
-    """Show the filter pictures that `percept visualize` stored in the bundle of a model.
+    """Show the filter pictures in a bundle: kernels made by `percept export`, the others by `percept visualize`.
 
     By default: the kernels of the first convolution. Grey is zero; each kernel is scaled by its largest weight.
     `layer=stage2`: for single channels of that layer, an image that maximises the channel's activation (Olah et al.

@@ -22,7 +22,7 @@ async def live(service: Service) -> Health:
     responses=problem_responses(errors.NotReady),
 )
 async def ready(service: Service) -> Health:
-    """Respond 200 once every bundle is loaded or refused and at least one is served; until then 503 with the reason."""
+    """Respond 200 once every bundle is loaded or refused and the default model is served; else 503 with the reason."""
     service.check_ready()
     return _health("ready", service)
 

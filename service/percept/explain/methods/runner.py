@@ -1,8 +1,8 @@
 """Runs one method at one layer of one image for several seeds, in passes that mix the seeds.
 
-A method is a generator of pass requests (see `percept.explain.methods.protocol`). The runner computes passes of the layer's
-tail itself, on the worker thread that it runs on. It yields where it must give up the thread: a `LogitsRequest` for
-passes of the whole network, and `PAUSE` at the end of each time slice.
+A method is a generator of pass requests (see `percept.explain.methods.protocol`). The runner computes passes of the
+layer's tail itself, on the worker thread that it runs on. It yields where it must give up the thread: a
+`LogitsRequest` for passes of the whole network, and `PAUSE` at the end of each time slice.
 """
 
 from collections.abc import Generator, Mapping, Sequence

@@ -4,8 +4,8 @@ A run returns the map before ReLU, float32 [h,w] in cells of the layer. The runn
 seed and may close the run at any request: a method knows no class, no network and no deadline.
 
 In every map 0 means that a cell has no effect on y: no method adds a constant, which only a stretch from minimum to
-maximum would hide. The functions stand in `maps` (closed forms of A and g, such as Grad-CAM++), `gradient_methods`
-(several gradients) and `perturbation_methods` (forward passes of perturbed activations or images).
+maximum would hide. The functions stand in `maps` (closed forms of A and g, such as Grad-CAM++), `gradients` (several
+gradients) and `perturbations` (forward passes of perturbed activations or images).
 """
 
 from collections.abc import Callable
