@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 from collections.abc import Callable
+from typing import Any
 from zipfile import ZipFile
 
 import httpx
@@ -42,7 +43,7 @@ def files_of(response: httpx.Response) -> dict[str, bytes]:
     message = parse_multipart(media_type, response.content)
     assert message.get_content_type() == "multipart/mixed"
     assert not message.defects
-    found = {part.get_filename(): part for part in message.iter_parts()}
+    found: dict[str, Any] = {str(part.get_filename()): part for part in message.iter_parts()}
     suffixes = {"json": "json", "npy": "npy", "jpg": "jpeg", "png": "png"}
     for name, part in found.items():
         assert part.get_content_type() == MEDIA_TYPES[suffixes[name.rsplit(".", 1)[1]]]

@@ -1,4 +1,4 @@
-"""`/predict`: classes, shares, masks and overlays."""
+"""`POST /predict`: classes, shares, masks and overlays."""
 
 import io
 
@@ -13,63 +13,63 @@ PHOTO = draw_marker((150, 110), (40, 30), 14)
 DATA = encode_photo(PHOTO)
 
 
-def picture(answer: httpx.Response) -> Image.Image:
-    assert answer.status_code == 200, answer.text
-    return Image.open(io.BytesIO(answer.content))
+def open_picture(response: httpx.Response) -> Image.Image:
+    assert response.status_code == 200, response.text
+    return Image.open(io.BytesIO(response.content))
 
 
-def test_a_classifier_gives_its_classes_sorted(client: httpx.Client) -> None:
-    answer = client.post("/predict?model=classification-squeeze", content=DATA).json()
-    assert set(answer) == {"id", "model", "image", "predictions"}
-    assert answer["model"] == {"name": "classification-squeeze", "version": 1, "task": "classification"}
-    assert answer["image"] == {"width": 150, "height": 110}
-    assert answer["predictions"][0]["label"] == "red"
-    scores = [p["score"] for p in answer["predictions"]]
+def test_classifier_returns_its_classes_by_score(client: httpx.Client) -> None:
+    response = client.post("/predict?model=classification-squeeze", content=DATA).json()
+    assert set(response) == {"id", "model", "image", "predictions"}
+    assert response["model"] == {"name": "classification-squeeze", "version": 1, "task": "classification"}
+    assert response["image"] == {"width": 150, "height": 110}
+    assert response["predictions"][0]["label"] == "red"
+    scores = [p["score"] for p in response["predictions"]]
     assert scores == sorted(scores, reverse=True)
     assert sum(scores) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(("top_k", "count"), [(1, 1), (2, 2), (100, 3)])
 def test_top_k_limits_the_classes(client: httpx.Client, top_k: int, count: int) -> None:
-    answer = client.post(f"/predict?top_k={top_k}", content=DATA).json()
-    assert len(answer["predictions"]) == count
+    response = client.post(f"/predict?top_k={top_k}", content=DATA).json()
+    assert len(response["predictions"]) == count
 
 
-def test_every_answer_has_an_id_of_its_own(client: httpx.Client) -> None:
+def test_every_response_has_its_own_id(client: httpx.Client) -> None:
     ids = {client.post("/predict", content=DATA).json()["id"] for _ in range(3)}
     assert len(ids) == 3
     assert min(map(len, ids)) >= 16
 
 
-def test_a_segmenter_gives_the_share_of_each_class(client: httpx.Client) -> None:
-    answer = client.post("/predict?model=segmentation-squeeze", content=DATA).json()
-    assert set(answer) == {"id", "model", "image", "classes"}
-    shares = {c["label"]: c["fraction"] for c in answer["classes"]}
+def test_segmenter_returns_the_share_of_each_class(client: httpx.Client) -> None:
+    response = client.post("/predict?model=segmentation-squeeze", content=DATA).json()
+    assert set(response) == {"id", "model", "image", "classes"}
+    shares = {c["label"]: c["fraction"] for c in response["classes"]}
     assert set(shares) == {"ground", "red"}
     assert shares["red"] == pytest.approx(28 * 28 / (150 * 110), rel=0.25)
 
 
-def test_a_mask_is_an_indexed_png_as_large_as_the_photo(client: httpx.Client) -> None:
+def test_mask_is_an_indexed_png_of_the_photos_size(client: httpx.Client) -> None:
     url = "/predict?model=segmentation-squeeze"
-    for answer in (
+    for response in (
         client.post(url, content=DATA, headers={"accept": "image/png"}),
         client.post(url + "&format=png", content=DATA),
         client.post(url + "&view=mask", content=DATA),
     ):
-        mask = picture(answer)
-        assert answer.headers["content-type"] == "image/png"
+        mask = open_picture(response)
+        assert response.headers["content-type"] == "image/png"
         assert (mask.mode, mask.size) == ("P", (150, 110))
         assert np.asarray(mask)[30, 40] == 1
         assert mask.convert("RGB").getpixel((40, 30)) == (255, 0, 0)
 
 
-def test_an_overlay_shows_the_photo_and_the_mask(client: httpx.Client) -> None:
-    grey = encode_photo(draw_marker((150, 110), (40, 30), 14, (0, 0, 255)))
+def test_overlay_shows_the_photo_and_the_mask(client: httpx.Client) -> None:
+    blue = encode_photo(draw_marker((150, 110), (40, 30), 14, (0, 0, 255)))
     url = "/predict?model=segmentation-squeeze&view=overlay&format=png"
-    overlay = picture(client.post(url, content=grey))
+    overlay = open_picture(client.post(url, content=blue))
     assert overlay.size == (150, 110)
     assert overlay.getpixel((140, 100)) == draw_marker((150, 110), (40, 30), 14).getpixel((140, 100))
-    jpeg = client.post("/predict?model=segmentation-squeeze&view=overlay", content=grey)
+    jpeg = client.post("/predict?model=segmentation-squeeze&view=overlay", content=blue)
     assert jpeg.headers["content-type"] == "image/jpeg"
 
 
@@ -87,16 +87,16 @@ def test_an_overlay_shows_the_photo_and_the_mask(client: httpx.Client) -> None:
         ("format=bmp", "*/*", 422, "bad_parameter"),
     ],
 )
-def test_what_cannot_be_given_is_refused(client, query: str, accept: str, status: int, code: str) -> None:
-    answer = client.post(f"/predict?{query}", content=DATA, headers={"accept": accept})
-    assert (answer.status_code, answer.json()["code"]) == (status, code)
+def test_invalid_parameter_is_a_problem(client, query: str, accept: str, status: int, code: str) -> None:
+    response = client.post(f"/predict?{query}", content=DATA, headers={"accept": accept})
+    assert (response.status_code, response.json()["code"]) == (status, code)
 
 
-def test_a_large_jpeg_is_answered_in_its_own_pixels(client: httpx.Client) -> None:
-    """It is decoded small for the network, and in full for what is drawn."""
+def test_pictures_of_a_large_jpeg_have_its_full_size(client: httpx.Client) -> None:
+    """The JPEG is decoded at a reduced size for the network, and in full for the pictures."""
     large = encode_photo(draw_marker((1000, 800), (700, 200), 90), "JPEG")
-    answer = client.post("/predict?model=segmentation-squeeze", content=large).json()
-    assert answer["image"] == {"width": 1000, "height": 800}
+    response = client.post("/predict?model=segmentation-squeeze", content=large).json()
+    assert response["image"] == {"width": 1000, "height": 800}
     for view in ("mask", "overlay"):
         drawn = client.post(f"/predict?model=segmentation-squeeze&view={view}&format=png", content=large).content
         assert Image.open(io.BytesIO(drawn)).size == (1000, 800)
