@@ -1,7 +1,8 @@
-"""Every family of networks that must become a bundle: exported, proven against torch, loaded by the service, timed.
+"""`python benchmarks/families.py [NAME ...] [--small]`: export every supported family of networks.
 
-`python benchmarks/families.py [NAME ...] [--small]` prints the table of `docs/export.md` and exits with status 1
-where a row fails. Weights are random: what is shown is that the same is computed, not how good it is.
+Each network is exported, verified against torch, loaded by the service and timed. The output is the table of
+`docs/export.md`; the exit status is 1 if a network fails. Weights are random: the table shows that the bundle computes
+what torch computes, not how accurate a network is.
 """
 
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' networks, and to be a source itself
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' networks; this module is a source, too
 
 from percept.bundle.manifest import Layer
 from percept.runtime.network import Network, TrunkInput
@@ -30,7 +31,7 @@ from tests.percept_models import networks
 
 @dataclass(frozen=True)
 class Family:
-    """A source and the size of its pictures; the small one is for tests."""
+    """A source and the size of its input; `small` is the size in tests."""
 
     source: str
     size: int
@@ -69,7 +70,7 @@ def settled(family: str, size: int) -> nn.Module:
 
 
 def export_family(family: str, size: int, out: Path, say: Callable[[str], None] = lambda _: None) -> Path:
-    """The bundle of a family, made as `percept export` makes it, which raises where it fails the proof."""
+    """Export the bundle of a family as `percept export` does; raises if the verification fails."""
     return convert(
         ExportOptions(
             source=f"benchmarks.families:settled?family={family.replace('+', '%2B')}&size={size}",
@@ -82,7 +83,7 @@ def export_family(family: str, size: int, out: Path, say: Callable[[str], None] 
 
 
 def load_bundle(folder: Path) -> tuple[Network, list[Layer]]:
-    """The bundle as the service loads it, with its CAM layer and the stage before."""
+    """Load a bundle as the service does; also return its CAM layer and the layer before."""
     network = Network(folder, "cpu", threads=1)
     layers = network.manifest.layers
     cam = next(layer for layer in layers if layer.name == network.manifest.cam_layer)
@@ -90,7 +91,7 @@ def load_bundle(folder: Path) -> tuple[Network, list[Layer]]:
 
 
 def measure(family: str, size: int, scratch: Path) -> tuple[str, ...]:
-    """A row of the table."""
+    """Measure one row of the table."""
     start = perf_counter()
     folder = export_family(family, size, scratch)
     export_s = perf_counter() - start
@@ -125,10 +126,10 @@ def timed(network: Network, layer: Layer, rounds: int = 5) -> tuple[float, float
 
 
 def main() -> None:
-    """Print the table, row by row as it is measured."""
+    """Print each row of the table as soon as it is measured."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("families", nargs="*", default=[], metavar="NAME", help=f"of {', '.join(FAMILIES)}")
-    parser.add_argument("--small", action="store_true", help="pictures as small as in the tests")
+    parser.add_argument("--small", action="store_true", help="use the small inputs of the tests")
     options = parser.parse_args()
     torch.set_num_threads(1)
     columns = (*HEADINGS, *TIMES)

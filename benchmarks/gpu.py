@@ -1,9 +1,8 @@
-"""`python benchmarks/gpu.py`: `percept serve` on a CUDA device beside bare sessions on it, as one table.
+"""`python benchmarks/gpu.py`: compare `percept serve` on a CUDA device with bare sessions on it.
 
-In each round the graph is run alone in batches of several sizes, then with the photos decoded on all cores, then the
-service answers under several loads. The ratio is to the best batch of the same round. Where CUDA does not work one
-line says why, and the exit status is 1; `--device cpu` does the same without a GPU. How it is measured stands in
-`docs/benchmarks.md`.
+Each round runs the graph alone in batches of several sizes, then with photos decoded on all cores, then the service
+under several loads. A ratio is to the best batch of the same round. Where CUDA does not work, one line states the
+reason and the exit status is 1; `--device cpu` measures without a GPU. `docs/benchmarks.md` describes the method.
 """
 
 import subprocess
@@ -13,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for the modules beside this one
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the package `benchmarks`
 
 from benchmarks.harness.bare_batches import Measurement, gpu_mb
 from benchmarks.harness.peer_servers import ROOT
@@ -41,9 +40,9 @@ HEADINGS = (
 
 @dataclass(frozen=True)
 class Sample(Measurement):
-    """One row in one round. Times are of a run for a bare session, of an answer for the service.
+    """One row in one round. Times are those of a run for bare sessions, of a response for the service.
 
-    `ready` is whether the pixels were there beforehand: the best of these is what ratios are to.
+    `ready` is true if the pixels were prepared before the run: ratios are to the best of these samples.
     """
 
     network: str
@@ -53,9 +52,9 @@ class Sample(Measurement):
 
 
 def unavailable_reason(device: str) -> str:
-    """Why a device does not work, or nothing.
+    """The reason why a device does not work, or an empty string.
 
-    A process of its own finds out: its libraries say much, and what it takes on the device is given back.
+    The check runs in a separate process, which keeps the output of the device's libraries and their memory apart.
     """
     command = [sys.executable, "-c", f"from percept.runtime.session import resolve_device; resolve_device({device!r})"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -75,7 +74,7 @@ def measure_sessions(
     empty: float | None,
     workspace: Workspace,
 ) -> list[Sample]:
-    """The bare sessions."""
+    """Measure the bare sessions."""
     sizes = ",".join(map(str, batches))
     found = run_module(
         "bare_batches", create_bundle(network, "float32", workspace), device, seconds, sizes, *photo_files(workspace)
@@ -98,10 +97,10 @@ def measure_service(
     empty: float | None,
     workspace: Workspace,
 ) -> list[Sample]:
-    """The service under every load."""
+    """Measure the service under every load."""
     samples = []
     with start_percept(create_repository(network, "float32", workspace), workspace, device) as server:
-        # Every size of batch is planned when it first comes, and each load makes others.
+        # CUDA plans each batch size at its first run, and each load leads to other batch sizes.
         for many in clients:
             post_photos(server, many, WARM_S / 2, workspace)
         for many in clients:
@@ -116,12 +115,12 @@ def measure_service(
 
 
 def subtract(used: float | None, empty: float | None) -> float | None:
-    """What is in use on the GPU besides what was before."""
+    """The memory in use on the GPU in MB, without what was in use before."""
     return None if used is None or empty is None else used - empty
 
 
 def shares(samples: Sequence[Sample], group: Sequence[Sample]) -> list[float]:
-    """The rate of each sample by that of the best batch of ready pixels in its round."""
+    """The rate of each sample, divided by that of the best batch of prepared pixels in its round."""
     best: dict[tuple[str, int], float] = {}
     for s in samples:
         if s.ready:
@@ -130,7 +129,7 @@ def shares(samples: Sequence[Sample], group: Sequence[Sample]) -> list[float]:
 
 
 def row(samples: Sequence[Sample], group: Sequence[Sample]) -> list[str]:
-    """One setting on a network in all rounds."""
+    """Format one setting of a network over all rounds."""
     held = [s.gpu_mb for s in group if s.gpu_mb is not None]
     return [
         *(
@@ -146,14 +145,14 @@ def row(samples: Sequence[Sample], group: Sequence[Sample]) -> list[str]:
 
 
 def table(samples: Sequence[Sample]) -> str:
-    """All rows, in the order in which they were first measured, network by network."""
+    """Format all rows by network, in the order of their first measurement."""
     networks = list(dict.fromkeys(s.network for s in samples))
     keys = sorted(dict.fromkeys((s.network, s.what) for s in samples), key=lambda key: networks.index(key[0]))
     return format_table(HEADINGS, [row(samples, [s for s in samples if (s.network, s.what) == key]) for key in keys])
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Measure, print the table, write the file."""
+    """Measure, print the table, write the samples."""
     parser = create_parser(__doc__, ["squeezenet", "resnet50", "clothing"], rounds=3, seconds=3)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--batches", nargs="+", type=int, default=BATCHES)

@@ -1,8 +1,8 @@
-"""`python benchmarks/heatmap_latency.py`: what a heatmap costs over HTTP, as ratios to a prediction by the same bundle.
+"""`python benchmarks/heatmap_latency.py`: compare the latency of heatmaps with that of a prediction.
 
-One client sends the same photo of 640 x 480 in turn to every endpoint, so that noise meets all alike; the medians of
-all rounds are compared. The networks are torchvision's at full size with random weights. Exits with 1 where a bar is
-missed.
+One client posts the same photo of 640 x 480 pixels to each endpoint in turn, so that noise affects all of them; the
+medians of all rounds are compared. The networks are torchvision's at full size with random weights. The exit status is
+1 if a bar is missed.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from percept_models.export.options import ExportOptions
 
 NETWORKS = {"mobilenet": "torchvision:mobilenet_v2", "resnet": "torchvision:resnet50"}
 TEN = "&".join(f"target={k}" for k in range(10))
-# what is asked, of what it is a multiple, and how great that may be
+# name, path and parameters, baseline, greatest ratio to the baseline
 ROWS = (
     ("/cam npy", "/cam?format=npy", "/predict", 1.15),
     ("/cam overlay", "/cam", "/predict", 1.4),
@@ -38,7 +38,7 @@ ROWS = (
 
 @contextmanager
 def served(bundles: Path) -> Iterator[httpx.Client]:
-    """A client of a running service."""
+    """Start the service; yield an HTTP client."""
     own = {"PERCEPT_MODELS": str(bundles), "PERCEPT_PORT": "0", "PERCEPT_DEVICE": "cpu"}
     command = [sys.executable, "-m", "percept", "serve"]
     with subprocess.Popen(
@@ -46,7 +46,7 @@ def served(bundles: Path) -> Iterator[httpx.Client]:
     ) as process:
         assert process.stderr
         address = next(found[0] for line in process.stderr if (found := re.search(r"http://[\d.]+:\d+", line)))
-        drain = Thread(target=process.stderr.read)  # a log that nobody reads would stop the service
+        drain = Thread(target=process.stderr.read)  # a full pipe would block the service
         drain.start()
         with httpx.Client(base_url=address, timeout=60) as client:
             while client.get("/health/ready").status_code != 200:
@@ -65,12 +65,12 @@ def photo() -> bytes:
 
 
 def measure(client: httpx.Client, model: str, rounds: int) -> dict[str, float]:
-    """The median milliseconds of every question, asked in turn."""
+    """The median milliseconds of every request, sent in turn."""
     data = photo()
-    asked = {"/predict": "/predict?", **{name: f"{path}{'&' if '?' in path else '?'}" for name, path, _, _ in ROWS}}
-    spent: dict[str, list[float]] = {name: [] for name in asked}
+    paths = {"/predict": "/predict?", **{name: f"{path}{'&' if '?' in path else '?'}" for name, path, _, _ in ROWS}}
+    spent: dict[str, list[float]] = {name: [] for name in paths}
     for turn in range(rounds + 3):
-        for name, path in asked.items():
+        for name, path in paths.items():
             start = perf_counter()
             client.post(f"{path}model={model}", content=data).raise_for_status()
             if turn >= 3:
@@ -84,18 +84,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     rounds = parser.parse_args().rounds
     missed = False
-    print("| network | asked | ms | of | ratio | bar | met |\n|---|---|---|---|---|---|---|")
+    print("| network | request | ms | baseline | ratio | bar | met |\n|---|---|---|---|---|---|---|")
     with TemporaryDirectory() as scratch:
         for name, source in NETWORKS.items():
             convert(ExportOptions(source, name, out=Path(scratch), weights="none"), lambda _: None)
         with served(Path(scratch)) as client:
             for name in NETWORKS:
                 medians = measure(client, name, rounds)
-                for asked, _, of, bar in ROWS:
-                    ratio = medians[asked] / medians[of]
+                for name_of_row, _, baseline, bar in ROWS:
+                    ratio = medians[name_of_row] / medians[baseline]
                     missed |= ratio > bar
-                    options = f"{medians[asked]:.1f} | {of} | {ratio:.2f} | at most {bar:g}"
-                    print(f"| {name} | {asked} | {options} | {'yes' if ratio <= bar else 'NO'} |", flush=True)
+                    options = f"{medians[name_of_row]:.1f} | {baseline} | {ratio:.2f} | at most {bar:g}"
+                    print(f"| {name} | {name_of_row} | {options} | {'yes' if ratio <= bar else 'NO'} |", flush=True)
     sys.exit(missed)
 
 

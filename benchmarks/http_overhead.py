@@ -1,9 +1,9 @@
-"""`python benchmarks/http_overhead.py`: what HTTP costs a prediction, in CPU time of the process.
+"""`python benchmarks/http_overhead.py`: measure the CPU time that HTTP adds to a prediction.
 
-In each round the CPU time per image of `percept serve` under load is compared with that of a bare loop over the same
-photo of about 50 KB: decoding, resizing and inference on as many threads. The rest must be less than 1 ms. Beside it
-stands the floor, an application that only reads the photo. Exits with 1 where the bar is missed. How it is measured
-stands in `docs/benchmarks.md`.
+Each round compares the CPU time per image of `percept serve` under load with that of a bare loop over the same photo of
+about 50 KB (decoding, resizing and inference on the same number of threads). The difference must be less than 1 ms. The
+table also shows the floor, an application that only reads the photo. The exit status is 1 if the bar is missed.
+`docs/benchmarks.md` describes the method.
 """
 
 import io
@@ -15,7 +15,7 @@ from statistics import median
 
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for the modules beside this one
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the package `benchmarks`
 
 from benchmarks.harness.bare_loop import Setting
 from benchmarks.harness.peer_servers import ROOT
@@ -52,7 +52,7 @@ HEADINGS = (
 
 @dataclass(frozen=True)
 class Sample:
-    """CPU milliseconds per image in one round: of the service, of the bare loop, of the floor."""
+    """CPU milliseconds per image in one round: the service, the bare loop, the floor."""
 
     network: str
     clients: int
@@ -63,12 +63,12 @@ class Sample:
 
     @property
     def difference_ms(self) -> float:
-        """What is neither decoding nor resizing nor inference."""
+        """The CPU time that is not decoding, resizing or inference."""
         return self.served_ms - self.bare_ms
 
 
 def recompress(data: bytes) -> bytes:
-    """A photo encoded anew, with the quality that comes nearest to the size wanted."""
+    """Encode a photo with the quality whose size is nearest to `BYTES`."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
 
     def encoded(quality: int) -> bytes:
@@ -80,7 +80,7 @@ def recompress(data: bytes) -> bytes:
 
 
 def single_photo_workspace(workspace: Workspace) -> Workspace:
-    """The same place with one photo of about the size wanted."""
+    """The same workspace with one photo of about `BYTES`."""
     folder = workspace.scratch / "alone"
     folder.mkdir()
     (folder / "photo.jpg").write_bytes(recompress(photo_files(workspace)[0].read_bytes()))
@@ -96,17 +96,17 @@ def cpu_ms_per_answer(server: Server, clients: int, seconds: float, workspace: W
 
 
 def measure_loads(server: Server, clients: Sequence[int], seconds: float, workspace: Workspace) -> list[float]:
-    """`spent` under each load, once the server is warm."""
+    """CPU milliseconds per answer under each load, after a warm-up."""
     post_photos(server, count_cpus(), WARM_S, workspace)
     return [cpu_ms_per_answer(server, many, seconds, workspace) for many in clients]
 
 
 def measure(network: str, clients: Sequence[int], turn: int, seconds: float, workspace: Workspace) -> list[Sample]:
-    """One round: every process starts anew, since where its weights come to lie makes it faster or slower."""
+    """Measure one round with new processes: the memory pages of its weights make a process faster or slower."""
     folder, url = create_bundle(network, "float32", workspace), f"http://127.0.0.1:{(port := free_port())}/"
     with start_percept(create_repository(network, "float32", workspace), workspace) as server:
         served = measure_loads(server, clients, seconds, workspace)
-    # One client keeps one loop busy, several keep all of them.
+    # One client keeps one loop busy, several clients keep all loops busy.
     hows = [Setting(1, min(many, count_cpus()), threads_per_run(), 1) for many in clients]
     loops = [measure_bare_loop(folder, setting, seconds, workspace)["cpu_ms"] for setting in hows]
     with start_server((*FLOOR, str(port)), {"PYTHONPATH": str(ROOT)}, url, workspace) as server:
@@ -122,7 +122,7 @@ def met(group: Sequence[Sample]) -> bool:
 
 
 def row(group: Sequence[Sample]) -> list[str]:
-    """One load on a network in all rounds."""
+    """Format one load of a network over all rounds."""
     return [
         *(group[0].network, str(group[0].clients)),
         *(f"{median(s.served_ms for s in group):.2f}", f"{median(s.bare_ms for s in group):.2f}"),
@@ -132,7 +132,7 @@ def row(group: Sequence[Sample]) -> list[str]:
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Measure, print the table, write the file."""
+    """Measure, print the table, write the samples."""
     parser = create_parser(__doc__, ["squeezenet"], rounds=5, seconds=5)
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8])
     options = parser.parse_args(given)

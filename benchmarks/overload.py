@@ -1,9 +1,8 @@
-"""`python benchmarks/overload.py`: what `percept serve` answers while more is asked of it than it can do.
+"""`python benchmarks/overload.py`: measure `percept serve` under more load than it can serve.
 
-In each round clients that wait for their answers find the saturation rate; then requests come at multiples of it
-whether or not earlier ones were answered. At twice that rate the answers must stay at least 95 % of the round's best
-rate, and whoever gets none must get a 429 that says when to come again. Exits with 1 where that is missed. How it is
-measured stands in `docs/benchmarks.md`.
+In each round, closed-loop clients find the saturation rate; then an open loop sends requests at multiples of that rate.
+At twice the rate, the service must answer at least 95 % of the best rate of the round, and every other request must get
+a 429 with `Retry-After`. The exit status is 1 if a bar is missed. `docs/benchmarks.md` describes the method.
 """
 
 import resource
@@ -13,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for the modules beside this one
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the package `benchmarks`
 
 from benchmarks.harness.report import format_median, format_table
 from benchmarks.harness.server import WARM_S, Server, post_photos, run_module, start_percept, wait_until_idle
@@ -31,16 +30,16 @@ from percept.settings import Settings
 
 FACTORS, HELD, TESTED = (0.5, 1.0, 2.0), 0.95, 2.0
 HEADINGS = (
-    *("network", "load", "offered/s", "200/s", "of the round's best: median (range)", "429/s", "told when", "other"),
+    *("network", "load", "offered/s", "200/s", "of the round's best: median (range)", "429/s", "Retry-After", "other"),
     *("lost", "p50 ms", "p99 ms", "connections", "late ms", "generator CPU s", "met"),
 )
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One load in one round: requests counted in `seconds`, latencies of those that were answered well.
+    """One load in one round: the requests counted in `seconds`, the latencies of those with status 200.
 
-    `factor` is 0 for clients that wait. Of the `refused`, `told` were told when to come again.
+    `factor` is 0 for the closed loop. Of the `refused` responses, `retry_after` had that header.
     """
 
     network: str
@@ -61,14 +60,14 @@ class Sample:
 
     @property
     def rate(self) -> float:
-        """Good answers per second."""
+        """Responses with status 200 per second."""
         return self.good / self.seconds
 
 
 def measure_closed_loop(
     network: str, turn: int, server: Server, clients: int, seconds: float, workspace: Workspace
 ) -> Sample:
-    """So many clients who ask again when they have their answer."""
+    """Measure a closed loop: each client sends its next request after the response."""
     before = _children()
     found = post_photos(server, clients, seconds, workspace)
     counts = (found.answers, found.answers, 0, 0, 0, 0, clients, 0.0)
@@ -86,14 +85,14 @@ def measure_open_loop(
     lead: float,
     workspace: Workspace,
 ) -> Sample:
-    """Requests at `rate`, counted after `lead` seconds."""
+    """Measure an open loop of `rate` requests per second, counted after `lead` seconds."""
     url = f"{server.address}/predict"
     found = run_module("open_loop", url, rate, lead, seconds, "image/jpeg", *photo_files(workspace))
     return Sample(network, factor, turn, **found)
 
 
 def queue_fill_seconds(rate: float) -> float:
-    """Seconds after which twice the rate that a server can bear has filled its queue."""
+    """The seconds after which twice the saturation rate has filled the queue."""
     return 1 + 1.5 * Settings(device="cpu").max_queue / rate
 
 
@@ -106,7 +105,7 @@ def measure(
     lead: float | None,
     workspace: Workspace,
 ) -> list[Sample]:
-    """All loads of all rounds on one server."""
+    """Measure all loads in all rounds on one server."""
     samples = []
     with start_percept(create_repository(network, "float32", workspace), workspace) as server:
         post_photos(server, count_cpus(), WARM_S, workspace)
@@ -125,19 +124,19 @@ def measure(
 
 
 def shares(samples: Sequence[Sample], group: Sequence[Sample]) -> list[float]:
-    """The rate of each sample by the best of its round."""
+    """The rate of each sample, divided by the best rate of its round."""
     best = {key: max(s.rate for s in samples if (s.network, s.round) == key) for key in {_key(s) for s in samples}}
     return [s.rate / best[_key(s)] for s in group]
 
 
 def met(samples: Sequence[Sample], group: Sequence[Sample]) -> bool:
-    """Whether the rate was held and everybody got a 200, or a 429 with the time to come again."""
+    """Whether the rate was held and every request got a 200, or a 429 with `Retry-After`."""
     held = median(shares(samples, group)) >= HELD
     return held and not any(s.other or s.lost or s.retry_after < s.refused for s in group)
 
 
 def row(samples: Sequence[Sample], group: Sequence[Sample], clients: int) -> list[str]:
-    """A load of a network in all rounds."""
+    """Format one load of a network over all rounds."""
     first = group[0]
 
     def format_mid(value: Callable[[Sample], float], digits: int) -> str:
@@ -160,13 +159,11 @@ def row(samples: Sequence[Sample], group: Sequence[Sample], clients: int) -> lis
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Measure, print the table, write the file."""
+    """Measure, print the table, write the samples."""
     parser = create_parser(__doc__, ["squeezenet"], rounds=5, seconds=5)
-    parser.add_argument("--clients", type=int, default=32, help="that wait, to find the saturation rate")
+    parser.add_argument("--clients", type=int, default=32, help="of the closed loop that finds the saturation rate")
     parser.add_argument("--factors", nargs="+", type=float, default=FACTORS, help="of the saturation rate")
-    parser.add_argument(
-        "--lead", type=float, help="seconds before anything is counted; without it until the queue is full"
-    )
+    parser.add_argument("--lead", type=float, help="seconds before counting starts (default: until the queue is full)")
     options = parser.parse_args(given)
     machine_info = describe_machine()
     samples: list[Sample] = []
@@ -178,9 +175,7 @@ def main(given: Sequence[str] | None = None) -> None:
     keys = dict.fromkeys((s.network, s.factor) for s in samples)
     groups = [[s for s in samples if (s.network, s.factor) == key] for key in keys]
     print(format_table(HEADINGS, [row(samples, group, options.clients) for group in groups]))
-    print(
-        f"\nIn each window of about {options.seconds:g} s the server had the cores without the generator's CPU seconds."
-    )
+    print(f"\nIn each window of about {options.seconds:g} s the load generator used its CPU seconds on the same cores.")
     write_json(options.json, machine_info, samples=[asdict(s) for s in samples])
     sys.exit(not all(met(samples, group) for group in groups if group[0].factor == TESTED))
 

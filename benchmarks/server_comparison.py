@@ -1,8 +1,8 @@
-"""`python benchmarks/server_comparison.py`: Percept beside other servers of the same networks, over HTTP, as one table.
+"""`python benchmarks/server_comparison.py`: compare Percept with other servers of the same networks over HTTP.
 
-Every server stands alone while it is measured, starts anew in each round, and gets the same JPEGs; the rounds go
-through all of them in turn, so that noise meets all alike. A server that cannot be had is named with the reason. What
-is compared stands in `harness/peer_servers.py`, how in `docs/benchmarks.md`.
+Only one server runs at a time. Every server is restarted in each round and gets the same JPEGs; each round measures all
+servers in turn, so that noise affects all of them. A server that cannot be measured is listed with the reason.
+`harness/peer_servers.py` lists the servers, `docs/benchmarks.md` describes the method.
 """
 
 import re
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for the modules beside this one
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the package `benchmarks`
 
 from benchmarks.harness.bare_loop import Setting, list_settings
 from benchmarks.harness.peer_servers import LIMIT, PEERS, PEERS_FOLDER, ROOT, install, slug
@@ -51,7 +51,7 @@ JPEG = b"\xff\xd8"
 
 @dataclass(frozen=True)
 class Comparison(Workspace):
-    """What was asked for, and where things lie."""
+    """A workspace with the options of a comparison."""
 
     seconds: float
     concurrency: tuple[int, ...]
@@ -60,9 +60,9 @@ class Comparison(Workspace):
 
 @contextmanager
 def start_peer(name: str, network: str, comparison: Comparison) -> Iterator[tuple[int, str, float]]:
-    """A running server: its process, the address of its answers, the seconds until the first.
+    """Start a server; yield its process id, the address for requests and the seconds until the first response.
 
-    Raises `Failed` with the end of its log where there is none in time.
+    Raises `BenchmarkError` with the end of the log if there is no response in time.
     """
     peer = PEERS[name]
     folder = create_bundle(network, peer.precision, comparison)
@@ -80,7 +80,7 @@ def start_peer(name: str, network: str, comparison: Comparison) -> Iterator[tupl
         "PERCEPT_MODELS": str(create_repository(network, peer.precision, comparison)),
         "PERCEPT_PORT": str(port),
         "PERCEPT_DEVICE": "cpu",
-        "ORT_DISABLE_TELEMETRY": "1",  # as the service does: none may open a connection of its own meanwhile
+        "ORT_DISABLE_TELEMETRY": "1",  # as in the service: no connections to the outside
         **{key: value.format(**parser) for key, value in peer.environment.items()},
     }
     log = comparison.log
@@ -101,19 +101,19 @@ def start_peer(name: str, network: str, comparison: Comparison) -> Iterator[tupl
 
 
 def post(address: str, kind: str, body: bytes, log: Path) -> bytes:
-    """The body of a good answer, or none while there is none; raises `Failed` where the server does."""
+    """Post a photo; return the body of a 200, or nothing if there is none yet. Raises `BenchmarkError` for a 500."""
     request = urllib.request.Request(address, body, {"Content-Type": kind})
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return bytes(answer.read())
-    except OSError as error:  # nobody listens yet, or says so by a status
+    except OSError as error:  # not listening yet, or not ready by its status
         if getattr(error, "code", None) == 500:
             raise BenchmarkError(f"it answers 500; {last_lines(log)}") from error
         return b""
 
 
 def check_class(answer: bytes, network: str, precision: str, comparison: Comparison) -> None:
-    """Raise `Failed` where the first class of an answer is not that of the first server of this network."""
+    """Raise `BenchmarkError` if the top class of a response differs from that of the first server measured."""
     found = re.search(rb"index\W+(\d+)", answer)
     if not found:
         raise BenchmarkError(f"the answer names no class: {answer[:200]!r}")
@@ -125,7 +125,7 @@ def check_class(answer: bytes, network: str, precision: str, comparison: Compari
 
 
 def write_bodies(name: str, comparison: Comparison) -> tuple[str, list[str]]:
-    """The content type and the files that hold what is posted to a server, written where they are not yet there."""
+    """Write the request bodies for a server unless they exist; return their content type and their files."""
     post, files = PEERS[name].post, photo_files(comparison)
     folder = comparison.scratch / f"posts-{slug(name)}"
     if not folder.exists():
@@ -136,13 +136,13 @@ def write_bodies(name: str, comparison: Comparison) -> tuple[str, list[str]]:
 
 
 def load_peer(name: str, address: str, clients: int, seconds: float, comparison: Comparison) -> ClosedLoopResult:
-    """What clients in a process of their own get from a server."""
+    """Load a server with clients in a separate process."""
     kind, files = write_bodies(name, comparison)
     return run_load(address, clients, seconds, kind, files)
 
 
 def measure(name: str, network: str, turn: int, comparison: Comparison) -> list[Sample]:
-    """A server under every load, one after the other."""
+    """Measure a server under every load in turn."""
     samples = []
     with start_peer(name, network, comparison) as (process, address, ready):
         load_peer(name, address, count_cpus(), WARM_S, comparison)
@@ -158,13 +158,13 @@ def measure(name: str, network: str, turn: int, comparison: Comparison) -> list[
 
 
 def measure_limit(network: str, setting: Setting, turn: int, seconds: float, comparison: Comparison) -> Sample:
-    """The bare loop, under one setting."""
+    """Measure the bare loop with one setting."""
     found = measure_bare_loop(create_bundle(network, "float32", comparison), setting, seconds, comparison)
     return Sample(network, LIMIT, 0, turn, **found)
 
 
 def attempt(name: str, network: str, turn: int, comparison: Comparison, reasons: dict[str, str]) -> list[Sample]:
-    """As `measure`; none, and the reason noted, where it cannot be done."""
+    """Like `measure`, but record the reason and return nothing if the server cannot be measured."""
     key = f"{name}, {network}"
     peer = PEERS[name]
     if key in reasons or (peer.networks is not None and network not in peer.networks):
@@ -181,7 +181,7 @@ def attempt(name: str, network: str, turn: int, comparison: Comparison, reasons:
 def compare(
     networks: Sequence[str], peers: Sequence[str], rounds: int, comparison: Comparison
 ) -> tuple[list[Sample], dict[str, str], dict[str, str]]:
-    """All samples, the setting of each network's limit, and the reasons of those that are missing."""
+    """Measure everything; return the samples, the limit's setting by network, the reasons for missing servers."""
     samples: list[Sample] = []
     reasons: dict[str, str] = {}
     chosen: dict[str, str] = {}
@@ -201,16 +201,16 @@ def compare(
 
 
 def parse_arguments(given: Sequence[str] | None) -> Namespace:
-    """What was said on the command line."""
+    """Parse the command line."""
     parser = create_parser(__doc__, ["squeezenet", "resnet50", "clothing"], rounds=5, seconds=5)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="NAME", help=", ".join(PEERS))
     parser.add_argument("--concurrency", nargs="+", type=int, default=[1, 8, 32])
-    parser.add_argument("--venvs", type=Path, default=CACHE, help="where the peers are installed")
+    parser.add_argument("--venvs", type=Path, default=CACHE, help="folder for the environments of the peers")
     return parser.parse_args(given)
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Measure, print the table, write the file."""
+    """Measure, print the table, write the samples."""
     options = parse_arguments(given)
     machine_info = describe_machine()
     with open_workspace(options.photos) as workspace:

@@ -1,8 +1,8 @@
-"""`python benchmarks/startup.py`: how long `percept serve` takes to be ready, and how much memory it holds.
+"""`python benchmarks/startup.py`: measure the startup time and the memory of `percept serve`.
 
-Both are compared with a bare process that loads the same graphs with the same options and nothing else. Ready must be
-within 1.5 times the bare load and half a second more, the memory within 150 MB of the bare sessions, idle and after 200
-predictions. Exits with 1 where a bar is missed. How it is measured stands in `docs/benchmarks.md`.
+Both are compared with a bare process that only loads the same graphs with the same options. The service must be ready
+within 1.5 times the time of the bare process plus half a second, and use at most 150 MB more, idle and after 200
+predictions. The exit status is 1 if a bar is missed. `docs/benchmarks.md` describes the method.
 """
 
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from time import monotonic, sleep
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for the modules beside this one
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the package `benchmarks`
 
 from benchmarks.harness.peer_servers import ROOT
 from benchmarks.harness.process_tree import resident_mb
@@ -47,7 +47,7 @@ HEADINGS = (
 
 @dataclass(frozen=True)
 class Measurement:
-    """Seconds until ready; memory in MB then, and after predictions."""
+    """Seconds until ready; memory in MB when ready and after the predictions."""
 
     ready_s: float
     idle_mb: float
@@ -65,17 +65,17 @@ class Sample:
 
     @property
     def allowed_s(self) -> float:
-        """How long the service may take in this round."""
+        """The seconds that the startup of the service may take in this round."""
         return TIMES * self.bare.ready_s + MORE_S
 
 
 def folder(name: str, workspace: Workspace) -> Path:
-    """The folder of bundles of that name."""
+    """The repository of that name."""
     return BUILT_IN_BUNDLES if name == BUILT else create_repository(name, "float32", workspace)
 
 
 def list_graphs(models: Path) -> list[Path]:
-    """What the service loads at its start: of every bundle the trunk, and the tail of its CAM layer."""
+    """The graphs that the service loads at startup: the trunk of every bundle and the tail of its CAM layer."""
     files = []
     for file in sorted(models.glob("[!.]*/*/manifest.json")):
         manifest = json.loads(file.read_text())
@@ -86,7 +86,7 @@ def list_graphs(models: Path) -> list[Path]:
 
 
 def served(models: Path, workspace: Workspace) -> Measurement:
-    """The service on a folder of bundles."""
+    """Measure the service on a repository."""
     names = sorted({file.parent.parent.name for file in models.glob("[!.]*/*/manifest.json")})
     photos = [path.read_bytes() for path in photo_files(workspace)]
 
@@ -103,7 +103,7 @@ def served(models: Path, workspace: Workspace) -> Measurement:
 
 
 def bare(models: Path) -> Measurement:
-    """The same graphs in a process of their own."""
+    """Measure a process that only loads the same graphs."""
     command = [
         sys.executable,
         "-m",
@@ -124,13 +124,13 @@ def bare(models: Path) -> Measurement:
 
 
 def idle_memory(process: int) -> float:
-    """The memory of a process in MB once it has nothing more to do."""
+    """The memory of an idle process in MB."""
     sleep(IDLE_S)
     return resident_mb([Path("/proc") / str(process)])
 
 
 def measure(name: str, rounds: int, workspace: Workspace) -> list[Sample]:
-    """Both sides of every round; the first round only brings the files into memory."""
+    """Measure both processes in every round; an extra first round fills the page cache and is not counted."""
     models, samples = folder(name, workspace), []
     for turn in range(-1, rounds):
         one = Sample(name, turn, served(models, workspace), bare(models))
@@ -140,7 +140,7 @@ def measure(name: str, rounds: int, workspace: Workspace) -> list[Sample]:
 
 
 def met(group: Sequence[Sample]) -> tuple[bool, bool, bool]:
-    """Whether the medians keep the bars: of the start, of the memory idle and after predictions."""
+    """Whether the medians meet the bars: startup, idle memory, memory after the predictions."""
     return (
         median(s.served.ready_s - s.allowed_s for s in group) <= 0,
         median(s.served.idle_mb - s.bare.idle_mb for s in group) <= MORE_MB,
@@ -149,7 +149,7 @@ def met(group: Sequence[Sample]) -> tuple[bool, bool, bool]:
 
 
 def rows(group: Sequence[Sample]) -> Iterator[list[str]]:
-    """The start and the idle memory of a repository, then the memory after predictions."""
+    """Format two rows: startup and idle memory of a repository, then the memory after the predictions."""
     word = {True: "yes", False: "NO"}
     start, idle, used = met(group)
 
@@ -172,7 +172,7 @@ def rows(group: Sequence[Sample]) -> Iterator[list[str]]:
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Measure, print the table, write the file."""
+    """Measure, print the table, write the samples."""
     parser = create_parser(__doc__, [BUILT, "squeezenet", "resnet50"], rounds=5, choices=[BUILT, *NETWORKS])
     options = parser.parse_args(given)
     machine_info = describe_machine()
@@ -185,7 +185,7 @@ def main(given: Sequence[str] | None = None) -> None:
 
 @contextmanager
 def start_sessions(command: Sequence[str]) -> Iterator[tuple[subprocess.Popen[str], Iterator[str]]]:
-    """A process, and the lines it prints."""
+    """Start a process; yield it and the lines that it prints."""
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
         try:

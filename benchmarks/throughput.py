@@ -1,7 +1,7 @@
-"""`make bench`: the service over HTTP against bare ONNX Runtime on the same photo, in interleaved rounds.
+"""`python benchmarks/throughput.py`: compare every endpoint over HTTP with a bare loop of ONNX Runtime.
 
-The limit is Percept's own decoding and graph in a bare loop, one thread per core. Only the ratios mean anything: the
-machine may be noisy, but it is as noisy for both sides of a round.
+The bare loop runs Percept's decoding and graph on one thread per core. Service and bare loop alternate in every round
+on the same photo: on a noisy machine only the ratios mean anything.
 """
 
 import http.client
@@ -61,7 +61,7 @@ def bare(network: Network, data: bytes) -> float:
 
 
 def load(address: tuple[str, int], path: str, data: bytes, end: float) -> int:
-    """Post `data` again and again over one connection; the number of answers until `end`."""
+    """Post `data` repeatedly over one connection; return the number of responses until `end`."""
     connection = http.client.HTTPConnection(*address)
     done = 0
     while time.time() < end:
@@ -76,14 +76,14 @@ def load(address: tuple[str, int], path: str, data: bytes, end: float) -> int:
 
 
 def client(address: tuple[str, int], path: str, data: bytes, end: float) -> int:
-    """All connections of the load generator, in a process of its own."""
+    """Run all connections of the load generator, in a separate process."""
     with ThreadPoolExecutor(CLIENTS) as pool:
         return sum(pool.map(lambda _: load(address, path, data, end), range(CLIENTS)))
 
 
 @contextmanager
 def served() -> Iterator[tuple[str, int]]:
-    """A running service of the built-in bundles; its address."""
+    """Start the service with the built-in bundles; yield its address."""
     environment = {**os.environ, "PERCEPT_PORT": "0", "PERCEPT_LOG_LEVEL": "info", "PERCEPT_DEVICE": "cpu"}
     command = [sys.executable, "-m", "percept", "serve"]
     with subprocess.Popen(

@@ -8,7 +8,7 @@ from percept.explain.methods.table import METHODS
 
 # The functions of A and g by method, of those that have a closed form.
 GRADIENT_METHODS: dict[str, Callable[[Array, Array], Array]] = {
-    name: method.run.__wrapped__  # type: ignore[attr-defined]
+    name: method.run.__wrapped__
     for name, method in METHODS.items()
     if method.needs == "gradients" and hasattr(method.run, "__wrapped__")
 }

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from time import sleep
+from typing import Any
 
 import pytest
 from starlette.datastructures import Headers
@@ -27,6 +28,7 @@ from benchmarks.harness.report import (
     percentile,
     ratios,
 )
+from benchmarks.harness.server import BenchmarkError
 from percept.errors import BundleError
 from percept.imaging.decode import decode
 from percept.imaging.geometry import compute_geometry
@@ -132,7 +134,7 @@ def test_every_peer_is_documented_and_has_a_baseline() -> None:
 
 
 def test_multipart_body_holds_the_photo() -> None:
-    async def read() -> tuple[str, bytes]:
+    async def read() -> tuple[Any, Any]:
         kind, body = peer_servers.form_body("image")(b"\xff\xd8 photo")
 
         async def stream():
@@ -176,7 +178,7 @@ def test_peers_answer_like_the_service(bundles: Path, name: str, size, monkeypat
 
 
 def test_every_bare_loop_setting_uses_all_cores() -> None:
-    assert {how.processes * how.threads * how.intra for how in list_settings(4)} == {4}
+    assert {setting.processes * setting.threads * setting.intra for setting in list_settings(4)} == {4}
 
 
 def test_closed_loop_counts_responses(server, tmp_path: Path) -> None:
@@ -208,8 +210,9 @@ def test_process_tree_is_measured_and_terminated(tmp_path: Path) -> None:
     assert not any(process_tree.is_running(path) for path in tree)
 
 
+COMPARISON = server_comparison.Comparison(Path(), Path(), 1, (1,), Path())
 ERRORS = {
-    "no answer after 60 s; it said why": server_comparison.BenchmarkError("no answer after 60 s; it said why"),
+    "no answer after 60 s; it said why": BenchmarkError("no answer after 60 s; it said why"),
     "collecting / no such version": subprocess.CalledProcessError(1, ["pip"], output="collecting\nno such version"),
     "not enough photos": BundleError("not enough photos"),
 }
@@ -225,7 +228,7 @@ def test_failed_peer_is_reported_and_not_retried(reason, error, monkeypatch) -> 
 
     monkeypatch.setattr(server_comparison, "measure", fail)
     reasons: dict[str, str] = {}
-    assert [server_comparison.attempt("FastAPI", "small", turn, None, reasons) for turn in (0, 1)] == [[], []]
+    assert [server_comparison.attempt("FastAPI", "small", turn, COMPARISON, reasons) for turn in (0, 1)] == [[], []]
     assert list(reasons) == ["FastAPI, small"]
     assert reasons["FastAPI, small"].endswith(reason)
     assert len(tried) == 1
@@ -233,7 +236,7 @@ def test_failed_peer_is_reported_and_not_retried(reason, error, monkeypatch) -> 
 
 def test_segmenter_is_skipped_for_peers_without_support(monkeypatch) -> None:
     monkeypatch.setattr(server_comparison, "measure", lambda *arguments: [arguments[0]])
-    found = {name: server_comparison.attempt(name, "clothing", 0, None, {}) for name in PEERS}
+    found = {name: server_comparison.attempt(name, "clothing", 0, COMPARISON, {}) for name in PEERS}
     assert {name for name, samples in found.items() if not samples} == {
         *("uvicorn alone", "Percept /cam", "grad-cam"),
     }

@@ -22,7 +22,7 @@ from tests.bundles import create_bundle
 from tests.conftest import ROOT, SHARED, Server
 from tests.containers import Container, Image, mount_image, run_container
 from tests.photos import draw_marker, encode_photo
-from tests.test_requirements import PROJECT, locked
+from tests.test_requirements import PROJECT, locked_versions
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
@@ -94,7 +94,7 @@ def test_image_is_small(base: Image, image: Image) -> None:
 def test_image_has_the_locked_packages_only(image: Image) -> None:
     folders = image.root.glob("opt/percept/lib/python3*/site-packages/*.dist-info")
     names = {canonicalize_name(name): version for name, version in (folder.stem.split("-") for folder in folders)}
-    assert names == locked("cpu") | {"percept": PROJECT["project"]["version"]}
+    assert names == locked_versions("cpu") | {"percept-serve": PROJECT["project"]["version"]}
     assert not names.keys() & {"torch", "onnx", "pip", "setuptools"}
 
 

@@ -109,7 +109,7 @@ def test_users_modules_with_common_names_are_exported(
 
 def test_fresh_environment_imports_the_wheel(fresh_bin: Path) -> None:
     code = "import percept, percept_models; print(percept.__file__, percept_models.__file__)"
-    command = [fresh_bin / "python", "-P", "-c", code]
+    command = [str(fresh_bin / "python"), "-P", "-c", code]
     found = subprocess.run(command, cwd=fresh_bin, check=True, capture_output=True, text=True).stdout.split()
     assert all(Path(file).is_relative_to(fresh_bin.parent) for file in found)
 

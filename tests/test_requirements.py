@@ -83,7 +83,7 @@ def declared(extras: Iterable[str]) -> set[str]:
 
 def imported(folder: str, anywhere: bool) -> dict[str, Path]:
     """Other people's packages that a folder imports, each with a file that does: at the top of modules, or anywhere."""
-    found = {}
+    found: dict[str, Path] = {}
     for file in (ROOT / folder).rglob("*.py"):
         if "peers" in file.parts:  # written for the environments of other servers
             continue

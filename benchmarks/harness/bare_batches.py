@@ -1,8 +1,8 @@
-"""The bare sessions of `gpu.py`: a graph alone on a device, no HTTP, in batches of several sizes; then with decoding.
+"""The baseline of `gpu.py`: a graph alone on a device, without HTTP, in several batch sizes; then with decoding.
 
-`python -m benchmarks.harness.bare_batches BUNDLE DEVICE SECONDS BATCHES PHOTO...`, batches as `1,2,4`, prints a list in JSON. Pixels
-lie ready in the memory of the host, as they do in the service: bringing them to the device is part of a run. Decoding
-is done ahead of the runs, in batches of the size that was best, by threads and then by processes on all cores.
+`python -m benchmarks.harness.bare_batches BUNDLE DEVICE SECONDS BATCHES PHOTO...` (batches as `1,2,4`) prints a JSON
+list. The pixels are ready in host memory, as in the service: copying them to the device is part of a run. The last two
+measurements decode photos ahead of the runs, with threads and then with processes on all cores, in the best batch size.
 """
 
 import json
@@ -38,7 +38,7 @@ WARM_S = 0.5
 
 @dataclass(frozen=True)
 class Measurement:
-    """Images per second, milliseconds of a run, and what it took: CPU for an image, memory."""
+    """Images per second, milliseconds of a run, CPU milliseconds per image, memory in MB."""
 
     rate: float
     p50_ms: float
@@ -50,14 +50,14 @@ class Measurement:
 
 @dataclass(frozen=True)
 class BareMeasurement(Measurement):
-    """One setting of the graph alone; `decoding` is who does it."""
+    """One setting of the graph alone; `decoding` names the workers that decode photos, if any."""
 
     batch: int
     decoding: Literal["", "threads", "processes"]
 
 
 def gpu_mb() -> float | None:
-    """The memory in use on all GPUs in MB, None where nobody can tell."""
+    """The memory in use on all GPUs in MB, or None without `nvidia-smi`."""
     if not shutil.which("nvidia-smi"):
         return None
     command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
@@ -68,7 +68,7 @@ def gpu_mb() -> float | None:
 def measure_runs(
     run: Callable[[], object], batch: int, decoding: Literal["", "threads", "processes"], seconds: float
 ) -> BareMeasurement:
-    """A run again and again, after a warm-up."""
+    """Repeat a run for `seconds` after a warm-up."""
     warm = monotonic() + WARM_S
     run()
     while monotonic() < warm:
@@ -84,14 +84,14 @@ def measure_runs(
 
 
 def prepare_batch(rule: Preprocessing, photos: list[bytes]) -> Pixels:
-    """The network's input for some photos."""
+    """Decode and prepare photos: uint8 [N,H,W,3]."""
     return np.stack([prepare(*decode_reduced(rule, data, 10**8, 10**8), rule) for data in photos])
 
 
 def decode_and_run(
     session: Session, rule: Preprocessing, photos: list[bytes], batch: int, pool: Executor
 ) -> Callable[[], object]:
-    """A run over photos that were decoded meanwhile, as many batches ahead as keep all cores busy."""
+    """A run over photos that a pool decodes ahead, with enough batches in flight to keep all cores busy."""
     turn = cycle(photos)
 
     def submit_batch() -> Future[Pixels]:
@@ -109,7 +109,7 @@ def decode_and_run(
 def measure(
     folder: Path, device: Device, seconds: float, batches: list[int], photos: list[bytes]
 ) -> list[BareMeasurement]:
-    """Every size of batch, then the best with decoding."""
+    """Measure every batch size, then the best one with decoding."""
     manifest = read_manifest(folder)
     rule = manifest.preprocessing
     session = Session(folder / manifest.trunk, device, count_cpus() if device == "cpu" else 1)
@@ -129,8 +129,8 @@ def measure(
 
 
 if __name__ == "__main__":
-    bundle, wish, seconds, sizes, *files = sys.argv[1:]
-    device = resolve_device(cast(Device, wish))
+    bundle, device_setting, seconds, sizes, *files = sys.argv[1:]
+    device = resolve_device(cast(Device, device_setting))
     photos = [Path(file).read_bytes() for file in files]
     found = measure(Path(bundle), device, float(seconds), [int(size) for size in sizes.split(",")], photos)
     print(json.dumps([asdict(measurement) for measurement in found]))

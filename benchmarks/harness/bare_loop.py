@@ -1,4 +1,4 @@
-"""The limit: Percept's own decoding and graph in bare loops, no HTTP and no answer, under several settings.
+"""The limit: Percept's decoding and graph in bare loops, without HTTP and without a response, in several settings.
 
 `python -m benchmarks.harness.bare_loop BUNDLE SECONDS PROCESSES THREADS INTRA BATCH PHOTO...` prints one line of JSON.
 """
@@ -27,7 +27,7 @@ LOGITS = frozenset({"logits"})
 
 @dataclass(frozen=True)
 class Setting:
-    """So many processes of so many threads, each run of the graph on `intra` threads over `batch` images."""
+    """The number of processes, of threads in each, of threads within a run (`intra`), and of images in a run."""
 
     processes: int
     threads: int
@@ -39,7 +39,7 @@ class Setting:
 
 
 def list_settings(cores: int) -> tuple[Setting, ...]:
-    """What is tried: a loop on every core, in one process or several, or all cores in one run; batches of 1 and 8."""
+    """All settings: a loop on every core in one process or several, or all cores in one run; batches of 1 and 8."""
     return (
         Setting(1, cores, 1, 1),
         Setting(cores, 1, 1, 1),
@@ -50,7 +50,7 @@ def list_settings(cores: int) -> tuple[Setting, ...]:
 
 
 def run_loop(network: Network, photos: Iterator[bytes], batch: int, seconds: float) -> list[float]:
-    """The milliseconds of every run until the time is over."""
+    """Loop for `seconds`; return the milliseconds of every run."""
     rule = network.manifest.preprocessing
     spent = []
     end = monotonic() + seconds
@@ -62,7 +62,7 @@ def run_loop(network: Network, photos: Iterator[bytes], batch: int, seconds: flo
 
 
 def run_process(bundle: Path, photos: list[bytes], setting: Setting, seconds: float, ready: Barrier) -> dict[str, Any]:
-    """One process of the limit: images per second, milliseconds of each run, CPU seconds, memory."""
+    """Run one process: images per second, milliseconds of each run, CPU seconds, memory in MB."""
     network = Network(bundle, "cpu", setting.intra)
     run_loop(network, cycle(photos), setting.batch, 0.5)
     ready.wait()
@@ -82,7 +82,7 @@ def _cpu() -> float:
 
 
 def measure(bundle: Path, photos: list[bytes], setting: Setting, seconds: float) -> dict[str, float]:
-    """The sum of all processes."""
+    """Run all processes and add up their results."""
     context = get_context("spawn")
     with context.Manager() as manager, context.Pool(setting.processes) as pool:
         ready = manager.Barrier(setting.processes)

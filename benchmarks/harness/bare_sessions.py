@@ -1,7 +1,7 @@
-"""The bare sessions of `start.py`: graphs loaded as the service loads them, by a process that does nothing else.
+"""The baseline of `startup.py`: a process that only loads graphs, with the options of the service.
 
-`python -m benchmarks.harness.bare_sessions THREADS WORKERS FILE...` prints a line when all are loaded. A number on its standard
-input then has that many images run through the trunks among them, in turn, `WORKERS` at once, and prints another line.
+`python -m benchmarks.harness.bare_sessions THREADS WORKERS FILE...` prints a line when all graphs are loaded. For each
+number on standard input, it runs that many images through the trunks in turn, `WORKERS` at a time, and prints a line.
 """
 
 import sys
@@ -16,7 +16,7 @@ from percept.runtime.session import Session
 
 
 def run(sessions: Sequence[Session], images: int, workers: int) -> None:
-    """Run blank images through the sessions that take some, in turn."""
+    """Run blank images through the trunks among the sessions, in turn."""
     trunks = [session for session in sessions if "pixels" in session.inputs]
     shapes: list[Any] = [session.inputs["pixels"].shape[1:] for session in trunks]
     blanks = [np.zeros((1, *shape), np.uint8) for shape in shapes]

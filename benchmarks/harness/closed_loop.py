@@ -1,4 +1,6 @@
-"""The load generator where there is no wrk: posts files in turn over kept connections, and prints what `load.lua` does.
+"""A closed-loop load generator for machines without wrk: the output has the fields of `closed_loop.lua`.
+
+Every client posts the files in turn over one connection, the next file after each response.
 
 `python -m benchmarks.harness.closed_loop URL CONNECTIONS SECONDS CONTENT_TYPE FILE...`
 """
@@ -10,13 +12,14 @@ from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 from time import monotonic
+from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks.harness.report import percentile
 
 
 async def read_response(reader: asyncio.StreamReader) -> int:
-    """Read one answer to its end; its status."""
+    """Read one response; return its status."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     lengths = [line.split(":")[1] for line in head.split("\r\n") if line.startswith("content-length:")]
     if lengths:
@@ -29,7 +32,7 @@ async def read_response(reader: asyncio.StreamReader) -> int:
 
 
 async def client(host: str, port: int, requests: Iterator[bytes], end: float) -> list[tuple[int, float]]:
-    """Ask over one connection until `end`; the status and the seconds of each answer."""
+    """Send requests over one connection until `end`; return the status and the seconds of each response."""
     reader, writer = await asyncio.open_connection(host, port)
     found = []
     while (start := monotonic()) < end:
@@ -42,8 +45,8 @@ async def client(host: str, port: int, requests: Iterator[bytes], end: float) ->
 
 async def run_closed_loop(
     url: str, connections: int, seconds: float, content_type: str, files: list[str]
-) -> dict[str, float]:
-    """What so many clients get in so many seconds."""
+) -> dict[str, Any]:
+    """Run all clients for `seconds` and summarize their responses."""
     parts = urlsplit(url)
     path = f"{parts.path}?{parts.query}"
     head = f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {content_type}\r\nContent-Length: "

@@ -1,6 +1,6 @@
-"""The floor of `overhead.py`: an ASGI application that reads a body and answers as many bytes as a prediction has.
+"""The floor of `http_overhead.py`: an ASGI application that reads the body and returns as many bytes as a prediction.
 
-What it costs is uvicorn's own. `python -m uvicorn benchmarks.harness.minimal_app:app`
+Its CPU time is that of uvicorn. `python -m uvicorn benchmarks.harness.minimal_app:app`
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,7 +13,7 @@ HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(A
 async def app(
     scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[dict[str, Any]], Awaitable[None]]
 ) -> None:
-    """The same answer to everybody."""
+    """Return the same response to every request."""
     if scope["type"] == "http":
         while (await receive()).get("more_body"):
             pass

@@ -1,9 +1,9 @@
-"""The open-loop generator of `overload.py`: a request leaves when it is due, whatever has come back by then.
+"""An open-loop load generator: every request is sent when it is due, whether or not earlier ones were answered.
 
-`python -m benchmarks.harness.open_loop URL RATE LEAD SECONDS CONTENT_TYPE FILE...` prints one line of JSON. Requests are due at
-random, `RATE` of them in a second. What happens in the first `LEAD` seconds is not counted. Kept connections carry one
-request each at a time; there are as many as it takes, up to `MOST`. A latency begins when its request was due, so that
-a server that is slow cannot hide it by keeping the generator waiting.
+`python -m benchmarks.harness.open_loop URL RATE LEAD SECONDS CONTENT_TYPE FILE...` prints a line of JSON. Arrivals are
+random, `RATE` per second on average; the first `LEAD` seconds are not counted. A connection carries one request at a
+time; connections are reused and opened as needed, up to `MAX_CONNECTIONS`. A latency starts when its request was due,
+so that it includes delays of the generator.
 """
 
 import asyncio
@@ -25,16 +25,16 @@ import uvloop
 from benchmarks.harness.report import percentile
 
 MAX_CONNECTIONS, GRACE_S = 960, 30.0  # connections; seconds for the last answers
-STALE_S = 4.0  # uvicorn closes a connection that has rested for five seconds, perhaps while a request is on its way
+STALE_S = 4.0  # uvicorn closes idle connections after five seconds, possibly while a request is being sent
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)")
 AFTER, CLOSE = b"\r\nretry-after:", b"\r\nconnection: close"
 
 
 @dataclass
 class OpenLoopResult:
-    """What was seen: requests by what became of them, `told` the refused that were told when to come again.
+    """Requests by outcome; `retry_after` counts the refused requests with that header.
 
-    `late_ms` is by how much the generator itself missed the time of one request in a hundred.
+    `late_ms` is the 99th percentile of the delay with which the generator itself sent its requests.
     """
 
     seconds: float
@@ -52,7 +52,7 @@ class OpenLoopResult:
 
 
 class Connection(asyncio.Protocol):
-    """A kept connection, with at most one request on its way."""
+    """A persistent connection with at most one request in flight."""
 
     def __init__(self, load: "OpenLoop") -> None:
         self.load = load
@@ -61,8 +61,8 @@ class Connection(asyncio.Protocol):
         self.received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep what is written to, and be known."""
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's own are none by descent
+        """Store the transport and register the connection."""
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclass
         self.load.opened.add(self)
 
     def send(self, due: float) -> None:
@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
         self.transport.write(next(self.load.requests))
 
     def data_received(self, data: bytes) -> None:
-        """Note an answer that is complete, and be there for another request."""
+        """Record a complete response and make the connection available again."""
         self.received += data
         end = self.received.find(b"\r\n\r\n")
         head = self.received[:end].lower()
@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
             self.load.idle.append(self)
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """Forget the connection, and count the request that was on its way as lost."""
+        """Remove the connection and count its request in flight as lost."""
         self.load.connections -= 1
         self.load.opened.discard(self)
         if self in self.load.idle:
@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
 
 @dataclass
 class OpenLoop:
-    """The requests of one run. `begin` and `end` bound the time that is counted."""
+    """The requests of one run; those between `begin` and `end` are counted."""
 
     host: str
     port: int
@@ -114,13 +114,15 @@ class OpenLoop:
     late: list[float] = field(default_factory=list)
 
     async def run(self, rate: float, start: float) -> None:
-        """Send every request when it is due, and wait for the last answers."""
+        """Send every request when it is due, then wait for the last responses."""
         loop = asyncio.get_running_loop()
         generator = random.Random(0)
         due, used = start, process_time()
         opening: set[asyncio.Task[None]] = set()
         while (due := due + generator.expovariate(rate)) < self.end:
-            await asyncio.sleep(max(due - loop.time(), 0))  # 0 too: answers are read even while it is late
+            await asyncio.sleep(
+                max(due - loop.time(), 0)
+            )  # 0 also yields to the event loop: responses are read even when late
             if due < self.begin:
                 used = process_time()
             else:
@@ -141,12 +143,12 @@ class OpenLoop:
             await asyncio.sleep(0.02)
         self.found.lost += self.waiting
         for connection in list(self.opened):
-            connection.due = None  # counted just now
+            connection.due = None  # already counted
             connection.transport.abort()
         await asyncio.sleep(0)
 
     async def open(self, due: float) -> None:
-        """Send a request over a connection of its own."""
+        """Open a connection and send a request over it."""
         self.connections += 1
         self.found.connections = max(self.found.connections, self.connections)
         try:
@@ -160,7 +162,7 @@ class OpenLoop:
             connection.send(due)
 
     def record(self, due: float, status: int, retry_after: bool) -> None:
-        """Count an answer by when it came, its latency by when it was due."""
+        """Count a response by its arrival, and its latency by when the request was due."""
         self.waiting -= 1
         now = asyncio.get_running_loop().time()
         if status == 200 and self.begin <= due:
@@ -173,7 +175,7 @@ class OpenLoop:
         self.found.other += status not in (200, 429)
 
     def record_loss(self, due: float) -> None:
-        """Count a request that nobody answered."""
+        """Count a request without a response."""
         self.waiting -= 1
         self.found.lost += due >= self.begin
 
@@ -181,7 +183,7 @@ class OpenLoop:
 async def run_open_loop(
     url: str, rate: float, lead: float, seconds: float, content_type: str, files: list[str]
 ) -> OpenLoopResult:
-    """What becomes of `rate` requests a second, counted for `seconds` after `lead`."""
+    """Send `rate` requests per second; count their outcomes for `seconds` after `lead`."""
     parts = urlsplit(url)
     head = f"POST {parts.path}?{parts.query} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {content_type}\r\n"
     bodies = [Path(file).read_bytes() for file in files]
@@ -195,7 +197,7 @@ async def run_open_loop(
 
 
 if __name__ == "__main__":
-    # A connection is a file, and many systems begin with no more than 1024 for a process.
+    # Each connection needs a file descriptor; the default limit of many systems is 1024.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     url, rate, lead, seconds, content_type, *files = sys.argv[1:]

@@ -1,8 +1,8 @@
-"""Who is compared: one row of `PEERS` for each server, with what it needs, how it starts and how a photo is sent to it.
+"""PEERS: the compared servers, one row each, with their requirements, their command and their request format.
 
-A plain name is a server as its documentation begins: one worker, ONNX Runtime's own number of threads. "NAME, tuned" is
-the same with a worker per core, each of one thread. Versions are pinned here; a virtual environment for each set of
-them is made on demand. It starts and measures nothing.
+A plain name is a server set up as in the first steps of its documentation: one worker, ONNX Runtime's default threads.
+"NAME, tuned" has one worker per core, each with one thread. Versions are pinned here; a virtual environment for each
+set of versions is created on demand. This module starts and measures nothing.
 """
 
 import base64
@@ -29,12 +29,12 @@ WORKERS = ("--workers", "{workers}")
 
 
 def raw_body(photo: bytes) -> tuple[str, bytes]:
-    """The photo itself."""
+    """The photo as the request body."""
     return "image/jpeg", photo
 
 
 def form_body(name: str) -> Callable[[bytes], tuple[str, bytes]]:
-    """A file of a multipart form."""
+    """The photo as a file of a multipart form."""
 
     def post(photo: bytes) -> tuple[str, bytes]:
         head = f'Content-Disposition: form-data; name="{name}"; filename="photo.jpg"\r\nContent-Type: image/jpeg'
@@ -45,7 +45,7 @@ def form_body(name: str) -> Callable[[bytes], tuple[str, bytes]]:
 
 
 def inference_body(photo: bytes) -> tuple[str, bytes]:
-    """A request of the V2 inference protocol, the photo in base64."""
+    """A request of the Open Inference Protocol with the photo in base64."""
     given = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"content_type": "base64"}}
     data = {"inputs": [{**given, "data": [base64.b64encode(photo).decode()]}]}
     return "application/json", json.dumps(data).encode()
@@ -53,11 +53,10 @@ def inference_body(photo: bytes) -> tuple[str, bytes]:
 
 @dataclass(frozen=True)
 class Peer:
-    """A server. `{bin}`, `{port}`, `{spare}`, `{other}`, `{workers}` and `{here}` are filled in where it is started.
+    """A server. The start fills in `{bin}`, `{port}`, `{spare}`, `{other}`, `{workers}` and `{here}`.
 
-    `post` gives the content type and the body of a photo; `against` is the server whose rate the ratio is of;
-    `precision` is that of the bundle; `networks` are those it can serve, None for all; `tuned` whether it has a worker
-    per core.
+    `post` returns the content type and the body for a photo; `against` is the baseline of the ratio; `precision` is the
+    bundle's; `networks` are those that the server can serve, None for all; `tuned` means one worker per core.
     """
 
     command: tuple[str, ...]
@@ -87,7 +86,7 @@ MLSERVER = Peer(
     ("{bin}/mlserver", "start", "{here}/mlserver_onnx"),
     path="/v2/models/classifier/infer",
     post=inference_body,
-    # Its workers do not start on a newer uvloop: SeldonIO/MLServer issue 2286.
+    # Its workers do not start with a newer uvloop: SeldonIO/MLServer issue 2286.
     requirements=("mlserver==1.7.1", "uvloop==0.21.0", *ONNX),
     environment={
         "MLSERVER_HOST": "127.0.0.1",
@@ -135,12 +134,12 @@ PEERS: Mapping[str, Peer] = {
 
 
 def slug(name: str) -> str:
-    """A name that may be that of a file."""
+    """A name that is valid as a file name."""
     return re.sub(r"\W+", "-", name.lower())
 
 
 def environment(name: str, venvs: Path) -> Path:
-    """The virtual environment of a peer, named after the first that has the same requirements."""
+    """The virtual environment of a peer, named after the first peer with the same requirements."""
     requirements = PEERS[name].requirements
     first = next(other for other, peer in PEERS.items() if peer.requirements == requirements)
     digest = hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:8]
@@ -148,9 +147,9 @@ def environment(name: str, venvs: Path) -> Path:
 
 
 def install(name: str, venvs: Path) -> Path:
-    """The folder of a peer's programs, in a virtual environment that is made where there is none.
+    """Create the virtual environment of a peer unless it exists; return the folder of its programs.
 
-    Raises `CalledProcessError` with pip's words in `output` where that fails.
+    Raises `CalledProcessError` with the output of pip in `output`.
     """
     requirements = PEERS[name].requirements
     if not requirements:

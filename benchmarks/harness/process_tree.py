@@ -1,4 +1,4 @@
-"""A server as a tree of processes: started, found in /proc, measured, and ended whole."""
+"""A server as a tree of processes: start it, find it in /proc, measure it, terminate all of it."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ STATE, PARENT, SESSION, TIMES = 0, 1, 3, slice(11, 15)  # fields of /proc/PID/st
 
 @contextmanager
 def start_process(command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> Iterator[Process]:
-    """A process in a session of its own, everything it says in `log`. At the end nothing of it is left."""
+    """Start a process in a new session with its output in `log`; terminate its whole tree at the end."""
     with (
         log.open("wb") as out,
         subprocess.Popen(
@@ -31,7 +31,7 @@ def start_process(command: Sequence[str], environment: Mapping[str, str], folder
 
 
 def find_tree(root: int) -> list[Path]:
-    """The /proc folders of a process, of all its descendants, and of who else is in its session."""
+    """The /proc folders of a process, its descendants and all other processes of its session."""
     stats = {int(path.name): _stat(path) for path in Path("/proc").glob("[0-9]*")}
     found = {pid for pid, stat in stats.items() if stat and (pid == root or int(stat[SESSION]) == root)}
     while more := {pid for pid, stat in stats.items() if stat and int(stat[PARENT]) in found} - found:
@@ -40,30 +40,30 @@ def find_tree(root: int) -> list[Path]:
 
 
 def cpu_seconds(root: int) -> float:
-    """The CPU seconds of a tree so far, those of children that ended included."""
+    """The CPU seconds of a tree so far, including children that have ended."""
     return sum(sum(map(int, stat[TIMES])) for path in find_tree(root) if (stat := _stat(path))) / TICK
 
 
 def resident_mb(folders: Iterable[Path]) -> float:
-    """The proportional resident memory of processes in MB: a page that several share is counted once."""
+    """The proportional set size of processes in MB: shared pages are counted once."""
     total = 0
     for folder in folders:
         try:
             lines = (folder / "smaps_rollup").read_text().splitlines()
-        except OSError:  # it has just ended
+        except OSError:  # the process has just ended
             continue
         total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return total / 1024
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a process has not ended; one that has may still wait for its parent to notice."""
+    """Whether a process runs; an ended one may remain as a zombie until its parent reaps it."""
     stat = _stat(folder)
     return stat is not None and stat[STATE] != "Z"
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free TCP port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
@@ -76,11 +76,11 @@ def _stat(folder: Path) -> list[str] | None:
 
 
 def _end(process: Process) -> None:
-    """Ask the first process to end, then end what is left of the tree."""
+    """Terminate the first process, then kill the rest of the tree."""
     own = set(find_tree(process.pid))
     process.send_signal(signal.SIGTERM)
     _wait({Path("/proc") / str(process.pid)})
-    # An id is used again only after all others: one of a tree that has just ended is nobody else's yet.
+    # Process ids are reused in rotation: an id of a tree that has just ended still belongs to no other process.
     own |= set(find_tree(process.pid))
     for folder in filter(is_running, own):
         try:

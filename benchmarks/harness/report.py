@@ -1,4 +1,4 @@
-"""What was measured → one table: samples of every round in, medians and ranges as Markdown out. It measures nothing."""
+"""From the samples of all rounds to one Markdown table of medians and ranges. This module measures nothing."""
 
 import json
 import math
@@ -14,7 +14,7 @@ HEADINGS = (
 
 @dataclass(frozen=True)
 class ClosedLoopResult:
-    """What the clients of one run got: answers, of them refused by status; connections lost; latencies."""
+    """The responses of one run: their number, refused ones by status, lost connections, latencies."""
 
     answers: int
     refused: int
@@ -25,13 +25,13 @@ class ClosedLoopResult:
 
     @property
     def rate(self) -> float:
-        """Good answers per second."""
+        """Successful responses per second."""
         return (self.answers - self.refused) / self.seconds
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One server under one load in one round. The limit has no clients (0), and it is never ready for any."""
+    """One server under one load in one round. The limit has 0 clients and no `ready_s`."""
 
     network: str
     server: str
@@ -46,20 +46,20 @@ class Sample:
 
 
 def parse_load(output: str) -> ClosedLoopResult:
-    """The load in a generator's output: its only line of JSON."""
+    """Parse the only line of JSON in the output of a load generator."""
     line = next((line for line in output.splitlines() if line.startswith("{")), None)
     if line is None:
-        raise ValueError(f"the load generator said nothing: {output.strip()[-200:]}")
+        raise ValueError(f"the load generator printed no result: {output.strip()[-200:]}")
     return ClosedLoopResult(**json.loads(line))
 
 
 def percentile(values: Sequence[float], fraction: float) -> float:
-    """The nearest-rank percentile: the least value that `share` of all do not exceed."""
+    """The nearest-rank percentile: the least value that `fraction` of all values do not exceed."""
     return sorted(values)[max(math.ceil(fraction * len(values)) - 1, 0)]
 
 
 def ratios(samples: Sequence[Sample], group: Sequence[Sample], against: str) -> list[float]:
-    """The rate of each sample by that of `against` in the same round, under the same load or, of the limit, none."""
+    """The rate of each sample divided by that of `against` in the same round, under the same load or the limit."""
     rates = {(s.network, s.round, s.clients): s.rate for s in samples if s.server == against}
     found = []
     for s in group:
@@ -70,7 +70,7 @@ def ratios(samples: Sequence[Sample], group: Sequence[Sample], against: str) -> 
 
 
 def comparison_table(samples: Sequence[Sample], against: Mapping[str, str]) -> str:
-    """The Markdown table, in the order in which rows were first measured; `against` names the server of each ratio."""
+    """Format the table by network and load; `against` names the baseline of each server."""
     rows: dict[tuple[str, int, str], list[Sample]] = {}
     for sample in samples:
         rows.setdefault((sample.network, sample.clients, sample.server), []).append(sample)
@@ -84,12 +84,12 @@ def comparison_table(samples: Sequence[Sample], against: Mapping[str, str]) -> s
 
 
 def format_table(headings: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
-    """Any table."""
+    """Format a Markdown table."""
     return "\n".join(map(_line, (headings, ["---"] * len(headings), *rows)))
 
 
 def format_median(values: Sequence[float], digits: int) -> str:
-    """The median of all rounds and, in brackets, the least and the greatest."""
+    """The median of all rounds with the least and the greatest value in brackets."""
     return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 

@@ -1,6 +1,6 @@
-"""A server that runs, and what is done to it from processes of their own: a load, and a bare loop to compare it with.
+"""Running servers, the load on them, and the bare loop as their baseline, each in a separate process.
 
-It prints nothing and compares nothing.
+This module prints nothing and compares nothing.
 """
 
 import json
@@ -25,16 +25,16 @@ from percept.runtime.execution_plan import plan_execution
 from percept.settings import Settings
 
 READY_S, WARM_S, POLL_S = 60.0, 2.0, 0.01
-SETTLE_S, POLL_IDLE_S, IDLE = 20.0, 0.25, 0.2  # at most so long, until no more of a core than that is used
+SETTLE_S, POLL_IDLE_S, IDLE = 20.0, 0.25, 0.2  # wait at most so long until the server uses less of a core
 
 
 class BenchmarkError(Exception):
-    """Why a server cannot be measured."""
+    """The reason why a server cannot be measured."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers: its process, its address, and after how many seconds it did."""
+    """A running server: its process id, its address, and the seconds until its first response."""
 
     process: int
     address: str
@@ -45,7 +45,7 @@ class Server:
 def start_server(
     command: Sequence[str], environment: Mapping[str, str], url: str, workspace: Workspace
 ) -> Iterator[Server]:
-    """A server from its start until it is no longer needed; raises `Failed` where `url` is not 200 in time."""
+    """Run a server within a `with` block; raises `BenchmarkError` if `url` does not return 200 in time."""
     start = monotonic()
     with start_process(command, environment, workspace.scratch, workspace.log) as process:
         while not is_ready(url):
@@ -57,7 +57,7 @@ def start_server(
 
 @contextmanager
 def start_percept(models: Path, workspace: Workspace, device: str = "cpu") -> Iterator[Server]:
-    """`percept serve` on a folder of bundles, ready, with every other setting as it comes."""
+    """Run `percept serve` on a repository with default settings; yield it when it is ready."""
     port = str(free_port())
     own = {"PERCEPT_MODELS": str(models), "PERCEPT_PORT": port, "PERCEPT_DEVICE": device, "PYTHONPATH": str(ROOT)}
     with start_server(PERCEPT, own, f"http://127.0.0.1:{port}/health/ready", workspace) as server:
@@ -65,21 +65,21 @@ def start_percept(models: Path, workspace: Workspace, device: str = "cpu") -> It
 
 
 def is_ready(url: str) -> bool:
-    """Whether an address answers well."""
+    """Whether a URL returns 200."""
     try:
         with urllib.request.urlopen(url, timeout=30) as answer:
             return bool(answer.status == 200)
-    except OSError:  # nobody listens yet, or says so by a status
+    except OSError:  # not listening yet, or not ready by its status
         return False
 
 
 def last_lines(log: Path) -> str:
-    """The last lines of a log as one."""
+    """The last lines of a log in one line."""
     return " / ".join(log.read_text(errors="replace").strip().splitlines()[-3:])[-400:]
 
 
 def run_load(address: str, clients: int, seconds: float, kind: str, files: Sequence[str]) -> ClosedLoopResult:
-    """What clients in a process of their own get, each asking again when it has its answer."""
+    """Run a closed loop in a separate process: each client sends its next request after the response."""
     if wrk := shutil.which("wrk"):
         many = ["-t", "1", "-c", str(clients), "-d", f"{max(round(seconds), 1)}s", "--timeout", "60s"]
         command = [
@@ -107,7 +107,7 @@ def run_load(address: str, clients: int, seconds: float, kind: str, files: Seque
 
 
 def post_photos(server: Server, clients: int, seconds: float, workspace: Workspace) -> ClosedLoopResult:
-    """What clients get who post the photos to `/predict`; raises `Failed` where some get errors or nothing."""
+    """Post the photos to `/predict` in a closed loop; raises `BenchmarkError` for errors or missing responses."""
     files = [str(path) for path in photo_files(workspace)]
     found = run_load(f"{server.address}/predict", clients, seconds, "image/jpeg", files)
     require_success(found, clients, seconds)
@@ -115,14 +115,14 @@ def post_photos(server: Server, clients: int, seconds: float, workspace: Workspa
 
 
 def require_success(found: ClosedLoopResult, clients: int, seconds: float) -> None:
-    """Raise `Failed` where a load met errors, or no answer."""
+    """Raise `BenchmarkError` if a load met errors or got no response."""
     if found.refused or found.lost or not found.answers:
-        bad = f"{found.refused} of {found.answers} answers were errors, {found.lost} were lost"
+        bad = f"{found.refused} of {found.answers} responses were errors, {found.lost} were lost"
         raise BenchmarkError(f"{clients} clients, {seconds:g} s: {bad}")
 
 
 def wait_until_idle(process: int) -> None:
-    """Wait until a server has done what clients that are gone had asked for."""
+    """Wait until a server has finished the requests of earlier clients."""
     end = monotonic() + SETTLE_S
     while monotonic() < end:
         before = cpu_seconds(process)
@@ -132,15 +132,15 @@ def wait_until_idle(process: int) -> None:
 
 
 def run_module(module: str, *arguments: object) -> Any:
-    """What a module of this folder, run in a process of its own, prints as JSON."""
+    """Run a module of this folder in a separate process; return the JSON that it prints."""
     command = [sys.executable, "-m", f"benchmarks.harness.{module}", *map(str, arguments)]
-    # The last line: the libraries of a device may have something to say before.
+    # The last line: libraries of a device may print lines before it.
     found = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(found.splitlines()[-1])
 
 
 def measure_bare_loop(folder: Path, setting: Setting, seconds: float, workspace: Workspace) -> dict[str, float]:
-    """The loop of `limit.py` on a bundle."""
+    """Run `bare_loop` on a bundle."""
     found: dict[str, float] = run_module(
         "bare_loop",
         folder,
@@ -155,5 +155,5 @@ def measure_bare_loop(folder: Path, setting: Setting, seconds: float, workspace:
 
 
 def threads_per_run() -> int:
-    """How many threads the service gives to one run of a network on the CPU."""
+    """The number of threads that the service uses for one run of a network on the CPU."""
     return plan_execution(Settings(device="cpu"), count_cpus()).threads

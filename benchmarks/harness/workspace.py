@@ -1,6 +1,6 @@
-"""What every comparison over HTTP stands on: photos, bundles, a place for them, and the words on the command line.
+"""The inputs of every benchmark over HTTP: photos, bundles, a temporary folder, and the common options.
 
-It starts no server and measures nothing.
+This module starts no server and measures nothing.
 """
 
 import json
@@ -32,20 +32,20 @@ PHOTOS = ROOT.parent / "shared" / "images" / "imagenet"
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where the photos lie, and where things may be put."""
+    """The folder of photos, and a temporary folder."""
 
     photos: Path
     scratch: Path
 
     @property
     def log(self) -> Path:
-        """What the server that runs has said."""
+        """The output of the running server."""
         return self.scratch / "log"
 
 
 @contextmanager
 def open_workspace(photos: Path) -> Iterator[Workspace]:
-    """A place for as long as it is needed, with a photo that is made where there is no folder of them."""
+    """Create a workspace for a `with` block, with a generated photo if there is no folder of photos."""
     with TemporaryDirectory() as folder:
         scratch = Path(folder)
         if not photos.is_dir():
@@ -56,12 +56,12 @@ def open_workspace(photos: Path) -> Iterator[Workspace]:
 
 
 def photo_files(workspace: Workspace) -> list[Path]:
-    """The photos, in order."""
+    """The photos, sorted by name."""
     return sorted(path for path in workspace.photos.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
 
 
 def create_bundle(network: str, precision: str, workspace: Workspace) -> Path:
-    """The bundle of a network, made where it is not yet there; raises `BundleError` with the reason if it cannot be."""
+    """Create the bundle of a network unless it exists; raises `BundleError` if that fails."""
     out = workspace.scratch / precision
     folder = out / network / "1"
     if folder.exists():
@@ -78,7 +78,7 @@ def create_bundle(network: str, precision: str, workspace: Workspace) -> Path:
 
 
 def create_repository(network: str, precision: str, workspace: Workspace) -> Path:
-    """A folder of bundles with that of one network alone."""
+    """Create a repository with the bundle of one network."""
     folder = create_bundle(network, precision, workspace)
     alone = workspace.scratch / f"{network}-{precision}"
     alone.mkdir(exist_ok=True)
@@ -88,7 +88,7 @@ def create_repository(network: str, precision: str, workspace: Workspace) -> Pat
 
 
 def describe_machine() -> dict[str, object]:
-    """What it was measured on."""
+    """The number of cores, the CPU and the load of this machine."""
     names = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -100,18 +100,23 @@ def describe_machine() -> dict[str, object]:
 def create_parser(
     doc: str | None, networks: Sequence[str], rounds: int, seconds: float | None = None, choices: Sequence[str] = ()
 ) -> ArgumentParser:
-    """The words that every comparison understands, with its own defaults; without `seconds` it has no windows."""
+    """The options that all benchmarks share, with the defaults of one; `--seconds` only if it has a default."""
     parser = ArgumentParser(description=doc, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=choices or list(NETWORKS), default=list(networks))
     if seconds is not None:
         parser.add_argument("--seconds", type=float, default=seconds, help="under each load")
     parser.add_argument("--rounds", type=int, default=rounds)
-    parser.add_argument("--photos", type=Path, default=PHOTOS, help="folder of JPEGs; without it one is made")
-    parser.add_argument("--json", type=Path, help="file for every sample")
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        default=PHOTOS,
+        help="folder of JPEGs (default: a generated photo if the shared ones are missing)",
+    )
+    parser.add_argument("--json", type=Path, help="write every sample to this file")
     return parser
 
 
 def write_json(file: Path | None, machine_info: Mapping[str, object], **results: object) -> None:
-    """Write what was found, and on what machine, if a file was asked for."""
+    """Write results and machine as JSON, if a file is given."""
     if file:
         file.write_text(json.dumps({"machine": machine_info, **results}, indent=1, default=asdict))

@@ -1,4 +1,4 @@
-"""BentoML: a PIL image as a multipart field, in as many workers as it is told.
+"""BentoML: a PIL image as a multipart field, with the given number of workers.
 
 From BentoML's documentation: "Create online API Services", "Define input and output types", "Parallelize requests
 handling".

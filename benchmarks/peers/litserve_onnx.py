@@ -1,4 +1,4 @@
-"""LitServe: an uploaded file, decoded and predicted in as many worker processes as it is told.
+"""LitServe: an uploaded file, decoded and predicted with the given number of worker processes.
 
 From LitServe's documentation: "LitAPI", "LitServer"; files as by the type hint that its issue 272 shows.
 """

@@ -9,6 +9,7 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -28,7 +29,7 @@ class Model:
         options.intra_op_num_threads = int(os.environ["BENCH_INTRA"])
         self.session = ort.InferenceSession(str(folder / "trunk.onnx"), options, ["CPUExecutionProvider"])
 
-    def answer(self, photo: bytes | Image.Image) -> dict:
+    def answer(self, photo: bytes | Image.Image) -> dict[str, Any]:
         """The classes of a photo as `/predict` gives them."""
         image = photo if isinstance(photo, Image.Image) else Image.open(io.BytesIO(photo))
         image = ImageOps.exif_transpose(image.convert("RGB"))
@@ -52,14 +53,14 @@ class Model:
         return left * fx, top * fy, min((left + w) * fx, width), min((top + h) * fy, height)
 
 
-def classes(logits: np.ndarray) -> dict:
+def classes(logits: np.ndarray) -> dict[str, Any]:
     """The best classes, logits [K]."""
     powers = np.exp(logits - logits.max())
     scores = powers / powers.sum()
     return {"predictions": [{"index": int(k), "score": float(scores[k])} for k in np.argsort(-scores)[:TOP_K]]}
 
 
-def shares(logits: np.ndarray, size: tuple[int, int]) -> dict:
+def shares(logits: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
     """The share of each class in the photo's pixels, logits [K,h,w]."""
     planes = [np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR)) for plane in logits]
     counts = np.bincount(np.argmax(planes, 0).ravel(), minlength=len(logits)) / (size[0] * size[1])

@@ -1,4 +1,4 @@
-"""Ray Serve: the raw body of a Starlette request, in as many replicas as it is told.
+"""Ray Serve: the raw body of a Starlette request, with the given number of replicas.
 
 From Ray's documentation: the PyTorch tutorial (`serve/doc_code/tutorial_pytorch.py`), "Resource Allocation".
 """

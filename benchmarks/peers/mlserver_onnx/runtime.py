@@ -1,4 +1,4 @@
-"""MLServer: a custom runtime, the photo as base64 in a V2 inference request, in as many parallel workers as it is told.
+"""MLServer: a custom runtime, the photo as base64 in a V2 inference request, with the given number of parallel workers.
 
 From MLServer's documentation: "Custom Inference Runtimes", "Content Types", "Parallel Inference".
 """

@@ -25,7 +25,7 @@ class DisconnectingRequest:
 
 
 async def run(request: DisconnectingRequest, work: Coroutine[Any, Any, T]) -> T:
-    async with cancel_on_disconnect(request):
+    async with cancel_on_disconnect(request):  # type: ignore[arg-type]
         return await work
 
 
@@ -69,7 +69,7 @@ def test_cancellation_by_another_cause_is_not_a_disconnect() -> None:
 
 def test_deadline_within_the_work_is_not_a_disconnect() -> None:
     async def main() -> None:
-        async with cancel_on_disconnect(DisconnectingRequest(math.inf)), asyncio.timeout(0.01):
+        async with cancel_on_disconnect(DisconnectingRequest(math.inf)), asyncio.timeout(0.01):  # type: ignore[arg-type]
             await asyncio.sleep(60)
 
     with pytest.raises(TimeoutError):

@@ -43,7 +43,7 @@ def test_bytes_are_decoded_from_json_and_binary() -> None:
 
 
 def test_binary_data_follow_the_order_of_inputs() -> None:
-    size = {"parameters": {"binary_data_size": 2}}
+    size: dict[str, Any] = {"parameters": {"binary_data_size": 2}}
     head = create_request(create_tensor("a", **size), create_tensor("b", data=[5, 6]), create_tensor("c", **size))
     _, tensors = decode_request(head + bytes([1, 2, 3, 4]), len(head))
     assert {name: list(value) for name, value in tensors.items()} == {"a": [1, 2], "b": [5, 6], "c": [3, 4]}
