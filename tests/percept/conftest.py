@@ -1,4 +1,4 @@
-"""Fixtures: marker models of the shared bundles, loaded once."""
+"""Fixtures: models that are loaded in the process of the tests."""
 
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -8,12 +8,19 @@ import pytest
 
 from percept.runtime.execution_plan import ExecutionPlan, create_worker_pools
 from percept.runtime.model import Model, load_model
+from percept.settings import BUILT_IN_BUNDLES
 
 
 @pytest.fixture(scope="session")
 def load(bundles: Path) -> Iterator[Callable[[str], Model]]:
-    """A function that loads a marker bundle by its name, such as `classification-crop`."""
+    """A function that loads a marker bundle such as `classification-crop`, or a built-in one, by name."""
     plan = ExecutionPlan("cpu", 1, 1, 1, 8)
     pools = create_worker_pools(plan, 1)
-    yield cache(lambda name: load_model(bundles / name / "1", plan, pools))
+
+    @cache
+    def load(name: str) -> Model:
+        root = bundles if (bundles / name).exists() else BUILT_IN_BUNDLES
+        return load_model(root / name / "1", plan, pools)
+
+    yield load
     pools.close()
