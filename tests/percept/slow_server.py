@@ -1,5 +1,6 @@
 """Servers in which one function takes a given time, so that tests can tell what happens meanwhile."""
 
+import os
 from pathlib import Path
 
 PATCH = '''"""Make one function of Percept slow. Python imports this module at its start."""
@@ -25,7 +26,7 @@ def slow_down(folder: Path, seconds: float, module: str, owner: str, function: s
     (folder / "sitecustomize.py").write_text(
         PATCH.format(module=module, owner=owner, function=function, seconds=seconds)
     )
-    return {"PYTHONPATH": str(folder)}
+    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
 
 
 def slow_encoding(folder: Path, seconds: float) -> dict[str, str]:
