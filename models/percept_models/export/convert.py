@@ -13,7 +13,7 @@ import onnx
 from onnx import ModelProto
 
 from percept.bundle.integrity import read_manifest
-from percept.bundle.manifest import MANIFEST, Manifest, Provenance, Task
+from percept.bundle.manifest import MANIFEST, Manifest, Provenance, TaskName
 from percept.errors import BundleError
 from percept_models.autodiff.tail import LOGITS
 from percept_models.export.bundle_writer import BundleDescription, new_bundle_folder, write_bundle
@@ -30,7 +30,7 @@ from percept_models.verify.bundle import verify_bundle
 from percept_models.verify.onnx_reference import Reference, trunk_reference
 from percept_models.verify.table import format_checks
 
-TASKS: Mapping[int, Task] = {2: "classification", 4: "segmentation"}  # by the rank of the logits
+TASKS: Mapping[int, TaskName] = {2: "classification", 4: "segmentation"}  # by the rank of the logits
 COMPARED_PHOTOS = 32  # photos on which lower precision is compared with float32
 
 
@@ -141,7 +141,7 @@ def _layers_with_tails(options: ExportOptions, cam_layer: str) -> set[str] | Non
     return None if options.precision == "float32" else {*options.layers, cam_layer}
 
 
-def _choose_background(options: ExportOptions, task: Task, labels: Sequence[str]) -> int | None:
+def _choose_background(options: ExportOptions, task: TaskName, labels: Sequence[str]) -> int | None:
     """The class of the background: from the options, else the first class of a segmenter if it has that name."""
     if options.background not in (None, *range(len(labels))):
         raise BundleError(f"the background {options.background} is not a class: there are 0 to {len(labels) - 1}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from percept.bundle.manifest import IMAGE, Layer, Tail, Task
+from percept.bundle.manifest import IMAGE, Layer, Tail, TaskName
 from percept.errors import BundleError
 from percept_models.export.options import ExportOptions
 from percept_models.export.source_network import SourceNetwork
@@ -15,7 +15,7 @@ LISTED_LAYERS = 20  # in the message about an unknown layer
 
 
 def select_layers(
-    options: ExportOptions, source: SourceNetwork, graph: Graph, task: Task
+    options: ExportOptions, source: SourceNetwork, graph: Graph, task: TaskName
 ) -> tuple[tuple[str, ...], str]:
     """The layers to tap, `image` first, and the CAM layer, as named in the options or suggested from the graph.
 

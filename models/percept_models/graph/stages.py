@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from math import prod
 
-from percept.bundle.manifest import Task
+from percept.bundle.manifest import TaskName
 from percept_models.graph.dominators import ancestors, dominator_path, immediate_dominators, reverse_edges
 from percept_models.graph.reader import Graph
 from percept_models.graph.receptive_field import receptive_fields
@@ -20,7 +20,7 @@ ACTIVATIONS = frozenset({"BatchNormalization", "Clip", "HardSwish", "LeakyRelu",
 RESAMPLING = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool", "Pad", "Resize"})
 
 
-def suggest_layers(graph: Graph, task: Task, nesting: Mapping[str, int], logits: str = "logits") -> list[str]:
+def suggest_layers(graph: Graph, task: TaskName, nesting: Mapping[str, int], logits: str = "logits") -> list[str]:
     """Return the keys of `nesting` that end a stage, in topological order; the last is the layer for CAM.
 
     `nesting` maps each tensor that may be tapped to the nesting depth of its module. Among the tensors of one stage

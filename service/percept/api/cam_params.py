@@ -12,7 +12,7 @@ from percept.explain.faithfulness import PASSES
 from percept.explain.methods.table import METHODS
 from percept.explain.presentation import CamOutput, Style
 from percept.explain.question import Question
-from percept.explain.regions import Rule
+from percept.explain.regions import Threshold
 from percept.imaging.geometry import Box
 
 PICTURES = ("jpeg", "png", "webp")
@@ -87,7 +87,7 @@ class CamParams(Style, CamTargetParams):
     format: Literal["jpeg", "png", "webp", "npy", "json", "multipart", "zip"] | None = Field(
         None, description="instead of the Accept header; multipart and zip give prediction, map and overlay together"
     )
-    boxes: Rule | None = Field(
+    boxes: Threshold | None = Field(
         None,
         description="json, multipart, zip: bounding boxes of the regions above this share of the maximum, or above "
         "Otsu's threshold",

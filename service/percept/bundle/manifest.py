@@ -27,7 +27,7 @@ MANIFEST = "manifest.json"
 WEIGHTS = "weights.bin"  # the weights that the trunk and the tails share
 IMAGE = "image"  # the name of the layer that is the network's normalised input itself, [N,3,H,W]
 
-Task = Literal["classification", "segmentation"]
+TaskName = Literal["classification", "segmentation"]
 Activation = Literal["softmax", "sigmoid", "none"]
 Precision = Literal["float32", "float16", "int8"]
 FilterKind = Literal["kernels", "maxima", "inversion"]
@@ -165,7 +165,7 @@ class FilterPicture(_Model):
         lengths = (n, len(self.scores), len(self.noise))
         if lengths != expected or (n == 0) != (self.kind == "inversion"):
             raise ValueError(
-                "{} in {!r} has {} channels, {} scores and {} noise".format(self.kind, self.file, *lengths)
+                "{} in {!r} has {} channels, {} scores and {} noise values".format(self.kind, self.file, *lengths)
             )
         if len(set(self.channels)) != n:
             raise ValueError(f"{self.kind} in {self.file!r} shows a channel twice")
@@ -205,7 +205,7 @@ class Manifest(_Model):
     format: Literal[1] = 1
     name: Name
     version: PositiveInt
-    task: Task
+    task: TaskName
     activation: Activation
     precision: Precision = "float32"
     tf32: StrictBool = False
@@ -230,7 +230,7 @@ class Manifest(_Model):
         return self
 
     def _check_classes(self) -> dict[str, bool]:
-        """The message of each rule about classes, and whether the manifest keeps the rule."""
+        """The message for each rule about classes, and whether the manifest complies with the rule."""
         classes, rank = len(self.labels), {"classification": 1, "segmentation": 3}[self.task]
         return {
             f"the task {self.task} needs logits of {rank} dimensions, not {self.logits}": len(self.logits) == rank,

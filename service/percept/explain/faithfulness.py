@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from percept.bundle.manifest import Manifest
 from percept.errors import BadParameter
 from percept.explain.maps import resize
-from percept.explain.methods.masks import Colour, fade
+from percept.explain.methods.masks import BlankColour, fade
 from percept.explain.methods.protocol import LogitsRequest, stack_batches
 from percept.imaging.geometry import Map, Pixels
 from percept.tasks.table import TASKS
@@ -97,7 +97,7 @@ def score_function(manifest: Manifest, seed: Map, target: int, against: int | No
 
 
 def measure_faithfulness(
-    pixels: Pixels, logits: Map, heat: Map, score: ScoreFunction, blank: Colour
+    pixels: Pixels, logits: Map, heat: Map, score: ScoreFunction, blank: BlankColour
 ) -> Generator[LogitsRequest, Any, Faithfulness]:
     """Measure a map `heat` [h,w] in [0,1] of an image, uint8 [H,W,3], with its `logits`.
 
@@ -109,7 +109,7 @@ def measure_faithfulness(
     return summarize(score(logits), scores)
 
 
-def perturbed_images(pixels: Pixels, heat: Map, blank: Colour) -> Iterator[Pixels]:
+def perturbed_images(pixels: Pixels, heat: Map, blank: BlankColour) -> Iterator[Pixels]:
     """Make the `PASSES` images whose scores `summarize` takes, uint8 [H,W,3], in its order and one by one.
 
     `pixels` is I, `heat` float32 [h,w] in [0,1], `blank` the RGB colour, 0 to 255, of removed pixels.

@@ -14,7 +14,7 @@ from PIL import Image
 
 from percept.bundle.manifest import Layer
 from percept.explain.maps import normalize
-from percept.explain.principal_components import colours, principal_components
+from percept.explain.principal_components import principal_components, scale_to_colours
 from percept.explain.receptive_field import cell_box, effective_field, field_at_point
 from percept.explain.runner import FULL_HEAT_QUANTILE
 from percept.imaging.colormaps import GREY, render_heatmap
@@ -114,7 +114,7 @@ def _draw(features: FeatureMap, output: FeatureOutput) -> Image.Image:
 
 def _draw_components(features: FeatureMap) -> Image.Image:
     """The first three principal components as red, green and blue over the photo; unseen pixels are grey."""
-    maps = colours(principal_components(features.activations))
+    maps = scale_to_colours(principal_components(features.activations))
     planes = (np.nan_to_num(project_to_photo(one, features.image.geometry), nan=GREY) for one in maps)
     return Image.merge("RGB", [Image.fromarray(plane.round().astype(np.uint8)) for plane in planes])
 

@@ -15,7 +15,7 @@ from percept.errors import BadParameter
 from percept.explain.explanation import Explanation
 from percept.explain.maps import find_peak
 from percept.explain.receptive_field import cell_box, field_at_peak
-from percept.explain.regions import Rule
+from percept.explain.regions import Threshold
 from percept.imaging.colormaps import COLORMAPS, render_heatmap
 from percept.imaging.encode import encode, encode_npy
 from percept.imaging.geometry import Map, project_to_photo
@@ -57,7 +57,7 @@ class CamOutput:
 
     format: str
     style: Style
-    boxes: Rule | None = None
+    boxes: Threshold | None = None
 
 
 @stage("render")

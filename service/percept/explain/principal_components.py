@@ -12,10 +12,10 @@ import numpy as np
 from percept.explain.singular_vectors import leading_singular_vectors
 from percept.imaging.geometry import Map
 
-EXACT = 256  # up to this p the decomposition is exact; a larger one is searched for its leading vectors
-BLOCK = 8  # vectors of that search at a time, more than there are colours: see `leading_singular_vectors`
-TRIVIAL = 1e-3  # a component shorter than this share of the first one is rounding
-ROUNDING = 1e-6  # and so is a first component shorter than this share of the length of A
+EXACT = 256  # up to this p the decomposition is exact; for a larger p an iteration finds the leading vectors
+BLOCK = 8  # vectors in a block of that iteration, more than there are colours: see `leading_singular_vectors`
+TRIVIAL = 1e-3  # a component shorter than this share of the first one is a rounding error
+ROUNDING = 1e-6  # a first component shorter than this share of the length of A is one too
 PERCENTILES = (1, 99)
 
 
@@ -24,13 +24,13 @@ def principal_components(A: Map, count: int = 3) -> Map:
 
     X X^T v_i = s_i^2 v_i, s_1 >= s_2 >= ..., |v_i| = 1, so the map of component i has mean 0 and length s_i. Its sign
     makes its greatest magnitude positive, the first in reading order of equals. Components that do not exist (fewer
-    channels or cells, a constant map) or that are rounding are zeros.
+    channels or cells, a constant map) or that are rounding errors are zeros.
 
     Pearson 1901, doi:10.1080/14786440109462720; Hotelling 1933, doi:10.1037/h0071325.
     """
     components = np.zeros((count, A[0].size), np.float32)
     X = A.reshape(len(A), -1)
-    scale = float(np.abs(X).max()) or 1.0  # or the squares of large activations would overflow
+    scale = float(np.abs(X).max()) or 1.0  # the squares of large activations would overflow
     X = X / np.float32(scale)
     length = float(np.linalg.norm(X))
     X = X - X.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
@@ -41,7 +41,7 @@ def principal_components(A: Map, count: int = 3) -> Map:
     return components.reshape(count, *A.shape[1:])
 
 
-def colours(maps: Map) -> Map:
+def scale_to_colours(maps: Map) -> Map:
     """Stretch each of the maps [k,h,w] from its 1st and 99th percentile to 0..255, float32; a constant map becomes 0.
 
     If these percentiles are equal, as around a single hot cell, the map is stretched from its minimum to its maximum.

@@ -2,10 +2,10 @@
 
 An `InputImage`, a layer and a cell come in; rectangles in continuous coordinates of the photo leave.
 
-- Theoretical: from the strides and kernels between the pixels and the layer, as the manifest states them. A layer
-  without a stated field sees all that the network sees.
-- Effective: from the gradient of the cell at the image. Most of the theoretical field hardly matters: Luo et al. 2016,
-  arXiv:1701.04128. The influence of a pixel is the length of that gradient over the pixel's channels.
+- Theoretical: from the strides and kernels between the pixels and the layer, as the manifest states them. If it states
+  none, the field is the whole input of the network.
+- Effective: from the gradient of the cell at the image. Most of the theoretical field has little influence: Luo et al.
+  2016, arXiv:1701.04128. The influence of a pixel is the length of that gradient over the pixel's channels.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ from percept.runtime.model import Model
 from percept.runtime.session import Arrays
 from percept.tasks.input_image import InputImage
 
-TAIL_SHARE = 0.02275  # of the influence beyond each side: two standard deviations of a normal distribution
+OUTER_SHARE = 0.02275  # of the influence outside of each side: two standard deviations of a normal distribution
 
 Cell = tuple[int, int]  # row and column
 
@@ -132,8 +132,9 @@ def effective_field(image: InputImage, influence: Map) -> EffectiveField | None:
 def measure_influence(image: InputImage, outputs: Arrays, layer: Layer, cell: Cell) -> Map:
     """The length of d(sum over the cell's channels)/d(pixel), float32 [H,W] over the network's input.
 
-    `outputs` are the trunk outputs of the image, with the layer `image` and the logits. The tail of the layer `image`
-    computes it, which has a seed for every layer. All 0 where the ReLUs of all channels are off.
+    `outputs` are the trunk outputs of the image, with the layer `image` and the logits. The tail of the layer `image`,
+    which has a seed for every layer, computes the gradient. The map is 0 if the ReLUs of all the cell's channels are
+    inactive.
     """
     network, image_layer = image.model.network, require_image_layer(image.model, layer)
     layer_seed = np.zeros((1, *layer.shape), np.float32)
@@ -187,7 +188,7 @@ def _interval(layer: Layer, axis: int, i: int, limit: int) -> tuple[float, float
 
 
 def _central_interval(mass: NDArray[np.float64]) -> tuple[float, float]:
-    """The interval of a distribution over cells that leaves out `TAIL_SHARE` at each end."""
+    """The interval of a distribution over cells that leaves out `OUTER_SHARE` at each end."""
     cumulative = np.concatenate([[0.0], np.cumsum(mass)]) / mass.sum()
-    low, high = np.interp([TAIL_SHARE, 1 - TAIL_SHARE], cumulative, np.arange(len(cumulative)))
+    low, high = np.interp([OUTER_SHARE, 1 - OUTER_SHARE], cumulative, np.arange(len(cumulative)))
     return float(low), float(high)

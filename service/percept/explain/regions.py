@@ -1,8 +1,8 @@
 """The hot regions of a class-activation map, in pixels of the photo.
 
-A map in [0,1] and its `Geometry` come in; boxes with their area, peak and share of the heat leave. The pixels are those
-of the photo as `project_to_photo` maps it, so that boxes agree with the picture, but of a raster of at most
-`MAX_RASTER_PIXELS` over the part that the network sees: the cost does not grow with the photo. It knows no model.
+A map in [0,1] and its `Geometry` come in; boxes with their area, peak and share of the heat leave. The map is
+interpolated by `project_to_photo`, so that boxes agree with the picture. The raster covers the part of the photo that
+the network sees, in at most `MAX_RASTER_PIXELS`, so that the cost does not grow with the photo. It knows no model.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from percept.imaging.geometry import Geometry, Map, Pixels, project_to_photo
 
 MAX_RASTER_PIXELS = 2**16  # 256 x 256: finer than any map
 
-Rule = float | Literal["otsu"]
+Threshold = float | Literal["otsu"]  # a share of the map's maximum in (0,1), or Otsu's method
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,21 @@ class HotRegion:
     mass: float
 
 
-def hot_regions(heat: Map, geometry: Geometry, rule: Rule) -> tuple[HotRegion, ...]:
+def hot_regions(heat: Map, geometry: Geometry, threshold: Threshold) -> tuple[HotRegion, ...]:
     """The regions of a map float32 [h,w] in [0,1], the largest mass first; none if no pixel is above 0.
 
-    H is the heat of the photo's pixels and M its maximum. With a `rule` in (0,1) a pixel is hot where H >= rule M; with
-    `otsu`, where H / M in 256 levels is above Otsu's threshold. A region is a set of hot pixels connected by sides or
-    corners. Pixels that the network does not see are in no region. Boxes are exact if the network sees at most
-    `MAX_RASTER_PIXELS` of the photo, and accurate to about one pixel of the raster (1/256 of the side) otherwise.
+    H is the heat of the photo's pixels and M its maximum. With a `threshold` in (0,1) a pixel is hot where H >=
+    threshold * M; with `otsu`, where H / M in 256 levels is above Otsu's threshold. A region is a set of hot pixels
+    connected by sides or corners. Pixels that the network does not see are in no region. Boxes are exact if the network
+    sees at most `MAX_RASTER_PIXELS` of the photo, and accurate to about one pixel of the raster (1/256 of the side)
+    otherwise.
     """
     H = np.nan_to_num(project_to_photo(heat, _raster(geometry))).astype(np.float64)
     M = H.max()
     if not M > 0:
         return ()
     levels = np.rint(H / M * 255).astype(np.uint8)
-    hot = levels > otsu(levels) if rule == "otsu" else rule * M <= H
+    hot = levels > otsu(levels) if threshold == "otsu" else threshold * M <= H
     return tuple(sorted(_measure(H, connected_components(hot), geometry.seen), key=lambda region: -region.mass))
 
 
@@ -77,7 +78,7 @@ def connected_components(hot: NDArray[np.bool_]) -> NDArray[np.intp]:
     Components are numbered in reading order of their first pixels.
     """
     h, w = hot.shape
-    # One cold column between the rows, so that no run continues in the next row of the flattened mask.
+    # A column of False after each row, so that no run continues in the next row of the flattened mask.
     flat = np.zeros(h * (w + 1) + 1, np.int8)
     flat[1:].reshape(h, w + 1)[:, :w] = hot
     starts, stops = (np.flatnonzero(np.diff(flat) == step) for step in (1, -1))

@@ -1,4 +1,7 @@
-"""Pictures and arrays → bytes: JPEG, PNG, WebP, and NumPy's own file format."""
+"""Pictures and arrays → bytes: JPEG, PNG, WebP, and NumPy's own file format.
+
+A Pillow picture or an array comes in; the bytes of a file leave. It knows no media type and no HTTP.
+"""
 
 import io
 from typing import Any
@@ -7,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-# What `Image.save` receives for each format.
-ENCODERS: dict[str, dict[str, Any]] = {
+# The arguments of `Image.save` for each format.
+SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "jpeg": {"format": "JPEG", "quality": 85},
     # Level 1 takes a fifth of the time of level 6 for a tenth more bytes (overlays of ten photos at 640 x 480).
     "png": {"format": "PNG", "compress_level": 1},
@@ -17,7 +20,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
 
 
 def encode(picture: Image.Image, name: str) -> bytes:
-    """Encode a picture in the format `name` of `ENCODERS`.
+    """Encode a picture in the format `name` of `SAVE_OPTIONS`.
 
     PNG keeps a palette, the others store its colours; JPEG drops transparency.
     """
@@ -26,7 +29,7 @@ def encode(picture: Image.Image, name: str) -> bytes:
         picture = picture.convert("RGB")
     if name == "webp" and picture.mode == "P":
         picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
-    picture.save(stream, **ENCODERS[name])
+    picture.save(stream, **SAVE_OPTIONS[name])
     return stream.getvalue()
 
 

@@ -25,8 +25,8 @@ Versions = Mapping[int, Model]
 Models = Mapping[str, Versions]
 
 
-class IndexEntry(NamedTuple):
-    """A bundle that is served or lies below the root.
+class BundleStatus(NamedTuple):
+    """Whether a bundle is served. The bundle is loaded, or in a folder below the root.
 
     `reason` says why a bundle is not served, or what is wrong with the files of one that is.
     """
@@ -40,9 +40,9 @@ class IndexEntry(NamedTuple):
 class Repository:
     """The served models. `load_all`, `load_model` and `unload_model` block, one at a time; the rest is lookup.
 
-    The mapping of served models is replaced as a whole, so that a request keeps the model that it found. `refused`
-    gives the reason for each refused bundle, by name/version. `default` is the name of the model for requests that name
-    none: as configured, else the first classifier by name.
+    The mapping of served models is replaced as a whole, so that a request keeps the model that it found. `refused` has
+    the reason for each refused bundle, by name/version. `default` is the name of the model for requests without one: as
+    configured, else the first classifier by name.
     """
 
     def __init__(
@@ -86,8 +86,8 @@ class Repository:
     def load_model(self, name: str) -> None:
         """Serve the bundles of a model as they are now: load new and changed ones, drop those that are gone.
 
-        Where a changed bundle cannot be loaded, its previous version stays served. Raises `UnknownModel` where no
-        bundle has this name, `BundleRefused` with the reasons, and `NotReady` where the server is shutting down.
+        If a changed bundle cannot be loaded, the model loaded from it before is still served. Raises `UnknownModel` if
+        no bundle has this name, `BundleRefused` with the reasons, and `NotReady` if the server is shutting down.
         """
         with self._changing:
             folders = _find_bundles(self.root)
@@ -102,22 +102,22 @@ class Repository:
                 raise BundleRefused("; ".join(f"{bundle}: {reason}" for bundle, reason in refused.items()))
 
     def unload_model(self, name: str) -> None:
-        """Stop serving all versions of a model; raises `UnknownModel` where none is served."""
+        """Stop serving all versions of a model; raises `UnknownModel` if none is served."""
         with self._changing:
             if name not in self._models:
                 raise UnknownModel(self._unknown_reason(name))
             self._replace(_without(self._models, name), self._refused_of_others(name))
             log.info("model %s is unloaded", name)
 
-    def index(self) -> Sequence[IndexEntry]:
-        """Every bundle that is served or lies below the root, by name and version; reads the disk."""
+    def index(self) -> Sequence[BundleStatus]:
+        """Every bundle that is served or in a folder below the root, by name and version; reads the disk."""
         served = {(model.manifest.name, model.manifest.version) for model in self.all_versions}
         on_disk = {(folder.parent.name, int(folder.name)) for folder in _find_bundles(self.root)}
         entries = []
         for name, version in sorted(served | on_disk):
             is_served = (name, version) in served
             reason = self.refused.get(f"{name}/{version}", "" if is_served else NOT_LOADED)
-            entries.append(IndexEntry(name, version, is_served, reason))
+            entries.append(BundleStatus(name, version, is_served, reason))
         return entries
 
     def stop(self) -> None:
@@ -125,7 +125,7 @@ class Repository:
         self._stopped.set()
 
     def check_ready(self) -> None:
-        """Raise `NotReady` with the reason while requests that name no model cannot be answered."""
+        """Raise `NotReady` with the reason while the service cannot answer requests that name no model."""
         if not self._models:
             raise NotReady(self._empty_reason())
         if self.default not in self._models:
@@ -174,12 +174,12 @@ class Repository:
         return dict(models), refused
 
     def _replace(self, models: Models, refused: dict[str, str]) -> None:
-        """Replace the served models."""
+        """Replace the served models and the reasons for refused bundles, and choose the default model."""
         self._models, self.refused, self._scanned = models, refused, True
         self.default = self._configured_default or (self._first_model() if models else "")
 
     def _load_parallel_trunks(self, models: Models, refused: Collection[str]) -> None:
-        """Load the second trunk of the newest versions, unless `_load` just found their files to be others."""
+        """Load the second trunk of the newest versions, except those whose files on disk are now refused."""
         for name, versions in models.items():
             if f"{name}/{max(versions)}" not in refused:
                 versions[max(versions)].network.load_parallel_trunk()

@@ -1,4 +1,4 @@
-"""The only module that imports ONNX Runtime: a graph on disk becomes a callable from arrays to arrays.
+"""The only module that imports ONNX Runtime: a graph on disk becomes a `Session`, which maps arrays to arrays.
 
 A GPU that is configured by name and does not work is an error, never a silent fallback to the CPU. ONNX Runtime may
 list a provider that fails to load, so `resolve_device` runs a small convolution first.
@@ -31,11 +31,11 @@ log = logging.getLogger(__name__)
 
 ORT_VERSION: str = ort.__version__
 
-SAME_AS_REQUESTED = 1  # of an arena: grow by what is requested, not to the next power of two
+SAME_AS_REQUESTED = 1  # the arena grows by the requested size, not to the next power of two
 
 
 def _configure_process() -> None:
-    """Set what ONNX Runtime keeps for the whole process, once: no telemetry, and one CPU arena for all sessions.
+    """Configure ONNX Runtime once for the whole process: no telemetry, and one CPU arena for all sessions.
 
     With an arena of its own, each session keeps its peak memory, rounded up to a power of two (ResNet-50 loaded twice:
     80 MB less with a shared arena, SqueezeNet 26 MB).
@@ -49,15 +49,15 @@ def _configure_process() -> None:
 
 _configure_process()
 
-# How the threads of one run wait for each other. Beside other runs they sleep and take their work in small pieces, so
-# that two runs at once slow each other little. In a run that has the cores to itself they spin until it is over.
+# How the threads of one run wait for each other. With concurrent runs they sleep and take their work in small pieces,
+# so that the runs slow each other little. In a run that is alone on the cores they spin until it ends.
 SLEEPING = {"session.intra_op.allow_spinning": "0", "session.dynamic_block_base": "8"}
 SPINNING = {"session.intra_op.allow_spinning": "1", "session.force_spinning_stop": "1"}
 ERROR, FATAL = 3, 4  # ONNX Runtime's log levels
 
 NO_MEMORY = "out of memory: set a smaller PERCEPT_MAX_BATCH, or a larger PERCEPT_GPU_MEMORY_BYTES where one is set"
-NO_PROFILE = "TensorRT cannot take this graph as a whole: set PERCEPT_DEVICE=cuda"
-# The remedy for an error, by what ONNX Runtime, CUDA or TensorRT write in its message.
+NO_PROFILE = "TensorRT cannot run this graph as a whole: set PERCEPT_DEVICE=cuda"
+# Part of the message of ONNX Runtime, CUDA or TensorRT → the remedy for the error.
 REMEDY_OF_ERROR = {
     "Failed to allocate memory": NO_MEMORY,  # the arena: the device is full, or the limit is reached
     "Available memory of": NO_MEMORY,  # the arena, when it is smaller than the requested size
@@ -66,7 +66,7 @@ REMEDY_OF_ERROR = {
     "_ALLOC_FAILED": NO_MEMORY,  # cuBLAS, cuDNN, cuFFT
     "provide all the dynamic shape inputs": NO_PROFILE,
 }
-NAMES: dict[Device, str] = {"cuda": "CUDA", "tensorrt": "TensorRT"}
+DEVICE_NAMES: dict[Device, str] = {"cuda": "CUDA", "tensorrt": "TensorRT"}
 REQUIRED_PROVIDERS: dict[Device, str] = {"cuda": CUDA, "tensorrt": TENSORRT}
 REMEDY_OF_DEVICE: dict[Device, str] = {
     "cuda": "Install percept-serve[cuda] and an NVIDIA driver for it, or set PERCEPT_DEVICE=cpu",
@@ -110,15 +110,15 @@ class Session:
         `threads` is the number of threads that one run uses inside an operator; with `spin` they wait for each other
         without sleeping. `quiet` stops ONNX Runtime from printing the errors that it also raises.
 
-        Raises `BundleError` where ONNX Runtime refuses the graph, and `DeviceError` where it did not load a provider
-        or the folder for its engines cannot be created.
+        Raises `BundleError` if ONNX Runtime refuses the graph, and `DeviceError` if it did not load a provider or the
+        folder for its engines cannot be created.
         """
         providers = execution_providers(device, gpu_options)
         if device == "tensorrt" and gpu_options.engines:
             _create_folder(gpu_options.engines)
         source = file if isinstance(file, bytes) else str(file)
         try:
-            # With fallback enabled it would print an error and continue on other providers, at load and in each run.
+            # With fallback, ONNX Runtime would print an error and continue on other providers, at load and in each run.
             self._session = ort.InferenceSession(
                 source, _session_options(device, threads, quiet, spin), providers, enable_fallback=0
             )
@@ -133,7 +133,7 @@ class Session:
     def run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> Arrays:
         """The named outputs for the given inputs.
 
-        ONNX Runtime runs the whole graph, whichever outputs are named. Raises `InferenceError` where it fails.
+        ONNX Runtime runs the whole graph, whichever outputs are named. Raises `InferenceError` if the run fails.
         """
         try:
             if self._bound:
@@ -147,7 +147,7 @@ class Session:
     def _run_bound(
         self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str], output_device: str
     ) -> list[NDArray[Any]]:
-        """Run with IOBinding: inputs and named outputs are copied once each, other outputs never.
+        """Run with IOBinding: inputs and named outputs are copied once, other outputs are not copied.
 
         Outputs stay on the device until the run is over, and are then copied directly into NumPy arrays.
         """
@@ -161,9 +161,9 @@ class Session:
 
 
 def resolve_device(setting: Literal["auto", "cpu", "cuda", "tensorrt"]) -> Device:
-    """The device to use: `auto` selects CUDA where a GPU is present and works, and logs a warning where it does not.
+    """The device to use: `auto` selects CUDA if a GPU is present and works, and logs a warning if it does not work.
 
-    Raises `DeviceError` with the remedy where CUDA or TensorRT is set by name and does not work.
+    Raises `DeviceError` with the remedy if CUDA or TensorRT is set by name and does not work.
     """
     if setting == "cpu" or (setting == "auto" and not any(node.exists() for node in NVIDIA_NODES)):
         return "cpu"
@@ -172,7 +172,7 @@ def resolve_device(setting: Literal["auto", "cpu", "cuda", "tensorrt"]) -> Devic
     if reason is None:
         return device
     if setting != "auto":
-        raise DeviceError(f"{NAMES[device]} does not work: {reason.rstrip('.')}. {REMEDY_OF_DEVICE[device]}")
+        raise DeviceError(f"{DEVICE_NAMES[device]} does not work: {reason.rstrip('.')}. {REMEDY_OF_DEVICE[device]}")
     log.warning("a CUDA device is present but does not work (%s); serving on the CPU", reason)
     return "cpu"
 
@@ -193,7 +193,7 @@ def _session_options(device: Device, threads: int, quiet: bool, spin: bool) -> o
 def _unavailable_reason(device: Device) -> str | None:
     """Why a device does not work, or None if the test convolution gave the right result on it."""
     if REQUIRED_PROVIDERS[device] not in ort.get_available_providers():
-        return f"this build of ONNX Runtime has no {NAMES[device]}"
+        return f"this build of ONNX Runtime has no {DEVICE_NAMES[device]}"
     ort.preload_dlls()
     if device == "tensorrt":
         with suppress(ImportError, OSError):  # its libraries may be installed without its Python package

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 # The methods of OpenTelemetry's semantic conventions. Any other is reported as `_OTHER`: clients can invent methods,
 # and attributes must keep few values.
-METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
+HTTP_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
 NS_PER_S = 10**9
 
 
@@ -90,7 +90,7 @@ class Tracing:
 
         if request.stage_spans is None:
             return
-        method = scope["method"] if scope["method"] in METHODS else "HTTP"
+        method = scope["method"] if scope["method"] in HTTP_METHODS else "HTTP"
         span.update_name(f"{method} {route}" if route else method)
         if route:
             span.set_attribute("http.route", route)
@@ -119,7 +119,7 @@ class Tracing:
 def _request_attributes(scope: Scope, request: RequestContext) -> dict[str, str]:
     """The attributes of a request that has just arrived, named by OpenTelemetry's semantic conventions for HTTP."""
     method = scope["method"]
-    known = method in METHODS
+    known = method in HTTP_METHODS
     return {
         "http.request.method": method if known else "_OTHER",
         "url.path": scope["path"],

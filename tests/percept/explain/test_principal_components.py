@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from percept.explain.principal_components import EXACT, TRIVIAL, colours, principal_components
+from percept.explain.principal_components import EXACT, TRIVIAL, principal_components, scale_to_colours
 
 
 def decompose(A: np.ndarray, count: int) -> np.ndarray:
@@ -94,7 +94,7 @@ def test_colours_are_stretched_between_percentiles() -> None:
     with_outliers = ramp.copy()
     with_outliers[0, 0, 0], with_outliers[0, -1, -1] = -1e6, 1e6
     for maps in (ramp, with_outliers):
-        found = colours(maps)
+        found = scale_to_colours(maps)
         assert (found.min(), found.max()) == (0, 255)
         np.testing.assert_allclose(found[0].ravel()[50:150], (np.arange(50, 150) - 1.99) / 195.02 * 255, rtol=1e-4)
 
@@ -102,6 +102,6 @@ def test_colours_are_stretched_between_percentiles() -> None:
 def test_single_hot_cells_are_visible_and_constant_maps_dark() -> None:
     maps = np.zeros((2, 20, 20), np.float32)
     maps[0, 3, 4] = 7
-    found = colours(maps)
+    found = scale_to_colours(maps)
     assert np.argwhere(found).tolist() == [[0, 3, 4]]
     assert found.max() == 255

@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 from percept.imaging.colormaps import render_heatmap
-from percept.imaging.encode import ENCODERS, encode, encode_npy
+from percept.imaging.encode import SAVE_OPTIONS, encode, encode_npy
 
 HEAT = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8)
 PHOTO = Image.new("RGB", (8, 6), (100, 150, 200))
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", SAVE_OPTIONS)
 def test_every_encoder_keeps_the_size(name: str) -> None:
     for picture in (
         PHOTO,

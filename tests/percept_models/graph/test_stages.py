@@ -4,7 +4,7 @@ import pytest
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from percept.bundle.manifest import Preprocessing, Task
+from percept.bundle.manifest import Preprocessing, TaskName
 from percept_models.graph.reader import Graph
 from percept_models.graph.stages import suggest_layers
 from percept_models.sources.libraries import load_source
@@ -12,7 +12,7 @@ from percept_models.sources.trunk import find_feature_maps, trace
 from tests.percept_models.networks import PREPROCESSING, Classifier, Pyramid
 
 SMALL = Preprocessing(height=64, width=64)
-KNOWN: list[tuple[str, Task, list[str]]] = [
+KNOWN: list[tuple[str, TaskName, list[str]]] = [
     ("torchvision:resnet18", "classification", ["relu", "layer1", "layer2", "layer3", "layer4"]),
     (
         "torchvision:mobilenet_v2",
@@ -47,7 +47,7 @@ KNOWN: list[tuple[str, Task, list[str]]] = [
 ]
 
 
-def suggestions(network: nn.Module, preprocessing: Preprocessing, task: Task, nested: bool = True) -> list[str]:
+def suggestions(network: nn.Module, preprocessing: Preprocessing, task: TaskName, nested: bool = True) -> list[str]:
     """The layers suggested for a network; unless `nested`, all tensors of its graph count as equally deep."""
     nesting = find_feature_maps(network, preprocessing)
     graph = Graph(trace(network, preprocessing, list(nesting)))
@@ -55,7 +55,7 @@ def suggestions(network: nn.Module, preprocessing: Preprocessing, task: Task, ne
 
 
 @pytest.mark.parametrize(("source", "task", "layers"), KNOWN, ids=[row[0] for row in KNOWN])
-def test_stages_of_known_networks_are_found(source: str, task: Task, layers: list[str]) -> None:
+def test_stages_of_known_networks_are_found(source: str, task: TaskName, layers: list[str]) -> None:
     assert suggestions(load_source(source, "none").network, SMALL, task) == layers
 
 
@@ -95,6 +95,6 @@ def test_without_nesting_merges_end_stages() -> None:
     ],
     ids=["linear", "pooling"],
 )
-def test_network_without_feature_maps_has_no_layers(network: nn.Module, task: Task) -> None:
+def test_network_without_feature_maps_has_no_layers(network: nn.Module, task: TaskName) -> None:
     graph = Graph(trace(network, PREPROCESSING, ()))
     assert suggest_layers(graph, task, dict.fromkeys(graph.producer, 0)) == []

@@ -12,10 +12,10 @@ from PIL import Image
 
 from percept.explain.maps import Array, resize
 
-Colour = tuple[float, float, float]  # RGB, 0 to 255
+BlankColour = tuple[float, float, float]  # RGB, 0 to 255
 
 
-def fade(pixels: NDArray[np.uint8], mask: Array, blank: Colour) -> NDArray[np.uint8]:
+def fade(pixels: NDArray[np.uint8], mask: Array, blank: BlankColour) -> NDArray[np.uint8]:
     """Blend an image [H,W,3] with the blank colour: the image where the mask is 1, the colour where it is 0."""
     colour = np.clip(np.array(blank, np.float32), 0, 255)
     return np.rint(colour + (pixels - colour) * mask[:, :, None]).astype(np.uint8)

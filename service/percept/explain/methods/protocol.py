@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percept.explain.maps import Array
-from percept.explain.methods.masks import Colour
+from percept.explain.methods.masks import BlankColour
 
 MAX_BATCH = 16  # activations or images in one request
 MAX_BATCH_BYTES = 2**26  # of one request; a request always holds at least one
-GREY = (127.5, 127.5, 127.5)
+DEFAULT_BLANK = (127.5, 127.5, 127.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +27,8 @@ class MethodInput:
     """What a method knows when it starts.
 
     `A` [C,h,w] are the activations of the layer, `pixels` uint8 [H,W,3] the network's input, and `y` is computed by
-    the trunk on that input. `rng` is seeded alike for every request. `blank` is the RGB colour, 0 to 255, that stands
-    for "no information": best the mean that the network subtracts, because the network's input is then 0. `linear`
+    the trunk on that input. `rng` has the same seed for every request. `blank` is the RGB colour, 0 to 255, that stands
+    for "no information": preferably the mean that the network subtracts, because its input is then 0. `linear`
     says that g does not depend on A, so that y(B) = y(0) + sum(g B) and one pass of the tail replaces all others.
     `terms` is the number of logits that y adds up: the pixels of a segmenter.
     """
@@ -37,7 +37,7 @@ class MethodInput:
     pixels: NDArray[np.uint8]
     y: float
     rng: np.random.Generator
-    blank: Colour = GREY
+    blank: BlankColour = DEFAULT_BLANK
     linear: bool = False
     terms: int = 1
 
@@ -99,12 +99,12 @@ def compute_y(
 
 
 def mean_over_gradients(
-    activations: Iterable[Array], of: Callable[[Array], Array]
+    activations: Iterable[Array], function: Callable[[Array], Array]
 ) -> Generator[PassRequest, PassResult, Array]:
-    """The mean over all activations of a function `of` their gradients; `of` takes [n,C,h,w] and returns [n,...]."""
+    """The mean of `function(gradients)` over all activations; `function` takes [n,C,h,w] and returns [n,...]."""
     sums, n = [], 0
     for batch in stack_batches(activations):
-        sums.append(of(gradients_of((yield TailRequest(batch, gradients=True)))).sum(0))
+        sums.append(function(gradients_of((yield TailRequest(batch, gradients=True)))).sum(0))
         n += len(batch)
     return np.asarray(np.sum(sums, 0) / n, np.float32)
 

@@ -6,7 +6,7 @@ import pytest
 from percept.explain.maps import normalize
 from percept.explain.methods import perturbations
 from percept.explain.methods.perturbations import MAX_CELLS, MAX_CHANNELS
-from percept.explain.methods.protocol import GREY, MethodInput
+from percept.explain.methods.protocol import DEFAULT_BLANK, MethodInput
 from percept.explain.methods.table import METHODS
 from tests.percept.explain.synthetic_network import SyntheticNetwork
 
@@ -137,7 +137,7 @@ def test_scorecam_runs_the_strongest_channels_only() -> None:
     np.testing.assert_allclose(network.compute_map("scorecam", inputs), found, rtol=1e-5)
 
 
-@pytest.mark.parametrize("blank", [GREY, WHITE, (1.0, 2.0, 3.0)])
+@pytest.mark.parametrize("blank", [DEFAULT_BLANK, WHITE, (1.0, 2.0, 3.0)])
 @pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_masked_pixels_become_blank(name: str, blank) -> None:
     """Every pixel of a masked image lies between the image and the blank colour, and both occur."""
