@@ -1,8 +1,8 @@
 """Process-wide state: the only module that changes what belongs to the whole process instead of to one object.
 
-One function for each library or concern, with its reason. The module that owns a library calls the function when it is
-imported; the command line calls those that concern the whole program. ONNX Runtime's shared arena alone is created in
-`percept.runtime.session`, the only module that imports ONNX Runtime.
+One function for each library or concern, with its reason. A module that depends on a library calls the function for it
+when the module is imported; the command line calls those that concern the whole program. Only ONNX Runtime's shared
+arena is created elsewhere, in `percept.runtime.session`, the only module that imports ONNX Runtime.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The filter pictures of a bundle: checked when the bundle is loaded, cut into tiles when a client requests them.
 
-The server keeps the PNG bytes in memory, so a file that changes after the load cannot break an answer. How the
-pictures are made is known to the export toolchain only.
+The server keeps the PNG bytes in memory, so a file that changes after the load cannot break a response. This module
+does not know how the pictures were made: the export toolchain makes them.
 """
 
 import io
@@ -20,7 +20,7 @@ def load_picture(folder: Path, picture: FilterPicture) -> bytes:
         data = file.read_bytes()
         cut_tiles(data, picture)
     except Exception as error:  # a broken PNG can make Pillow raise nearly any exception
-        raise BundleError(f"{file.name} is no picture of {picture.kind}: {error}") from error
+        raise BundleError(f"{file.name} is not a picture of {picture.kind}: {error}") from error
     return data
 
 

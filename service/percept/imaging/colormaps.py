@@ -1,7 +1,8 @@
 """Colour maps for heat, palettes for masks, and the grey that stands for what the network does not see.
 
-Heat is quantized to the levels 1..255 of a colour map; level 0 is reserved for what the network does not see, so that
-it is never mistaken for cold. It knows no model and no HTTP.
+Maps in [0,1] and masks come in; indexed Pillow pictures leave. Heat is quantized to the levels 1..255 of a colour map;
+level 0 is reserved for pixels that the network does not see, so that they never look cold. It knows no model and no
+HTTP.
 """
 
 import io
@@ -14,7 +15,7 @@ from PIL import Image
 from percept.bundle.manifest import Colour
 from percept.imaging.geometry import UNSEEN, Map, Pixels
 
-# The rows of `colormaps.png`, a picture of 256 columns: those of matplotlib.
+# The rows of `colormaps.png`, a picture of 256 columns, one for each level. The colours are matplotlib's.
 COLORMAPS = ("inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet", "gray")
 _TABLES = np.asarray(Image.open(io.BytesIO(files("percept.imaging").joinpath("colormaps.png").read_bytes())))
 
@@ -23,7 +24,7 @@ GREY = 128
 
 
 def render_heatmap(heat: Map, colormap: str) -> Image.Image:
-    """A map in [0,1] as an indexed picture of the same size; NaN is transparent, or grey in formats that cannot be."""
+    """A map in [0,1] as an indexed picture of the same size; NaN is transparent, or grey in JPEG."""
     return apply_colormap(quantize(heat), colormap)
 
 
@@ -66,7 +67,7 @@ def flatten(picture: Image.Image) -> Image.Image:
 
 
 def _voc_colour(k: int) -> Colour:
-    """The Pascal VOC colour of class k: its bits go to red, green and blue in turn, filling each from the highest."""
+    """The Pascal VOC colour of class k: the bits of k, lowest first, go to red, green and blue in turn."""
     channels = [0, 0, 0]
     for bit in range(8):
         channels[bit % 3] |= (k >> bit & 1) << (7 - bit // 3)

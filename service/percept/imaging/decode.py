@@ -1,7 +1,7 @@
 """Encoded bytes → an upright RGB photo.
 
-In come the bytes of a request body and the limits of the service; out comes a Pillow image, or an error that names
-what is wrong with the bytes. It knows no model and no HTTP.
+Encoded bytes and the limits of the service come in; a Pillow image leaves, or an error that names what is wrong with
+the bytes. It knows no model and no HTTP.
 """
 
 import io
@@ -40,19 +40,21 @@ def decode(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
     return _load(_open(data, max_bytes, max_pixels))
 
 
-def decode_reduced(rule: Preprocessing, data: bytes, max_bytes: int, max_pixels: int) -> tuple[Image.Image, Geometry]:
-    """Decode a photo at the resolution that a network needs; the geometry is that of the photo in full.
+def decode_reduced(
+    preprocessing: Preprocessing, data: bytes, max_bytes: int, max_pixels: int
+) -> tuple[Image.Image, Geometry]:
+    """Decode a photo at the resolution that a network needs; the geometry describes the photo at full size.
 
     Decodes a large JPEG at a half, a quarter or an eighth of its size, from fewer of its DCT coefficients, but never
     below twice the size of the network's input: the difference is then smaller than that between resampling filters.
-    Every other image is decoded in full. Raises as `decode`.
+    Every other image is decoded at full size. Raises as `decode`.
     """
     image = _open(data, max_bytes, max_pixels)
-    turned = _transpose_of(image) in SIDEWAYS
-    geometry = compute_geometry((image.height, image.width) if turned else image.size, rule)
+    sideways = _transpose_of(image) in SIDEWAYS
+    geometry = compute_geometry((image.height, image.width) if sideways else image.size, preprocessing)
     left, top, right, bottom = geometry.box
-    largest = min((right - left) / rule.width, (bottom - top) / rule.height) / 2
-    factor = max((k for k in (2, 4, 8) if k <= largest), default=1)
+    max_factor = min((right - left) / preprocessing.width, (bottom - top) / preprocessing.height) / 2
+    factor = max((k for k in (2, 4, 8) if k <= max_factor), default=1)
     image.draft(None, (max(1, image.width // factor), max(1, image.height // factor)))
     return _load(image), geometry
 

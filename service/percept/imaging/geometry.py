@@ -1,7 +1,7 @@
 """The relation between a photo and the network's input, and the projection of maps onto the photo.
 
-`Geometry` describes the whole relation: one rectangle of the photo, in photo pixels, that the network's input covers.
-It is smaller than the photo where the rule crops, larger where the rule pads; the same arithmetic serves both.
+A `Geometry` is the rectangle of the photo, in photo pixels, that the network's input covers. It is smaller than the
+photo if the preprocessing crops, and larger if it pads; the same arithmetic serves both.
 Coordinates are continuous: pixel i covers [i, i+1), x runs right and y down. It knows no model and no HTTP.
 """
 
@@ -15,8 +15,8 @@ from PIL import Image
 from percept.bundle.manifest import Preprocessing
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
-Pixels = NDArray[np.uint8]
-Map = NDArray[np.float32]
+Pixels = NDArray[np.uint8]  # an image [H,W,3], or labels or levels [H,W]
+Map = NDArray[np.float32]  # any float32 array of a network: a map [h,w], activations [C,h,w], logits [K] or [K,h,w]
 
 # The label, in masks, of the pixels that the network does not see.
 UNSEEN = 255
@@ -65,10 +65,10 @@ class Geometry:
         return Geometry(width, height, (left * fx, top * fy, right * fx, bottom * fy))
 
 
-def compute_geometry(size: tuple[int, int], rule: Preprocessing) -> Geometry:
+def compute_geometry(size: tuple[int, int], preprocessing: Preprocessing) -> Geometry:
     """The geometry of a photo of `size` (width, height) under a bundle's preprocessing."""
     width, height = size
-    return Geometry(width, height, RESIZE_RULES[rule.resize](width, height, rule))
+    return Geometry(width, height, RESIZE_RULES[preprocessing.resize](width, height, preprocessing))
 
 
 def project_to_photo(values: Map, geometry: Geometry) -> Map:
@@ -97,28 +97,28 @@ def project_to_seen(values: Map, geometry: Geometry) -> Map:
     return np.asarray(image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=source))
 
 
-def _squeeze(width: int, height: int, rule: Preprocessing) -> Box:
+def _squeeze(width: int, height: int, preprocessing: Preprocessing) -> Box:
     return 0.0, 0.0, float(width), float(height)
 
 
-def _crop(width: int, height: int, rule: Preprocessing) -> Box:
+def _crop(width: int, height: int, preprocessing: Preprocessing) -> Box:
     """Scale the short side to `short_side` and crop the centre, rounding as torchvision's Resize and CenterCrop do."""
-    short = rule.short_side or min(rule.width, rule.height)
+    short = preprocessing.short_side or min(preprocessing.width, preprocessing.height)
     scaled_width = short if width <= height else int(short * width / height)
     scaled_height = short if height <= width else int(short * height / width)
-    left, top = round((scaled_width - rule.width) / 2), round((scaled_height - rule.height) / 2)
+    left, top = round((scaled_width - preprocessing.width) / 2), round((scaled_height - preprocessing.height) / 2)
     fx, fy = width / scaled_width, height / scaled_height
-    right, bottom = (left + rule.width) * fx, (top + rule.height) * fy
+    right, bottom = (left + preprocessing.width) * fx, (top + preprocessing.height) * fy
     return left * fx, top * fy, min(right, width), min(bottom, height)
 
 
-def _pad(width: int, height: int, rule: Preprocessing) -> Box:
-    scale = max(width / rule.width, height / rule.height)
-    dx, dy = (rule.width * scale - width) / 2, (rule.height * scale - height) / 2
+def _pad(width: int, height: int, preprocessing: Preprocessing) -> Box:
+    scale = max(width / preprocessing.width, height / preprocessing.height)
+    dx, dy = (preprocessing.width * scale - width) / 2, (preprocessing.height * scale - height) / 2
     return -dx, -dy, width + dx, height + dy
 
 
-# The box of the photo that the network's input covers, for each value of `Preprocessing.resize`.
+# `Preprocessing.resize` → the function that computes the box of the photo that the network's input covers.
 RESIZE_RULES = {"squeeze": _squeeze, "crop": _crop, "pad": _pad}
 
 

@@ -1,4 +1,7 @@
-"""The legend of a colour map: a bar of its colours with the values at its ends, alone or below a picture."""
+"""The legend of a colour map: a bar of its colours with the values at its ends, alone or below a picture.
+
+The name of a colour map and the texts come in; an RGB picture leaves. It knows no map, no model and no HTTP.
+"""
 
 import math
 
@@ -8,7 +11,7 @@ from PIL import Image, ImageDraw
 from percept.imaging.colormaps import flatten, render_heatmap
 from percept.imaging.text import BACKGROUND, BRIGHT, MUTED, draw_text, shorten, text_width
 
-# The texts of a narrower legend would be illegible.
+# In pixels. The texts of a narrower legend would be illegible.
 MIN_LEGEND_WIDTH = 240
 BORDER = (82, 82, 91)  # the colour of the line around the bar
 

@@ -1,6 +1,7 @@
 """Pictures over the photo: heatmaps, masks, and the outlines of a cell and its receptive field.
 
-Each picture has exactly the size of the photo; what the network does not see of it is dimmed and grey. It knows no
+Photos, maps and masks come in; Pillow pictures of exactly the photo's size leave. In an overlay the part of the photo
+that the network does not see is dimmed and grey. It knows no
 model and no HTTP.
 """
 

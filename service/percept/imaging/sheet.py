@@ -72,7 +72,7 @@ class SheetLayout:
 def render_sheet(tiles: Sequence[Tile], columns: int | None = None, side: int = 320) -> Image.Image:
     """The tiles row by row as one RGB picture of at most `MAX_SHEET_PIXELS`.
 
-    Each picture is scaled to fit into `side` x `side` pixels, with its aspect ratio kept; what is transparent becomes
+    Each picture is scaled to fit into `side` x `side` pixels, with its aspect ratio kept; transparent pixels become
     grey. `side` shrinks where the sheet would be too large. Without `columns` the sheet's aspect ratio is near
     `ASPECT`. Texts too long for their tile end in an ellipsis.
     """

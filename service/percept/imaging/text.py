@@ -1,7 +1,7 @@
 """Lines of text on pictures, in Pillow's built-in font.
 
-That font knows little beyond ASCII, so texts are transliterated into characters that it has. Sizes and widths are in
-pixels. It knows no model and no HTTP.
+The font has few characters beyond ASCII, so texts are transliterated into characters that it has. Sizes and widths are
+in pixels. It knows no model and no HTTP.
 """
 
 import unicodedata

@@ -1,8 +1,8 @@
 """Batches of fixed sizes: rows are padded up to the next batch size, and the padding is dropped from the results.
 
 CUDA keeps the plan of a convolution for the last shape only and makes a new plan for every other shape: fewer shapes
-mean fewer plans. A CPU does not need this: without batch sizes a batch runs as it is. What the rows are is not known
-here.
+mean fewer plans. A CPU needs no fixed sizes: without batch sizes a batch runs as it is. This module does not know what
+the rows are.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ def split(n: int, sizes: Sequence[int]) -> Iterator[tuple[slice, int]]:
 
 
 def pad(rows: Rows, size: int) -> Array:
-    """The rows as one contiguous array [size,...], zeros after them; copies only where it must."""
+    """The rows as one contiguous array [size,...], followed by zeros; copies only if necessary."""
     if isinstance(rows, np.ndarray) and len(rows) == size:
         return np.ascontiguousarray(rows)
     if len(rows) == size == 1:
@@ -50,7 +50,7 @@ def run_batches(
 ) -> dict[str, Array]:
     """The outputs [n,...] of `run` for feeds of n rows each, split and padded to the batch sizes.
 
-    A feed of one row beside feeds of more rows belongs to all of them, and every batch receives it whole.
+    A feed of one row applies to all rows of the other feeds: every batch receives it unchanged.
     """
     n = max(map(len, feeds.values()))
     if not sizes:

@@ -1,4 +1,7 @@
-"""The number of CPUs that this process may use: a container may use fewer than the host has."""
+"""The number of CPUs that this process may use: a container may use fewer than the host has.
+
+The scheduler's affinity mask and the files of the cgroup come in; a whole number leaves.
+"""
 
 import math
 import os

@@ -1,6 +1,6 @@
 """Checks that a loaded trunk reproduces the golden output of its bundle, on this machine and in every batch size.
 
-In come the session of a trunk and its manifest; out comes nothing, or a `BundleError` with the difference.
+The session of a trunk and its manifest come in; nothing leaves, or a `BundleError` with the difference.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,10 @@ from percept.runtime.session import Session
 
 
 def check_golden(trunk: Session, folder: Path, manifest: Manifest, batch_sizes: Sequence[int]) -> None:
-    """Compare the golden logits, then those of every batch size in a run with all outputs.
+    """Run the golden input once, then in every batch size with all outputs, and compare the logits.
 
-    These are the first runs of each batch size, in which ONNX Runtime plans and allocates.
+    The first run in a batch size is slow, because ONNX Runtime plans and allocates: these runs do that before requests
+    arrive. Raises `BundleError` if a run fails or the logits differ by more than the manifest's tolerance.
     """
     pixels, expected = _read_golden(folder / manifest.golden.file)
     _compare(trunk, pixels, expected, ["logits"], manifest.golden.tolerance)

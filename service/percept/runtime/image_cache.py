@@ -30,7 +30,7 @@ class CachedImage:
 
 
 class ImageCache:
-    """Images by an unguessable id. The least recently used leave first: all trunk outputs before any image.
+    """Images by an unguessable id. The least recently used are evicted first: all trunk outputs before any image.
 
     A `capacity` of 0 caches nothing.
     """
@@ -38,7 +38,7 @@ class ImageCache:
     def __init__(self, capacity: int, ttl_s: float) -> None:
         """`capacity` in bytes; an image expires `ttl_s` seconds after its last use."""
         self.capacity, self.ttl_s = capacity, ttl_s
-        # Least recently used first. The second holds the images of the first that have outputs.
+        # Least recently used first. `_with_outputs` holds those of `_images` that have outputs.
         self._images: OrderedDict[str, CachedImage] = OrderedDict()
         self._with_outputs: OrderedDict[str, CachedImage] = OrderedDict()
         self._size = 0
@@ -61,12 +61,11 @@ class ImageCache:
         self._evict()
 
     def get(self, id: str) -> CachedImage:
-        """The image with this id, whose time starts again; raises `UnknownImage` with the remedy."""
+        """The image with this id, whose time to live starts again; raises `UnknownImage` with the remedy."""
         self._evict()
         image = self._images.get(id)
         if image is None:
-            limits = f"for {self.ttl_s:g} s, at most {self.capacity / 1e6:.0f} MB of them" if self.capacity else "never"
-            raise UnknownImage(f"no image is cached as {id!r}: post it again. Images are cached {limits}")
+            raise UnknownImage(f"no image is cached with the id {id!r}: post it again. {self._describe_limits()}")
         image.expires_at = time.monotonic() + self.ttl_s
         self._images.move_to_end(id)
         if id in self._with_outputs:
@@ -87,6 +86,11 @@ class ImageCache:
         for id in [id for id, image in self._images.items() if image.model not in models]:
             self._remove(id)
 
+    def _describe_limits(self) -> str:
+        if not self.capacity:
+            return "This service caches no images"
+        return f"Images are cached for {self.ttl_s:g} s after their last use, up to {self.capacity / 1e6:.0f} MB"
+
     def _remove(self, id: str) -> CachedImage | None:
         image = self._images.pop(id, None)
         self._with_outputs.pop(id, None)
@@ -94,9 +98,9 @@ class ImageCache:
         return image
 
     def _evict(self) -> None:
-        """Drop what has expired, then what exceeds the capacity.
+        """Drop expired images, then the least recently used ones until the rest fits into the capacity.
 
-        Every request calls this: its time must not depend on the number of images.
+        Every request calls this function: its time must not depend on the number of images.
         """
         now = time.monotonic()
         while self._images and (oldest := next(iter(self._images))) and self._images[oldest].expires_at <= now:

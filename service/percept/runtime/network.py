@@ -1,7 +1,8 @@
 """One loaded bundle: the trunk, the tails, and the checks that they are what the manifest states.
 
-In come images and activations; out come the trunk's outputs and gradients. Every method blocks, and several threads may
-call it at once. The tail of the CAM layer is loaded with the trunk, every other tail when it is first used.
+Images and activations come in; the trunk's outputs and gradients leave. Every method blocks, and several threads may
+call it at once. It knows no queue and no task. The tail of the CAM layer is loaded with the trunk, every other tail
+when it is first used.
 """
 
 import threading
@@ -24,8 +25,8 @@ from percept.runtime.session import Arrays, Session
 from percept.runtime.signature import check_tail, check_trunk
 from percept.telemetry.context import stage
 
-# A CPU loads the trunk twice: with the threads of several cores for a run that is alone, and with one thread for runs
-# beside others, which would lose 7 or 8 % of their throughput by sharing cores. Larger networks are loaded once.
+# On a CPU a trunk up to this size is loaded twice: with several threads for a run that is alone, and with one thread
+# for concurrent runs, which would lose 7 or 8 % of their throughput by sharing cores. A larger trunk is loaded once.
 MAX_PARALLEL_TRUNK_BYTES = 2**27
 NO_SEED = np.zeros((1, 1, 1, 1), np.float32)  # broadcasts to the shape of any layer
 NO_LAYER_SEEDS: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
@@ -61,7 +62,7 @@ class Network:
         batch_sizes: Sequence[int] = (),
         gpu_options: GpuOptions = DEFAULT_GPU_OPTIONS,
     ) -> None:
-        """Load and check the bundle in `folder`; raises `BundleError` with the reason where it is refused.
+        """Load and check the bundle in `folder`; raises `BundleError` with the reason if the bundle is invalid.
 
         Every one of `batch_sizes` is run once before the network counts as loaded. The manifest's precision and TF32
         are added to `gpu_options`.
@@ -86,7 +87,7 @@ class Network:
                 raise BundleError(f"the tail of {cam_layer.name!r} cannot be run: {error}") from error
 
     def load_parallel_trunk(self) -> None:
-        """Load the trunk of a small network again, with one thread, for runs beside others."""
+        """Load the trunk of a small network again, with one thread, for concurrent runs."""
         if self._wants_parallel_trunk and self._parallel_trunk is self._trunk:
             self._parallel_trunk = Session(self._folder / self.manifest.trunk)
 
@@ -100,14 +101,14 @@ class Network:
 
         `alone` says that no other run is in progress, so that this one may use the threads of all cores.
         """
-        outputs = sorted(frozenset().union(*(one.outputs for one in inputs)))
+        outputs = sorted(frozenset().union(*(image.outputs for image in inputs)))
         trunk = self._trunk if alone else self._parallel_trunk
-        pixels = [one.pixels for one in inputs]
+        pixels = [image.pixels for image in inputs]
         if self._batch_sizes:
             batch = run_batches(trunk.run, {"pixels": pixels}, outputs, self._batch_sizes)
         else:
             batch = trunk.run({"pixels": pixels[0][None] if len(pixels) == 1 else np.stack(pixels)}, outputs)
-        return [{name: batch[name][k] for name in one.outputs} for k, one in enumerate(inputs)]
+        return [{name: batch[name][k] for name in image.outputs} for k, image in enumerate(inputs)]
 
     def run_tail(
         self,
@@ -120,10 +121,10 @@ class Network:
     ) -> Arrays:
         """Run the network after `layer`, on n activations [n,C,h,w] of one image with one seed [n,...] each.
 
-        Returns `logits` [n,...] and `gradients` [n,C,h,w] = d(sum of seed * logits)/dA, or the one of them that is
-        named. `trunk_outputs` are those of the image; they hold the tensors that bypass the layer. `layer_seeds` are
-        the seeds of later layers, of those that the tail has a seed input for (see `percept.bundle.manifest.Tail`).
-        Raises `GradientsUnavailable` where the layer has no tail.
+        Returns `logits` [n,...] and `gradients` [n,C,h,w] = d(sum of seed * logits)/dA, or only the one that `outputs`
+        names. `trunk_outputs` are those of the image; they hold the tensors that bypass the layer. `layer_seeds` are
+        the seeds of later layers for which the tail has a seed input (see `percept.bundle.manifest.Tail`); a missing
+        one is 0. Raises `GradientsUnavailable` if the layer has no tail.
         """
         if layer.tail is None:
             raise GradientsUnavailable(f"layer {layer.name!r} has no gradients: {layer.unavailable}")
@@ -145,7 +146,7 @@ class Network:
         return (self._linearity.get(layer.name) or self._measure_linearity(layer)).linear
 
     def has_uniform_gradients(self, layer: Layer) -> bool:
-        """Whether the gradient is moreover the same in every cell, as behind average pooling and one linear layer."""
+        """Whether the gradient is also the same in every cell, as behind average pooling and one linear layer."""
         return all(self._measure_linearity(layer))
 
     def knows_linearity(self, layer: Layer) -> bool:
@@ -168,12 +169,15 @@ class Network:
         return self._linearity[layer.name]
 
     def _load_trunk(self) -> Session:
-        rule, half = self.manifest.preprocessing, self.manifest.precision == "float16"
+        half = self.manifest.precision == "float16"
         gpu_options = options_for_trunk(
-            self._gpu_options, half, (rule.height, rule.width, 3), self._batch_sizes, self.manifest.files
+            self._gpu_options, half, self._image_shape(), self._batch_sizes, self.manifest.files
         )
         file = self._folder / self.manifest.trunk
         return Session(file, self._device, self._threads, spin=self._wants_parallel_trunk, gpu_options=gpu_options)
+
+    def _image_shape(self) -> tuple[int, int, int]:
+        return self.manifest.preprocessing.height, self.manifest.preprocessing.width, 3
 
     def _weight_bytes(self) -> int:
         """Bytes of the trunk and of the weights that it shares with the tails."""
@@ -187,7 +191,7 @@ class Network:
                 if not just_checked:  # the files may have changed since the trunk was loaded
                     files = {layer.tail.file, WEIGHTS} & self.manifest.files.keys()
                     check_files(self._folder, self.manifest, files)
-                # TensorRT supports few operators of a gradient, and rounds float32 to TF32 without being allowed to.
+                # TensorRT supports few operators of a gradient, and rounds float32 to TF32 even if `tf32` is False.
                 device: Device = "cuda" if self._device == "tensorrt" else self._device
                 file = self._folder / layer.tail.file
                 session = Session(file, device, self._threads, gpu_options=self._gpu_options)
@@ -201,8 +205,7 @@ class Network:
         assert layer.tail is not None
         if not self._batch_sizes:
             return
-        rule = self.manifest.preprocessing
-        black = TrunkInput(np.zeros((rule.height, rule.width, 3), np.uint8), self.outputs_for_gradients(layer))
+        black = TrunkInput(np.zeros(self._image_shape(), np.uint8), self.outputs_for_gradients(layer))
         (trunk_outputs,) = self.run_trunk([black])
         for size in reversed(self._batch_sizes):  # the memory that the largest size allocates serves the others
             activations = np.repeat(trunk_outputs[layer.name][None], size, axis=0)

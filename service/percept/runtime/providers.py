@@ -1,7 +1,8 @@
 """The execution providers of ONNX Runtime for a device, with their options, as plain data.
 
-In come a device and the options for a GPU; out comes the list that a session takes. Whether a provider works is not
-known here. The options are documented in onnxruntime.ai/docs/execution-providers, on the pages of CUDA and TensorRT.
+A device and the options for a GPU come in; the list that a session takes leaves. This module does not know whether a
+provider works. The options are documented in onnxruntime.ai/docs/execution-providers, on the pages of CUDA and
+TensorRT.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ DEFAULT_GPU_OPTIONS = GpuOptions()
 
 
 def execution_providers(device: Device, options: GpuOptions = DEFAULT_GPU_OPTIONS) -> list[tuple[str, ProviderOptions]]:
-    """The execution providers for a device, the preferred one first; the session needs every one of them."""
+    """The execution providers for a device, the preferred one first; a session must load all of them."""
     if device == "cpu":
         return [(CPU, {})]
     # CUDA runs the operators that TensorRT does not support.
@@ -47,10 +48,11 @@ def execution_providers(device: Device, options: GpuOptions = DEFAULT_GPU_OPTION
 def options_for_trunk(
     options: GpuOptions, half: bool, image_shape: Shape, batch_sizes: Sequence[int], files: Mapping[str, str]
 ) -> GpuOptions:
-    """The options for the graph that takes `pixels` [N,*image_shape] in batches of these sizes.
+    """The options for a graph that takes `pixels` [N,*image_shape] in batches of these sizes.
 
-    Its engines get a subfolder named by the hashes of its `files`: TensorRT identifies an engine by the names in the
-    graph and not by the weights, and would use the engine of another network of the same architecture.
+    The engines of the graph get a subfolder that is named by the hashes of the bundle's `files`: TensorRT identifies an
+    engine by the names in the graph and not by the weights, and would use the engine of another network of the same
+    architecture.
     """
     subfolder = sha256(repr(sorted(files.items())).encode()).hexdigest()[:32]
     return replace(
@@ -62,7 +64,7 @@ def options_for_trunk(
 
 
 def _cuda_options(options: GpuOptions) -> ProviderOptions:
-    found = {
+    provider_options = {
         "cudnn_conv_algo_search": "HEURISTIC",  # selects a convolution plan quickly and well
         # TF32 costs three digits of every gradient. With it off, ONNX Runtime avoids every plan with tensor cores, also
         # those for float16, which need them and are not affected by TF32.
@@ -72,23 +74,23 @@ def _cuda_options(options: GpuOptions) -> ProviderOptions:
     }
     if options.memory_bytes is not None:
         # By default the arena grows by powers of two: it would reach the limit with half of it unused.
-        found |= {"gpu_mem_limit": str(options.memory_bytes), "arena_extend_strategy": "kSameAsRequested"}
-    return found
+        provider_options |= {"gpu_mem_limit": str(options.memory_bytes), "arena_extend_strategy": "kSameAsRequested"}
+    return provider_options
 
 
 def _tensorrt_options(options: GpuOptions) -> ProviderOptions:
-    found = {"trt_fp16_enable": str(options.half)}  # "True" or "False": it does not accept 1 and 0
+    provider_options = {"trt_fp16_enable": str(options.half)}  # "True" or "False": it does not accept 1 and 0
     if options.memory_bytes is not None:
-        found["trt_max_workspace_size"] = str(options.memory_bytes)
+        provider_options["trt_max_workspace_size"] = str(options.memory_bytes)
     if options.engines is not None:
-        found |= {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(options.engines)}
+        provider_options |= {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(options.engines)}
     if options.shapes:
         # One engine for all batches, tuned for the largest. Otherwise each new shape would build another, for minutes.
         smallest = {name: shapes[0] for name, shapes in options.shapes.items()}
         largest = {name: shapes[1] for name, shapes in options.shapes.items()}
-        found["trt_profile_min_shapes"] = _profile(smallest)
-        found["trt_profile_opt_shapes"] = found["trt_profile_max_shapes"] = _profile(largest)
-    return found
+        provider_options["trt_profile_min_shapes"] = _profile(smallest)
+        provider_options["trt_profile_opt_shapes"] = provider_options["trt_profile_max_shapes"] = _profile(largest)
+    return provider_options
 
 
 def _profile(shapes: Mapping[str, Shape]) -> str:

@@ -1,6 +1,6 @@
 """Checks that the inputs and outputs of a graph have the names, types and shapes that the manifest states.
 
-In come a loaded session and the manifest; out comes nothing, or a `BundleError` that names the first difference.
+A loaded session and the manifest come in; nothing leaves, or a `BundleError` that names the first difference.
 """
 
 from percept.bundle.manifest import Layer, Manifest, seed_name
@@ -11,9 +11,9 @@ FLOAT = "tensor(float)"
 
 
 def check_trunk(trunk: Session, manifest: Manifest) -> None:
-    """Raise `BundleError` where the trunk differs from the manifest."""
-    rule = manifest.preprocessing
-    pixels = TensorSpec("tensor(uint8)", (None, rule.height, rule.width, 3))
+    """Raise `BundleError` if the trunk differs from the manifest."""
+    preprocessing = manifest.preprocessing
+    pixels = TensorSpec("tensor(uint8)", (None, preprocessing.height, preprocessing.width, 3))
     logits = TensorSpec(FLOAT, (None, *manifest.logits))
     layers = {layer.name: TensorSpec(FLOAT, (None, *layer.shape)) for layer in manifest.layers}
     crossing = {name for layer in manifest.layers if layer.tail for name in layer.tail.crossing}
@@ -24,7 +24,7 @@ def check_trunk(trunk: Session, manifest: Manifest) -> None:
 
 
 def check_tail(tail: Session, layer: Layer) -> None:
-    """Raise `BundleError` where the tail of a layer differs from the manifest."""
+    """Raise `BundleError` if the tail of a layer differs from the manifest."""
     gradients = {"gradients": TensorSpec(FLOAT, (None, *layer.shape))}
     _check_tensors(f"output of tail {layer.name!r}", gradients, tail.outputs)
     assert layer.tail is not None

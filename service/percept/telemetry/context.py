@@ -1,7 +1,7 @@
 """The request context: identity, model, refusals and stage timings of the request that is being handled.
 
-A `RequestContext` stands in a context variable, and every module may add to it, on the event loop or on a worker
-thread. Code that hands work to a thread runs it in a copy of its context (`contextvars.copy_context`). Outside a
+The `RequestContext` is in a context variable, and every module may add to it, on the event loop or on a worker
+thread. Code that passes work to a thread runs it in a copy of its context (`contextvars.copy_context`). Outside a
 request nothing is recorded. This module knows no HTTP.
 """
 
@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import perf_counter
 
-# The stages of a request in their usual order, with the descriptions that the metrics show.
+# The stages of a request in their usual order, with the descriptions that appear in the metrics.
 STAGES = {
     "receive": "reading the request body",
     "queue": "waiting for a worker thread or for the device",

@@ -1,8 +1,8 @@
 """Log output: one line per event on stderr, as text for people or as JSON for programs.
 
 A line written while a request is handled carries the ids of the request and its trace. Clients cannot forge lines with
-what they send, such as a path: unprintable characters are escaped, and in text only the first line of an event starts
-at the margin. Query strings are never logged, because they may hold personal data.
+what they send, such as a path: unprintable characters are escaped, and in text every line of an event except the first
+is indented. Query strings are never logged, because they may hold personal data.
 """
 
 import json

@@ -31,12 +31,14 @@ def test_tiles_are_cut_row_by_row(tmp_path: Path) -> None:
 )
 def test_other_sizes_and_modes_are_rejected(tmp_path: Path, mode: str, size: tuple[int, int]) -> None:
     save(tmp_path, mode, size)
-    with pytest.raises(BundleError, match=rf"kernels\.png is no picture of kernels: {mode} of {size[0]} x {size[1]}"):
+    with pytest.raises(
+        BundleError, match=rf"kernels\.png is not a picture of kernels: {mode} of {size[0]} x {size[1]}"
+    ):
         load_picture(tmp_path, PICTURE)
 
 
 @pytest.mark.parametrize("data", [b"", b"no PNG", b"\x89PNG\r\n\x1a\n"])
 def test_broken_png_is_rejected(tmp_path: Path, data: bytes) -> None:
     (tmp_path / PICTURE.file).write_bytes(data)
-    with pytest.raises(BundleError, match=r"kernels\.png is no picture of kernels"):
+    with pytest.raises(BundleError, match=r"kernels\.png is not a picture of kernels"):
         load_picture(tmp_path, PICTURE)

@@ -17,7 +17,7 @@ def test_valid_bundle_is_read(tmp_path: Path) -> None:
 def test_invalid_manifest_is_rejected(tmp_path: Path) -> None:
     folder = create_bundle(tmp_path)
     write_manifest(folder, read_manifest_json(folder) | {"labels": ["a"]})
-    with pytest.raises(BundleError, match=r"manifest\.json breaks the contract: .*1 labels for 3 classes"):
+    with pytest.raises(BundleError, match=r"manifest\.json violates the contract: .*1 labels for 3 classes"):
         read_manifest(folder)
 
 
@@ -26,7 +26,7 @@ def test_manifest_of_another_folder_is_rejected(tmp_path: Path, change: dict[str
     folder = create_bundle(tmp_path)
     write_manifest(folder, read_manifest_json(folder) | change)
     with pytest.raises(
-        BundleError, match=f"that of {owner}: the bundle must lie in a folder of that name, not in mark"
+        BundleError, match=f"describes {owner}: the bundle must be in a folder of that name, not in mark"
     ):
         read_manifest(folder)
 
@@ -61,7 +61,7 @@ def test_only_the_named_files_are_checked(tmp_path: Path) -> None:
 def test_incomplete_manifest_is_rejected(text: str, tmp_path: Path) -> None:
     folder = create_bundle(tmp_path)
     (folder / "manifest.json").write_text(text)
-    with pytest.raises(BundleError, match="breaks the contract"):
+    with pytest.raises(BundleError, match="violates the contract"):
         read_manifest(folder)
 
 

@@ -69,7 +69,7 @@ def test_too_large_images_and_outputs_evict_nothing() -> None:
 def test_cache_without_capacity_caches_nothing() -> None:
     cache = ImageCache(0, 60)
     cache.put("one", b"data", MODEL)
-    with pytest.raises(UnknownImage, match="never"):
+    with pytest.raises(UnknownImage, match="caches no images"):
         cache.get("one")
 
 

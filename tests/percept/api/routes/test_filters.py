@@ -199,4 +199,4 @@ def test_bundle_with_an_invalid_picture_is_refused(tmp_path: Path, damage: Calla
     repository = Repository(tmp_path, plan, create_worker_pools(plan, 1))
     repository.load_all()
     assert list(repository.find("good").filter_pictures) == ["kernels.png"]
-    assert repository.refused["bad/1"].startswith("kernels.png is no picture of kernels: ")
+    assert repository.refused["bad/1"].startswith("kernels.png is not a picture of kernels: ")
