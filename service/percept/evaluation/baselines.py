@@ -1,6 +1,7 @@
-"""BASELINES: maps that do not use the network. A method that does not beat them has shown nothing.
+"""BASELINES: maps that do not use the network. A method that is not better than they are explains nothing.
 
-A row takes the number of the photo and the shape (H, W) of the network's input, and returns a map [H,W] in [0,1].
+A baseline is a function of the number of the photo and the shape (H, W) of the network's input; it returns a map
+float32 [H,W] in [0,1].
 """
 
 from collections.abc import Callable, Mapping

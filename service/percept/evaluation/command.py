@@ -1,7 +1,7 @@
 """The command `percept evaluate`: measures over a folder of photos how faithful each method's maps of a model are.
 
-A photo takes the same path as in the service, without HTTP: the same decoding, queue and runner. Next to the methods
-two baselines are measured (`baselines`), which a method has to beat.
+A bundle and a folder of photos come in; the files of a report leave. A photo is processed as in the service, without
+HTTP: by the same decoder, queue and runner. Two baselines (`baselines`) are measured too, which a method should beat.
 """
 
 import asyncio
@@ -59,20 +59,20 @@ def _evaluate(options: Namespace, model: Model, settings: Settings, workers: Wor
     out.mkdir(parents=True, exist_ok=True)
     for name, reason in left_out.items():
         _print_progress(f"left out: {name}, {reason}")
-    results = FolderMeasurement(model, settings, workers, folder, questions)
-    asyncio.run(results.run(folder.sample(options.limit)))
-    if not results.count:
+    measured = FolderMeasurement(model, settings, workers, folder, questions)
+    asyncio.run(measured.run(folder.sample(options.limit)))
+    if not measured.count:
         raise PerceptError(f"every photo of {folder.folder} is broken")
     title = f"{manifest.name}/{manifest.version}"
-    report = Report(title, layer, results.count, results.measurements, results.shown, left_out, results.skipped)
+    report = Report(title, layer, measured.count, measured.measurements, measured.shown, left_out, measured.skipped)
     print(f"{write_report(report, out)}\n\n{out / 'table.md'}, table.json and sheet.png are written")
 
 
 class FolderMeasurement:
     """Measures photos one after the other and collects the results.
 
-    `measurements` are by method or baseline, `shown` the first `SHEET_PHOTOS` photos, `skipped` the photos that cannot
-    be decoded with the reason, and `count` the number of the others.
+    `measurements` are by method or baseline, `shown` are the first `SHEET_PHOTOS` photos, `skipped` has the reason for
+    each photo that cannot be decoded, and `count` is the number of the other photos.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class FolderMeasurement:
         try:
             return self._folder.read_mask(photo, size, target)
         except PerceptError as error:
-            _print_progress(f"without a mask: {error}")
+            _print_progress(f"the mask is not used: {error}")
             return None
 
     def _add(self, measured: MeasuredPhoto) -> None:
@@ -133,7 +133,7 @@ class FolderMeasurement:
 
 
 def _choose_methods(options: Namespace, model: Model, group: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
-    """The methods that the options name or, without names, those that work at these layers, and why others do not."""
+    """The methods that the options name, or all that work at these layers; and why each other method is left out."""
     if options.methods:
         names = options.methods.split(",")
         if unknown := [name for name in names if name not in METHODS]:
@@ -157,14 +157,18 @@ def _parser() -> ArgumentParser:
         "percept evaluate",
         description="Measure over a folder of photos how faithful the maps of a model are, for every method.",
     )
-    parser.add_argument("bundle", type=Path, help="the folder <root>/<name>/<version>")
-    parser.add_argument("folder", type=Path, help="of photos, with its subfolders")
-    parser.add_argument("--methods", metavar="A,B", help="default: all that work at the layer, except slow ones")
-    parser.add_argument("--all", action="store_true", help="include slow methods")
-    parser.add_argument("--layer", help="a+b fuses two (default: the CAM layer of the model)")
-    parser.add_argument("--limit", type=_count, metavar="N", help="number of photos, evenly spread over the folder")
-    parser.add_argument("--masks", type=Path, help="<photo>.png for each (default: masks in the folder or beside it)")
-    parser.add_argument("--out", type=Path, help="the folder to write to (default: evaluation-<name>)")
+    parser.add_argument("bundle", type=Path, help="folder of the bundle: <root>/<name>/<version>")
+    parser.add_argument("folder", type=Path, help="folder of photos; its subfolders are searched too")
+    parser.add_argument(
+        "--methods", metavar="A,B", help="methods to measure; default: all that work at the layer, except slow ones"
+    )
+    parser.add_argument("--all", action="store_true", help="measure slow methods too")
+    parser.add_argument("--layer", help="layer of the maps; a+b fuses two; default: the CAM layer of the model")
+    parser.add_argument("--limit", type=_count, metavar="N", help="measure N photos, evenly spread over the folder")
+    parser.add_argument(
+        "--masks", type=Path, help="folder with <photo>.png for each photo; default: masks/ in the folder or beside it"
+    )
+    parser.add_argument("--out", type=Path, help="folder to write to; default: evaluation-<name>")
     return parser
 
 

@@ -48,7 +48,8 @@ def measure_photo(
 ) -> Steps[MeasuredPhoto]:
     """Explain the top class of a photo by each question and baseline, and measure each map.
 
-    `questions` are by method, and each gives one map; `number` is the photo's, which seeds the random baseline.
+    `questions` are by method, and each gives one map. `number` is the number of the photo, which seeds the random
+    baseline. `read_mask` reads the mask of the photo's object, if there is one.
     """
     manifest, task, logits = image.model.manifest, image.task, outputs["logits"]
     target = task.targets(manifest, logits, None)[0]

@@ -15,7 +15,7 @@ from percept.errors import PerceptError
 from percept.imaging.decode import FORMATS
 from percept.imaging.geometry import UNSEEN
 
-MASKS = "masks"  # the folder's name by default
+MASKS = "masks"  # the default name of the folder of masks
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PhotoFolder:
         if not folder.is_dir():
             raise PerceptError(f"there is no folder {folder}")
         if masks is not None and (not masks.is_dir() or masks.samefile(folder)):
-            raise PerceptError(f"{masks} is not a folder of masks: it must exist, and hold no photos")
+            raise PerceptError(f"{masks} is not a folder of masks: it must exist, and differ from the folder of photos")
         self.folder = folder
         self.masks = masks or next(filter(Path.is_dir, _default_mask_folders(folder)), None)
         others = [other.resolve() for other in (*excluded, self.masks) if other is not None]
@@ -65,13 +65,16 @@ class PhotoFolder:
             return None
         values = _read_values(file)
         if values.shape != size[::-1]:
-            raise PerceptError(f"{file} is {values.shape[1]} x {values.shape[0]}, the photo {size[0]} x {size[1]}")
+            raise PerceptError(
+                f"{file} is {values.shape[1]} x {values.shape[0]}, the photo {size[0]} x {size[1]}: "
+                "a mask must have the size of its photo"
+            )
         if target is None:
             return ObjectMask(values != 0, np.ones(values.shape, bool))
         return ObjectMask(values == target, values != UNSEEN)
 
     def _mask_file(self, photo: Path) -> Path | None:
-        """The mask in the photo's own subfolder of the masks, or at their top."""
+        """The mask in the subfolder of masks that mirrors the photo's, or in the folder of masks itself."""
         if self.masks is None:
             return None
         candidates = (self.masks / photo.relative_to(self.folder), self.masks / photo.name)

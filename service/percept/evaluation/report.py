@@ -16,13 +16,13 @@ from percept.evaluation.table import summarize_methods, to_json, to_markdown
 from percept.imaging.overlay import overlay_heatmap
 from percept.imaging.sheet import Tile, render_sheet
 
-SHEET_PHOTOS = 6  # the first
+SHEET_PHOTOS = 6  # the number of photos on the sheet
 SHEET_PHOTO_PIXELS = 640  # the longer side of a photo on the sheet
 COLORMAP, ALPHA = "inferno", 0.75
 NOTE = """Mean over the photos ± its standard error, of the top class of each; ms is the median time from the layer to
 the map. Deletion and insertion are areas under the curve of the score while the hottest pixels are removed first, or
-inserted first into the blurred image. Maps in italics are baselines, which do not use the network: a method that does
-not beat them has shown nothing."""
+inserted first into the blurred image. Maps in italics are baselines, which do not use the network: a method that is
+not better than they are explains nothing."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ KERNEL_PIXELS = 240  # the approximate longer side of a kernel that is shown alo
 
 
 def render_filter_sheet(pictures: Sequence[FilterPicture], files: Mapping[str, bytes]) -> Image.Image:
-    """Render all tiles of pictures of one kind under the names of their channels; maxima begin a row for each layer."""
+    """Render all tiles of pictures of one kind under the names of their channels; maxima have a row for each layer."""
     side = TILE_PIXELS[pictures[0].kind]
     rows = [_tiles(picture, files[picture.file], side) for picture in pictures]
     if pictures[0].kind != "maxima" or len(rows) == 1:

@@ -13,7 +13,7 @@ Array = NDArray[np.float32]
 MAX_BASIS = 96  # vectors in Q
 CHECK_EVERY = 8  # vectors: how often convergence is checked
 CONVERGED = 1e-6  # of |G v - s^2 v|, as a share of s^2
-EXHAUSTED = 1e-6  # share of a block that Q does not contain already: less is rounding
+EXHAUSTED = 1e-6  # share of a block outside of the span of Q: a smaller share is a rounding error
 
 
 def leading_singular_vectors(X: Array, count: int = 1, block: int = 1) -> Array:
@@ -23,7 +23,7 @@ def leading_singular_vectors(X: Array, count: int = 1, block: int = 1) -> Array:
     always starts from the same random vectors. The sign of a vector is arbitrary, and so are vectors of equal singular
     values within the plane that they span.
     """
-    X = X * np.float32(1 / max(float(np.abs(X).max()), 1e-30))  # or the squares of small numbers would vanish
+    X = X * np.float32(1 / max(float(np.abs(X).max()), 1e-30))  # the squares of small numbers would underflow
     q = np.asarray(np.random.default_rng(0).standard_normal((block, len(X))), np.float32)
     Q, GQ = np.zeros((2, min(len(X), MAX_BASIS), len(X)), np.float32)
     size = 0

@@ -37,9 +37,10 @@ def reciprocam(inputs: MethodInput) -> MethodRun:
     """Recipro-CAM: M_ij = y(A at cell ij, 0 elsewhere) - y(0).
 
     Byun and Lee 2022, arXiv:2209.14074. Their y is taken after a softmax, and they stretch the map from its minimum to
-    its maximum, which hides any constant. Here y(0) is subtracted, so that 0 says nothing; behind average pooling and a
-    linear head the map is then CAM / (hw). A layer of more than 1024 cells is divided into the smallest square blocks
-    that are few enough, and each cell gets its share of its block. Where the tail is linear, HiResCAM is the same map.
+    its maximum, which hides any constant. Here y(0) is subtracted, so that 0 means no effect; behind average pooling
+    and a linear head the map is then CAM / (hw). A layer of more than 1024 cells is divided into at most 1024
+    square blocks, as small as possible, and each cell gets its share of its block. Where the tail is linear,
+    HiResCAM is the same map.
     """
     A = inputs.A
     if inputs.linear:

@@ -4,7 +4,7 @@ A run returns the map before ReLU, float32 [h,w] in cells of the layer. The runn
 seed and may close the run at any request: a method knows no class, no network and no deadline.
 
 In every map 0 means that a cell has no effect on y: no method adds a constant, which only a stretch from minimum to
-maximum would hide. The functions stand in `maps` (closed forms of A and g, such as Grad-CAM++), `gradients` (several
+maximum would hide. The functions are in `maps` (closed forms of A and g, such as Grad-CAM++), `gradients` (several
 gradients) and `perturbations` (forward passes of perturbed activations or images).
 """
 
@@ -28,9 +28,9 @@ class Method:
 
     `needs` says what `run` requests: nothing beyond the activations, passes of the tail with gradients, forward passes
     of the tail, or passes of the whole network. `class_specific` says whether the map depends on y. A `linear_only`
-    method is defined only where the tail is linear with one weight per channel. A `nonlinear_only` method shows g
-    without A, which is the same in every cell where the tail is linear. `at_image` says whether the method makes sense
-    at the layer `image`, whose channels are colours and not features.
+    method is defined only behind global average pooling and one linear layer, where g is one weight per channel. A
+    `nonlinear_only` method shows g without A, and there g is the same in every cell. `at_image` says whether the method
+    makes sense at the layer `image`, whose channels are colours and not features.
     """
 
     run: Callable[[MethodInput], MethodRun]
