@@ -29,7 +29,7 @@ from percept.bundle.manifest import (
     Precision,
     Preprocessing,
     Provenance,
-    Task,
+    TaskName,
 )
 from percept.errors import BundleError
 from percept_models.autodiff.tail import LOGITS
@@ -61,7 +61,7 @@ class BundleDescription:
 
     name: str
     version: int
-    task: Task
+    task: TaskName
     labels: Sequence[str]
     activation: Activation
     preprocessing: Preprocessing
