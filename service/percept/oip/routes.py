@@ -1,11 +1,11 @@
 """`/v2`: the Open Inference Protocol, for KServe and the clients of Triton and others.
 
-Requests come in; tensors leave as JSON or binary. Failures are the same problem details as everywhere, with the
-protocol's member `error` besides. `/v2/repository` is in `repository_routes.py`.
+Requests come in; tensors leave as JSON or binary. Failures are problem details, as of the other endpoints, with the
+protocol's member `error` in addition. `/v2/repository` is in `repository_routes.py`.
 """
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import Response
@@ -40,7 +40,7 @@ from percept.telemetry.context import stage
 
 JSON_BYTES = "Inference-Header-Content-Length"  # header: the number of bytes of JSON before binary data
 MAX_DIGITS = 20  # of a value of this header
-# More bytes than this are decoded and encoded on a worker thread, so that the event loop is not blocked.
+# A worker thread decodes and encodes more bytes than this, so that the event loop is not blocked.
 MAX_EVENT_LOOP_BYTES = 2**16
 
 REQUEST_BODY = {
@@ -58,8 +58,7 @@ INFERENCE_ERRORS = (
 )
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
-# The endpoints of one model; included below for both forms of its path.
-model_router = APIRouter(route_class=DirectRoute)
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 class ModelPath(BaseModel):
@@ -83,6 +82,44 @@ async def find_model(path: Annotated[ModelPath, Depends(model_path)], service: S
 
 
 RequestedModel = Annotated[Model, Depends(find_model)]
+
+
+@documentation_only
+async def path_name(name: Annotated[str, Path(description="name of the model", examples=["cifar10"])]) -> None:
+    """Declare the name in the path for OpenAPI; `model_path` reads it."""
+
+
+@documentation_only
+async def path_version(version: Annotated[int, Path(description="version of the model", examples=[1])]) -> None:
+    """Declare the version in the path for OpenAPI; `model_path` reads it."""
+
+
+MODEL_PATHS = {
+    "/models/{name}": [Depends(path_name)],
+    "/models/{name}/versions/{version}": [Depends(path_name), Depends(path_version)],
+}
+
+
+def model_route(method: str, path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
+    """Add an endpoint of one model to `router`, for both forms of the model's path.
+
+    A router within `router` would do the same, but the metrics, logs and traces would then name the endpoint `path`
+    alone: FastAPI gives middleware the path of a route without the prefixes of the routers that include it.
+    """
+
+    def add(endpoint: Endpoint) -> Endpoint:
+        for prefix, dependencies in MODEL_PATHS.items():
+            router.add_api_route(
+                prefix + path,
+                endpoint,
+                methods=[method],
+                dependencies=dependencies,
+                route_class_override=DirectRoute,
+                **options,
+            )
+        return endpoint
+
+    return add
 
 
 @router.get("", summary="Server metadata")
@@ -110,25 +147,26 @@ async def models(service: Service) -> ModelNames:
     return ModelNames(models=[model.manifest.name for model in service.repository.models])
 
 
-@model_router.get("", summary="Metadata of a model", responses=MODEL_ERRORS)
+@model_route("GET", "", summary="Metadata of a model", responses=MODEL_ERRORS)
 async def model(model: RequestedModel, service: Service) -> ModelMetadata:
     """Return the versions of a model, and the tensors that it accepts and returns."""
     return model_metadata(model.manifest, service.repository.versions(model.manifest.name))
 
 
-@model_router.get("/config", summary="Triton configuration of a model", responses=MODEL_ERRORS)
+@model_route("GET", "/config", summary="Triton configuration of a model", responses=MODEL_ERRORS)
 async def config(model: RequestedModel, service: Service) -> ModelConfig:
     """Return the tensors of a model, and the maximum number of images in one request."""
     return model_configuration(model.manifest, service.settings.max_images)
 
 
-@model_router.get("/ready", summary="Readiness of a model", responses=MODEL_ERRORS)
+@model_route("GET", "/ready", summary="Readiness of a model", responses=MODEL_ERRORS)
 async def model_ready(model: RequestedModel) -> ModelReady:
     """Respond 200 if the model is served, otherwise 404 or 503."""
     return ModelReady(name=model.manifest.name)
 
 
-@model_router.post(
+@model_route(
+    "POST",
     "/infer",
     summary="Scores, feature maps and heatmaps as tensors",
     response_model=InferResponse,
@@ -150,24 +188,6 @@ async def infer(request: Request, path: Annotated[ModelPath, Depends(model_path)
         return await _infer(service, model, body, json_bytes)
 
 
-@documentation_only
-async def path_name(name: Annotated[str, Path(description="name of the model", examples=["cifar10"])]) -> None:
-    """Declare the name in the path for OpenAPI; `model_path` reads it."""
-
-
-@documentation_only
-async def path_version(version: Annotated[int, Path(description="version of the model", examples=[1])]) -> None:
-    """Declare the version in the path for OpenAPI; `model_path` reads it."""
-
-
-router.include_router(model_router, prefix="/models/{name}", dependencies=[Depends(path_name)])
-router.include_router(
-    model_router,
-    prefix="/models/{name}/versions/{version}",
-    dependencies=[Depends(path_name), Depends(path_version)],
-)
-
-
 async def _read_body(request: Request, settings: Settings) -> tuple[bytes, int | None]:
     """Receive a bounded body, and the number of its bytes that are JSON if binary data follow."""
     if (coding := request.headers.get("content-encoding", "identity")) != "identity":
@@ -178,7 +198,7 @@ async def _read_body(request: Request, settings: Settings) -> tuple[bytes, int |
     if declared is not None and not (declared.isdecimal() and len(declared) < MAX_DIGITS):
         raise BadRequest(f"{JSON_BYTES} must be a number of bytes, not {declared[:MAX_DIGITS]!r}")
     json_bytes = None if declared is None else int(declared)
-    # JSON is parsed in one step, in which no other thread runs.
+    # JSON is parsed in one step, during which no other thread can run Python code.
     if (len(body) if json_bytes is None else json_bytes) > settings.max_image_bytes:
         raise ImageTooLarge(f"the JSON has more than {settings.max_image_bytes} bytes: send binary tensor data")
     return body, json_bytes
