@@ -37,8 +37,8 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that ZIP can store
 UNIX = 3  # the `create_system` of a ZIP entry
 READABLE = 0o644 << 16  # the permissions of a ZIP entry
 
-# The name and the format of the picture of one map, by view.
-PICTURES = {"overlay": ("overlay", "jpeg"), "sheet": ("overlay", "jpeg"), "heatmap": ("heatmap", "png")}
+# The view → the name and the format of the file with the picture of one map.
+PICTURE_FILES = {"overlay": ("overlay", "jpeg"), "sheet": ("overlay", "jpeg"), "heatmap": ("heatmap", "png")}
 SUFFIXES = {"json": "json", "npy": "npy", "jpeg": "jpg", "png": "png"}
 
 
@@ -54,7 +54,7 @@ class ResponseFile:
 async def archive_response(
     explained: Explained, output: CamOutput, headers: dict[str, str], run_on_worker: RunOnWorker
 ) -> Response:
-    """Encode all files of an explanation in one body. Each file is a job, so that other requests are served between."""
+    """Encode all files of an explanation in one body. Each file is one job, so that other requests have their turns."""
     files: list[ResponseFile] = []
     rendering = explanation_files(explained, output.style)
     while (file := await run_on_worker(_render_next, rendering)) is not None:
@@ -122,7 +122,7 @@ ENCODERS = {"multipart": encode_multipart, "zip": encode_zip}
 
 
 def _boundary(files: Sequence[ResponseFile]) -> str:
-    """A boundary that occurs in no file: hashed from the files, so that the same files give the same boundary."""
+    """A boundary that occurs in no file: a hash of the files, so that the same files give the same boundary."""
     digest = sha256(b"".join(sha256(file.data).digest() for file in files))
     while any(digest.hexdigest().encode() in file.data for file in files):
         digest.update(b"again")
@@ -144,7 +144,7 @@ def _array_files(maps: Sequence[Map]) -> Iterator[ResponseFile]:
 
 
 def _picture_files(maps: Sequence[Explanation], style: Style) -> Iterator[ResponseFile]:
-    name, format = PICTURES[style.view]
+    name, format = PICTURE_FILES[style.view]
     for number, explanation in enumerate(maps):
         stem = name if len(maps) == 1 else f"{name}.{number}"
         yield _file(stem, format, encode(draw_map(explanation, style, style.legend), format))

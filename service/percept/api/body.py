@@ -21,9 +21,9 @@ from percept.telemetry.context import stage
 
 MULTIPART = "multipart/form-data"
 JSON = "application/json"
-# The last one is what `curl --data-binary @photo.jpg` sends by default.
+# The last one is what `curl --data-binary @photo.jpg` sends by default; the first means that the header is missing.
 RAW = ("", "application/octet-stream", "application/x-www-form-urlencoded")
-# For boundaries, part headers and JSON punctuation around the images.
+# Bytes that a body may have besides its images: boundaries, part headers, JSON punctuation.
 ENVELOPE_BYTES = 64 * 2**10
 MAX_FORM_FIELDS = 16  # in a multipart body; they are ignored
 
@@ -81,7 +81,7 @@ async def read_images(request: Request, settings: Settings) -> list[bytes]:
 
 
 async def read_image(request: Request, settings: Settings) -> bytes:
-    """Receive the only encoded image of a request; raises as `read_images`, and `BadRequest` for several images."""
+    """Receive the single encoded image of a request; raises as `read_images`, and `BadRequest` for several images."""
     images = await read_images(request, settings)
     if len(images) > 1:
         raise BadRequest(f"this endpoint takes one image, not {len(images)}")
@@ -91,7 +91,7 @@ async def read_image(request: Request, settings: Settings) -> bytes:
 async def read_body(request: Request, limit: int, required: bool = False) -> bytes:
     """Receive a body of at most `limit` bytes; raises `ImageTooLarge`, `ClientDisconnect`, or `BadRequest` if empty.
 
-    Nearly every request passes through here: unlike `_stream` it reads the ASGI messages without generators.
+    Nearly every request runs this function, so it reads the ASGI messages without generators, unlike `_stream`.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:

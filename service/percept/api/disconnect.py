@@ -1,6 +1,7 @@
 """Cancel the work for a request when its client disconnects.
 
-A request comes in; a context manager leaves, whose body is cancelled. It does not know what the body computes.
+A request comes in; a context manager leaves. It cancels the code in its body if the client disconnects, and does not
+know what that code computes.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ POLL_INTERVAL_S = 0.25
 
 @asynccontextmanager
 async def cancel_on_disconnect(request: Request) -> AsyncIterator[None]:
-    """Cancel the body of an `async with` if the client disconnects; raises `ClientDisconnect` then."""
+    """Cancel the body of an `async with` and raise `ClientDisconnect` if the client disconnects."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     polling: asyncio.Task[None] | None = None
@@ -36,7 +37,7 @@ async def cancel_on_disconnect(request: Request) -> AsyncIterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        if not disconnected or task.uncancel():  # cancelled by another cause, or by another one too
+        if not disconnected or task.uncancel():  # something else cancelled the task, alone or as well
             raise
         raise ClientDisconnect from None
     finally:

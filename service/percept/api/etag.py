@@ -1,6 +1,7 @@
 """ETags and conditional requests (RFC 9110, sections 8.8.3 and 13.1.2).
 
-What determines a response comes in; its ETag leaves, and a 304 response if the client already has it.
+A request and the values that its response depends on come in; the ETag of the response leaves, or a 304 response if
+the client already has it.
 """
 
 import re
@@ -34,5 +35,5 @@ def not_modified(request: Request, headers: Mapping[str, str]) -> Response | Non
 
 
 def matches(if_none_match: str, etag: str) -> bool:
-    """Compare an `If-None-Match` header, `*` or a list of ETags, with an ETag: weakly, thus without regard to `W/`."""
+    """Whether `If-None-Match`, `*` or a list of ETags, matches an ETag by weak comparison, which ignores `W/`."""
     return if_none_match.strip() == "*" or etag.removeprefix("W/") in ENTITY_TAG.findall(if_none_match)

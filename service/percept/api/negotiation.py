@@ -20,7 +20,7 @@ MEDIA_TYPES = {
 
 
 def choose_format(requested: str | None, accept: str | None, available: Sequence[str]) -> str:
-    """Choose one of the `available` formats, which stand in order of preference; the first one is the default.
+    """Choose one of the `available` formats, which are in order of preference; the first one is the default.
 
     Raises `BadParameter` if `requested` is not available, `NotAcceptable` if `Accept` admits none of them.
     """
@@ -28,7 +28,7 @@ def choose_format(requested: str | None, accept: str | None, available: Sequence
         if requested not in available:
             raise BadParameter(f"format={requested} is not available here; available are {', '.join(available)}")
         return requested
-    if not accept:
+    if not accept or accept == "*/*":  # as most clients send it
         return available[0]
     qualities = {name: _quality(MEDIA_TYPES[name], accept) for name in available}
     best = max(available, key=lambda name: qualities[name])

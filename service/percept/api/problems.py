@@ -62,9 +62,9 @@ REFUSAL_CODES = ("queue_full", "deadline_exceeded", "not_ready")
 # receives it.
 ABANDONED = "abandoned"
 CLIENT_CLOSED_REQUEST = 499
-# What endpoints raise, besides the exceptions of FastAPI.
+# The exceptions that endpoints raise, besides those of FastAPI.
 EXPECTED_ERRORS = (errors.PerceptError, ClientDisconnect)
-RETRY_AFTER_S = {503: 2}
+RETRY_AFTER_S = {503: 2}  # by status; the `Retry-After` of a 429 is computed by the queue (`QueueFull.retry_s`)
 PROTOCOL_PREFIX = "/v2/"  # clients of the Open Inference Protocol read the member `error`
 
 
@@ -84,7 +84,7 @@ class Problem(BaseModel):
 def describe_problem(error: errors.PerceptError) -> Problem:
     """Return the problem details of an error, and record a refusal.
 
-    The error is that of a whole request, or of one image among several.
+    The error may be that of a whole request, or that of one image among several.
     """
     kind = PROBLEMS[type(error)]
     if kind.code in REFUSAL_CODES:
@@ -123,7 +123,7 @@ async def handle_unexpected_error(request: Request, _error: Exception) -> Respon
 
 async def _handle_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    # FastAPI puts where the parameter stands (query, path) before its name.
+    # FastAPI puts the location of a parameter (query, path) before its name.
     fields = ((details["loc"][1:], details["msg"]) for details in error.errors())
     return _problem_response(request, _problem(PROBLEMS[errors.BadParameter], errors.format_invalid_fields(fields)))
 

@@ -2,7 +2,7 @@
 
 A body is a JSON object. With the binary tensor data extension the values of tensors follow it, in the order of the
 tensors: numbers little-endian in C order; an element of `BYTES` as its length in 4 bytes and its content. In JSON the
-elements of `BYTES` are base64. This module does not know any model.
+elements of `BYTES` are base64. This module knows no model.
 
 Specification: kserve.github.io, "Open Inference Protocol" and "Binary Tensor Data Extension".
 """
@@ -148,7 +148,7 @@ def _decode_tensor(tensor: RequestInput, binary: memoryview) -> tuple[Tensor, me
 def _uint8_from_json(tensor: RequestInput) -> Tensor:
     values = np.array(_data(tensor))  # raises ValueError if the lists are ragged
     if values.dtype.kind not in "iu" or (values.size and not 0 <= values.min() <= values.max() <= 255):
-        raise ValueError("UINT8 are whole numbers from 0 to 255")
+        raise ValueError("UINT8 values are whole numbers from 0 to 255")
     _check_count(tensor, values.size)
     return values.astype(np.uint8).reshape(tensor.shape)
 
@@ -162,7 +162,7 @@ def _bytes_from_json(tensor: RequestInput) -> Tensor:
     values = np.array(_data(tensor), dtype=object).ravel().tolist()
     _check_count(tensor, len(values))
     if not all(isinstance(value, str) for value in values):
-        raise ValueError("BYTES in JSON are strings of base64")
+        raise ValueError("BYTES in JSON are strings in base64")
     try:
         return [base64.b64decode(value, validate=True) for value in values]
     except ValueError as error:

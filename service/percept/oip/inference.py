@@ -1,7 +1,7 @@
 """Inference requests of the Open Inference Protocol in terms of a model, and results as output tensors.
 
 The parameter `cam` or an output of that name requests a class-activation map of each image. The tensors that a model
-accepts and returns are listed in `metadata.py`. This module does not know the encoding, nor HTTP.
+accepts and returns are listed in `metadata.py`. This module knows neither the encoding nor HTTP.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,8 @@
 """Metadata of the Open Inference Protocol: the server, its models and their tensors, also as Triton's configuration.
 
 A manifest comes in; pydantic models leave. The input is either `pixels`, as the network takes them, or `image`, encoded
-files that are decoded and resized as everywhere. The outputs are scores, logits, every tapped layer, and maps.
+files that are decoded and resized as by the other endpoints. The outputs are scores, logits, every tapped layer, and
+maps.
 """
 
 from collections.abc import Sequence
@@ -101,7 +102,7 @@ def model_metadata(manifest: Manifest, versions: Sequence[int]) -> ModelMetadata
 
 
 def model_configuration(manifest: Manifest, max_images: int) -> ModelConfig:
-    """The configuration of a model; every input is optional, as a request has only one of them."""
+    """The configuration of a model; every input is optional, because a request has only one of them."""
     metadata = model_metadata(manifest, [manifest.version])
     return ModelConfig(
         name=manifest.name,

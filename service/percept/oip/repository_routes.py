@@ -1,4 +1,7 @@
-"""`/v2/repository`: list, load and unload models (the model repository extension of Triton's protocol)."""
+"""`/v2/repository`: list, load and unload models (the model repository extension of Triton's protocol).
+
+Requests come in; JSON leaves. The work on bundles is that of `percept.runtime.repository`.
+"""
 
 import asyncio
 from typing import Annotated, TypeVar
@@ -28,7 +31,7 @@ class IndexRequest(BaseModel):
 class IndexEntry(BaseModel):
     """A bundle of the repository.
 
-    A reason beside READY means that its files changed after the load, and that the new files cannot be served.
+    A reason beside READY means that the bundle's files changed after the load, and that the new files are invalid.
     """
 
     name: str = Field(examples=["cifar10"])
@@ -57,7 +60,7 @@ class ControlRequest(BaseModel):
     "/index", summary="List the repository", responses=problem_responses(errors.BadParameter, errors.ImageTooLarge)
 )
 async def index(request: Request, service: Service) -> list[IndexEntry]:
-    """List every bundle that is served or stands in the repository."""
+    """List every bundle that is served or in the repository's folder."""
     params = await _read_json(request, IndexRequest)
     return [
         IndexEntry(
@@ -85,8 +88,8 @@ CONTROL_ERRORS = problem_responses(
 async def load(request: Request, service: Service, name: Name) -> dict[str, str]:
     """Load new and changed versions of a model, and unload versions whose bundles were deleted.
 
-    Requests meanwhile use the versions loaded before. A changed bundle that violates the contract is refused, and the
-    version loaded before stays.
+    Until the load ends, requests use the versions loaded before. A changed bundle that violates the contract is
+    refused, and the version loaded before is still served.
     """
     await _check_control(request, service.settings)
     try:
@@ -114,7 +117,7 @@ async def _check_control(request: Request, settings: Settings) -> None:
 
 
 async def _read_json(request: Request, kind: type[Body]) -> Body:
-    """Receive a small JSON body. Its media type is ignored, as clients send none; an empty body is an empty object."""
+    """Receive a small JSON body of any media type, because clients send none; an empty body is an empty object."""
     data = await read_body(request, ENVELOPE_BYTES)
     try:
         return kind.model_validate_json(data or b"{}")

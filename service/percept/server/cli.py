@@ -21,7 +21,7 @@ ENTRY_POINT_GROUP = "percept.commands"
 # What each command does. The descriptions stand here because loading a command of the export toolchain imports torch.
 COMMANDS = {
     "serve": "serve bundles over HTTP",
-    "evaluate": "measure a model, or its explanations, on labelled images",
+    "evaluate": "measure how faithful the heatmaps of a model are, over a folder of photos",
     "export": "convert a network to a bundle",
     "verify": "check that a bundle computes the same as its source",
     "layers": "list the layers of a bundle",

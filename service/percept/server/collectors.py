@@ -1,7 +1,7 @@
 """Gauges that are read at the moment of a scrape: the models, their queues, the image cache, the GPU.
 
-No value is stored here. Each row of `GAUGES` reads it from the object that owns it, so the series of a model disappear
-when the model is unloaded. A gauge without samples is left out of the response.
+No value is stored here. Each row of `GAUGES` reads its value from the object that owns it, so the series of a model
+disappear when the model is unloaded. A gauge without samples is left out of the response.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -26,8 +26,8 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 # The label of a request that no route matches. Clients may send any path, and labels must have few values.
 UNMATCHED_ENDPOINT = "other"
-# Machines poll these every few seconds. They are not traced, not counted as in flight, and logged at DEBUG only; a 503
-# of a readiness probe is no refusal.
+# Machines poll these every few seconds. Such requests are not traced, not counted as in flight, and logged at DEBUG
+# only; a 503 of a readiness probe is not counted as a refusal.
 PROBE_PATHS = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/metrics"})
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -95,13 +95,13 @@ class RefuseOnShutdown:
         """Run the application; a cancelled request whose response has not started gets the 503."""
         started = False
 
-        async def send_and_note(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
 
         try:
-            await self._app(scope, receive, send_and_note)
+            await self._app(scope, receive, send_and_record)
         except asyncio.CancelledError:
             if started or scope["type"] != "http":
                 raise
@@ -120,8 +120,8 @@ def server_timing(request: RequestContext, total: float) -> tuple[bytes, bytes]:
 def identify(headers: Headers) -> tuple[str, str]:
     """Return the id of a request and the id of its trace, from ASGI headers.
 
-    The client's `X-Request-ID` is used if there is exactly one and it is well-formed, so that it can stand in a log
-    line, a header and a URN; otherwise a random id replaces it. The trace id is empty without one valid `traceparent`.
+    The client's `X-Request-ID` is used if there is exactly one and it is well-formed, because it appears in log lines,
+    headers and URNs; otherwise a random id replaces it. The trace id is empty without one valid `traceparent`.
     """
     ids = [value for name, value in headers if name == b"x-request-id"]
     traces = [value for name, value in headers if name == b"traceparent"]

@@ -4,8 +4,8 @@ A bound socket and an ASGI application come in; `run` returns when a signal has 
 is sent. This module knows no route and no bundle.
 
 On SIGTERM or SIGINT the server accepts no new connection. It completes the requests in flight, and those that clients
-have just sent over a kept connection or over one that waits to be accepted. From then on every response says
-`Connection: close`; idle connections are closed a little later. A second signal ends the process at once.
+have just sent over a keep-alive connection or over one that waits to be accepted. From then on every response has the
+header `Connection: close`; idle connections are closed a little later. A second signal ends the process at once.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 # Longer than proxies keep an idle connection (60 s in nginx and in Amazon's load balancers), so that the proxy closes
 # it first. Otherwise a request may meet a connection that the server is closing, and proxies do not repeat a POST.
 KEEP_ALIVE_S = 75
-# How long idle connections stay open after the signal. A request that a client sent before it could know of the
-# shutdown arrives within that time, from the other side of the world too.
+# How long idle connections stay open after the signal. Requests that clients sent before the shutdown reached them
+# arrive within this time, even from another continent.
 DRAIN_S = 0.5
 POLL_S = 0.02
-# Every response is due within the deadline; requests whose body still arrives this much later are cancelled.
+# Added to the deadline, within which every response is due. Requests whose body still arrives then are cancelled.
 SHUTDOWN_SLACK_S = 5
 
 
@@ -53,7 +53,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def run(app: ASGIApp, listener: socket.socket, deadline_s: float, **options: Any) -> None:
-    """Serve on a bound socket until a signal stops the server, then at most `deadline_s` and 5 s longer.
+    """Serve on a bound socket until a signal stops the server, then at most `deadline_s` + 5 s longer.
 
     `options` are those of `uvicorn.Config`. Raises `PerceptError` if the application fails to start.
     """

@@ -63,7 +63,7 @@ def test_binary_data_follow_the_order_of_inputs() -> None:
         (create_tensor(datatype="FP32", data=[1, 2]), "is FP32; inputs are UINT8 or BYTES"),
         (create_tensor(datatype="BYTES", data=["?", "!"]), "base64"),
         (create_tensor(datatype="BYTES", data=["é", ""]), "base64"),
-        (create_tensor(datatype="BYTES", data=[1, 2]), "strings of base64"),
+        (create_tensor(datatype="BYTES", data=[1, 2]), "strings in base64"),
         (create_tensor(parameters={"binary_data_size": 9}), "binary_data_size is 9, and 0 bytes follow"),
         (create_tensor(parameters={"binary_data_size": -1}), "binary_data_size is -1"),
         (create_tensor(parameters={"binary_data_size": "2"}), "binary_data_size is '2'"),

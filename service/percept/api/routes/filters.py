@@ -77,8 +77,8 @@ async def filters(
     model = service.find_model(name, params.version)
     format = choose_format(params.format, request.headers.get("accept"), FORMATS)
     pictures = select_pictures(model, params, format)
-    etag = compute_etag(request, format, *(model.manifest.files[one.file] for one in pictures))
-    # `percept visualize` may replace the pictures of a version: clients must ask again, and mostly get a 304.
+    etag = compute_etag(request, format, *(model.manifest.files[picture.file] for picture in pictures))
+    # `percept visualize` may replace the pictures of a version, so clients must revalidate; they mostly get a 304.
     headers = {"ETag": etag, "Cache-Control": "no-cache", "Vary": "Accept"}
     if unchanged := not_modified(request, headers):
         return unchanged
@@ -90,7 +90,7 @@ async def filters(
 
 
 def select_pictures(model: Model, params: FiltersParams, format: str) -> list[FilterPicture]:
-    """Select the filter pictures that the parameters ask for, by kind, then in the order of the layers.
+    """Select the filter pictures that the parameters request, by kind, then in the order of the layers.
 
     Raises `BadParameter` for parameters that exclude each other, `UnknownLayer`, or `UnknownFilters`, which lists the
     available pictures.
@@ -102,7 +102,7 @@ def select_pictures(model: Model, params: FiltersParams, format: str) -> list[Fi
         raise BadParameter("kernels are those of the first convolution: omit layer, or use view=maxima")
     if params.channel is not None and (format == "json" or not _has_channels(view, params.layer)):
         raise BadParameter("channel requires a picture of kernels, or of the maxima of one layer")
-    selected = [one for one in _sorted(model) if view in (None, one.kind) and params.layer in (None, one.layer)]
+    selected = [p for p in _sorted(model) if view in (None, p.kind) and params.layer in (None, p.layer)]
     if not selected and (format != "json" or view or params.layer):
         raise UnknownFilters(_missing(model, view or "filters", params.layer))
     return selected
@@ -115,13 +115,13 @@ def _has_channels(view: FilterKind | None, layer: str | None) -> bool:
 
 def _sorted(model: Model) -> list[FilterPicture]:
     order = [layer.name for layer in model.manifest.layers]
-    return sorted(model.manifest.filters, key=lambda one: (one.kind, order.index(one.layer) if one.layer else 0))
+    return sorted(model.manifest.filters, key=lambda p: (p.kind, order.index(p.layer) if p.layer else 0))
 
 
 def _missing(model: Model, what: str, layer: str | None) -> str:
     """The message of an `UnknownFilters`: what is missing, what is available, and how to get more."""
     manifest = model.manifest
-    available = ", ".join(f"{one.kind} of {one.layer}" if one.layer else one.kind for one in manifest.filters)
+    available = ", ".join(f"{p.kind} of {p.layer}" if p.layer else p.kind for p in manifest.filters)
     of = f" of layer {layer!r}" if layer else ""
     return (
         f"{manifest.name}/{manifest.version} has no {what}{of}; it has {available or 'no filter pictures'}; "

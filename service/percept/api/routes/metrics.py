@@ -16,6 +16,6 @@ async def metrics(request: Request, service: Service) -> Response:
 
     The format is Prometheus text, or OpenMetrics if `Accept` prefers it.
     """
-    # Thousands of lines would block the event loop, and the worker pool may have a long queue.
-    text, kind = await asyncio.to_thread(service.metrics.render, request.headers.get("accept", ""))
-    return Response(text, headers={"Content-Type": kind, "Vary": "Accept"})
+    # Rendering thousands of lines would block the event loop, and the queue of the worker pool may be long.
+    text, media_type = await asyncio.to_thread(service.metrics.render, request.headers.get("accept", ""))
+    return Response(text, headers={"Content-Type": media_type, "Vary": "Accept"})

@@ -1,4 +1,7 @@
-"""The JSON response about the filter pictures of a bundle."""
+"""The JSON response about the filter pictures of a bundle.
+
+Descriptions from the manifest come in; a pydantic model leaves. It reads no picture.
+"""
 
 from pydantic import BaseModel, Field
 

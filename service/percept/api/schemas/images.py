@@ -29,7 +29,7 @@ from percept.tasks.classification import Prediction
 from percept.tasks.input_image import InputImage
 from percept.tasks.segmentation import Share
 
-MAX_REGIONS = 20  # in one response: the hottest
+MAX_REGIONS = 20  # in one response: those with the largest mass
 
 
 class ImageSize(BaseModel):

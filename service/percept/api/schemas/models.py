@@ -1,6 +1,6 @@
 """The JSON responses about models: which are served, and the description of a model and its layers.
 
-Manifests and models come in; pydantic models leave.
+Manifests and models come in; pydantic models leave. This module does not know the request.
 """
 
 from pydantic import BaseModel, Field
