@@ -44,7 +44,7 @@ from percept_models.graph.receptive_field import receptive_fields
 from percept_models.sources.trunk import PIXELS
 
 TRUNK: str = Manifest.model_fields["trunk"].default
-# How far the golden logits of another machine may be: its kernels round, sum and saturate differently.
+# How far the golden logits of another machine may be: its kernels round and sum differently.
 TOLERANCES: Mapping[Precision, float] = {"float32": 1e-3, "float16": 3e-2, "int8": 0.1}
 TF32_TOLERANCE = TOLERANCES["float16"]  # TF32 has the mantissa of float16
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")  # whose versions the manifest records

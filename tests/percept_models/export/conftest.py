@@ -9,10 +9,6 @@ from PIL import Image
 from percept.server.cli import main
 from tests.percept_models.export.factories import MODULE
 
-CPUINFO = Path("/proc/cpuinfo")
-# Without VNNI instructions ONNX Runtime adds pairs of 8-bit products in 16 bits, where they saturate.
-HAS_VNNI = not CPUINFO.is_file() or "vnni" in CPUINFO.read_text()
-
 
 class Export:
     """Runs `percept export` into the folder `out`."""
