@@ -111,6 +111,7 @@ class MethodComparison:
 
     def select_image(self, image: int) -> None:
         """Compute the trunk outputs and the seed of another random image."""
+        self.image = image
         self.pixels = np.random.default_rng(image).integers(0, 256, (self.case.size, self.case.size, 3), np.uint8)
         self.outputs = self._trunk.run({PIXELS: self.pixels[None]}, list(self._trunk.outputs))
         logits = self.outputs[LOGITS]
