@@ -7,7 +7,7 @@ what torch computes, not how accurate a network is.
 
 import sys
 from argparse import ArgumentParser
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,12 +17,15 @@ import numpy as np
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' networks; this module is a source, too
+# For the networks of the tests, and so that `percept export` finds the source `benchmarks.families:create_network`.
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.harness.report import format_row, format_table
 from percept.bundle.manifest import Layer
 from percept.runtime.network import Network, TrunkInput
 from percept_models.export.convert import convert
 from percept_models.export.options import ExportOptions
+from percept_models.export.report import Report
 from percept_models.sources.libraries import load_source
 from percept_models.verify.bundle import verify_bundle
 from percept_models.verify.checks import GRADIENT_LIMIT, LIMIT
@@ -64,26 +67,26 @@ HEADINGS = ("family", "source", "size", "logits", "CAM layer", "gradients", "sta
 TIMES = ("export s", "load s", "predict ms", "Grad-CAM ms")
 
 
-def settled(family: str, size: int) -> nn.Module:
-    """The network of a family with random weights."""
+def create_network(family: str, size: int) -> nn.Module:
+    """The network of a family with random weights and calibrated batch norms."""
     return networks.calibrate_batch_norm(load_source(FAMILIES[family].source, "none").network, size)
 
 
-def export_family(family: str, size: int, out: Path, say: Callable[[str], None] = lambda _: None) -> Path:
-    """Export the bundle of a family as `percept export` does; raises if the verification fails."""
+def export_family(family: str, size: int, out: Path, report: Report = lambda _: None) -> Path:
+    """Export the bundle of a family as `percept export` does; raises `BundleError` if the verification fails."""
     return convert(
         ExportOptions(
-            source=f"benchmarks.families:settled?family={family.replace('+', '%2B')}&size={size}",
+            source=f"benchmarks.families:create_network?family={family.replace('+', '%2B')}&size={size}",
             name="family",
             out=out,
             preprocessing={"height": size, "width": size, "resize": "squeeze"},
         ),
-        say,
+        report,
     )
 
 
 def load_bundle(folder: Path) -> tuple[Network, list[Layer]]:
-    """Load a bundle as the service does; also return its CAM layer and the layer before."""
+    """Load a bundle as the service does; return it with its CAM layer and the layer before that."""
     network = Network(folder, "cpu", threads=1)
     layers = network.manifest.layers
     cam = next(layer for layer in layers if layer.name == network.manifest.cam_layer)
@@ -98,31 +101,31 @@ def measure(family: str, size: int, scratch: Path) -> tuple[str, ...]:
     start = perf_counter()
     network, layers = load_bundle(folder)
     load_s = perf_counter() - start
-    errors = {check.name: check for check in verify_bundle(folder, settled(family, size))}
-    gradients = [errors[f"{layer.name} gradients"].error for layer in layers]
-    if errors["logits"].error > LIMIT or max(gradients) > GRADIENT_LIMIT:
-        raise SystemExit(f"{family} does not agree with torch: {errors['logits'].error:.0e}, {gradients}")
-    predict, cam = timed(network, layers[0])
+    checks = {check.name: check for check in verify_bundle(folder, create_network(family, size))}
+    gradients = [checks[f"{layer.name} gradients"].error for layer in layers]
+    if checks["logits"].error > LIMIT or max(gradients) > GRADIENT_LIMIT:
+        raise SystemExit(f"{family} does not agree with torch: {checks['logits'].error:.0e}, {gradients}")
+    predict_s, cam_s = time_passes(network, layers[0])
     cells = [f"`{layer.name}` {'x'.join(map(str, layer.shape))}" for layer in layers]
-    found = (cells[0], f"{gradients[0]:.0e}", cells[1], f"{gradients[1]:.0e}")
-    times = (f"{export_s:.0f}", f"{load_s:.1f}", f"{1e3 * predict:.0f}", f"{1e3 * cam:.0f}")
-    return (family, f"`{FAMILIES[family].source}`", str(size), f"{errors['logits'].error:.0e}", *found, *times)
+    layer_cells = (cells[0], f"{gradients[0]:.0e}", cells[1], f"{gradients[1]:.0e}")
+    times = (f"{export_s:.0f}", f"{load_s:.1f}", f"{1e3 * predict_s:.0f}", f"{1e3 * cam_s:.0f}")
+    return (family, f"`{FAMILIES[family].source}`", str(size), f"{checks['logits'].error:.0e}", *layer_cells, *times)
 
 
-def timed(network: Network, layer: Layer, rounds: int = 5) -> tuple[float, float]:
-    """The median seconds of a prediction and of a prediction with its gradients, one thread."""
+def time_passes(network: Network, layer: Layer, rounds: int = 5) -> tuple[float, float]:
+    """The median seconds of a prediction and of a prediction with its gradients, on one thread."""
     pixels = np.zeros((network.manifest.preprocessing.height, network.manifest.preprocessing.width, 3), np.uint8)
-    look = TrunkInput(pixels, network.outputs_for_gradients(layer))
+    trunk_input = TrunkInput(pixels, network.outputs_for_gradients(layer))
     seed = np.ones(network.manifest.logits, np.float32)
     spent = []
     for _ in range(rounds):
         start = perf_counter()
-        (row,) = network.run_trunk([look])
-        half = perf_counter()
-        network.compute_gradients(layer, row, seed)
-        spent.append((half - start, perf_counter() - start))
-    predict, cam = np.median(spent, axis=0)
-    return float(predict), float(cam)
+        (outputs,) = network.run_trunk([trunk_input])
+        predict_s = perf_counter() - start
+        network.compute_gradients(layer, outputs, seed)
+        spent.append((predict_s, perf_counter() - start))
+    predict_s, cam_s = np.median(spent, axis=0)
+    return float(predict_s), float(cam_s)
 
 
 def main() -> None:
@@ -132,13 +135,12 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="use the small inputs of the tests")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    columns = (*HEADINGS, *TIMES)
-    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    print(format_table((*HEADINGS, *TIMES), ()))
     for name in options.families or FAMILIES:
         family = FAMILIES[name]
         with TemporaryDirectory() as scratch:
             row = measure(name, family.small if options.small else family.size, Path(scratch))
-        print(f"| {' | '.join(row)} |", flush=True)
+        print(format_row(row), flush=True)
 
 
 if __name__ == "__main__":

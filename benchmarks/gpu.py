@@ -58,11 +58,9 @@ def unavailable_reason(device: str) -> str:
     """
     command = [sys.executable, "-c", f"from percept.runtime.session import resolve_device; resolve_device({device!r})"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return (
-        ""
-        if found.returncode == 0
-        else found.stderr.strip().splitlines()[-1].removeprefix("percept.errors.DeviceError: ")
-    )
+    if found.returncode == 0:
+        return ""
+    return found.stderr.strip().splitlines()[-1].removeprefix("percept.errors.DeviceError: ")
 
 
 def measure_sessions(
@@ -81,10 +79,10 @@ def measure_sessions(
     )
     samples = []
     for measurement in found:
-        batch, by = measurement.pop("batch"), measurement.pop("decoding")
-        what = f"batches of {batch}" + (f", decoded by {count_cpus()} {by}" if by else "")
-        taken = measurement | {"gpu_mb": subtract(measurement["gpu_mb"], empty)}
-        samples.append(Sample(**taken, network=network, what=what, round=turn, ready=not by))
+        batch, workers = measurement.pop("batch"), measurement.pop("decoding")
+        what = f"batches of {batch}" + (f", decoded by {count_cpus()} {workers}" if workers else "")
+        fields = measurement | {"gpu_mb": subtract(measurement["gpu_mb"], empty)}
+        samples.append(Sample(**fields, network=network, what=what, round=turn, ready=not workers))
     return samples
 
 
@@ -130,17 +128,13 @@ def shares(samples: Sequence[Sample], group: Sequence[Sample]) -> list[float]:
 
 def row(samples: Sequence[Sample], group: Sequence[Sample]) -> list[str]:
     """Format one setting of a network over all rounds."""
-    held = [s.gpu_mb for s in group if s.gpu_mb is not None]
+    on_gpu = [s.gpu_mb for s in group if s.gpu_mb is not None]
     return [
-        *(
-            group[0].network,
-            group[0].what,
-            f"{median(s.rate for s in group):.1f}",
-            format_median(shares(samples, group), 2),
-        ),
+        *(group[0].network, group[0].what),
+        *(f"{median(s.rate for s in group):.1f}", format_median(shares(samples, group), 2)),
         *(f"{median(s.p50_ms for s in group):.2f}", f"{median(s.p99_ms for s in group):.2f}"),
         *(f"{median(s.cpu_ms for s in group):.2f}", f"{median(s.memory_mb for s in group):.0f}"),
-        f"{median(held):.0f}" if held else "",
+        f"{median(on_gpu):.0f}" if on_gpu else "",
     ]
 
 

@@ -67,7 +67,7 @@ CASES = {
 
 @dataclass(frozen=True)
 class Row:
-    """A comparison of a and b: milliseconds in every round, the bar for the median of a / b, the maps' difference."""
+    """A comparison of a and b: milliseconds of each round, the bar for the median of a / b, and how far maps differ."""
 
     network: str
     what: str
@@ -80,7 +80,7 @@ class Row:
 
     @property
     def met(self) -> bool:
-        """Whether the median is within its bar and the maps agree, as far as the row has a bar and maps."""
+        """Whether the median is within its bar and the maps agree; a row without bar and maps meets them."""
         median = np.median(self.a / self.b)
         within = (self.least is None or median >= self.least) and (self.most is None or median <= self.most)
         return bool(within and (self.difference is None or self.difference <= MAX_DIFFERENCE))
@@ -104,21 +104,21 @@ class BenchmarkNetwork:
     """
 
     def __init__(self, name: str) -> None:
-        import torchvision  # its import works once the reference in the tests is imported
+        import torchvision  # `tests.percept_models.grad_cam_reference` must be imported before it
 
         torch.manual_seed(0)
         self.name, self.case = name, CASES[name]
         self.network: nn.Module = torchvision.models.get_model(name, weights=None).eval()
         trunk = trace(self.network, RULE, [self.case.layer])
-        made, crossing = build_tail(Graph(trunk), self.case.layer)
+        tail, crossing = build_tail(Graph(trunk), self.case.layer)
         assert not crossing
-        models = {"trunk": trunk, "tail": made, "forward": forward_only(made)}
+        models = {"trunk": trunk, "tail": tail, "forward": remove_gradients(tail)}
         self.graphs = {part: model.SerializeToString() for part, model in models.items()}
         self.pixels = golden_input(RULE)
         self.target = int(Session(self.graphs["trunk"]).run({PIXELS: self.pixels}, [LOGITS])[LOGITS].argmax())
 
 
-class Percept:
+class PerceptSessions:
     """The sessions of a network, called as the service calls them."""
 
     def __init__(self, network: BenchmarkNetwork, threads: int, reverse: bool = False) -> None:
@@ -143,7 +143,7 @@ class Percept:
         return project_to_photo(heat, compute_geometry((SIDE, SIDE), RULE))
 
 
-def reference(network: BenchmarkNetwork) -> Callable[[], Array]:
+def create_reference(network: BenchmarkNetwork) -> Callable[[], Array]:
     """Grad-CAM by pytorch-grad-cam, constructed once and called as in its documentation."""
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -157,11 +157,11 @@ def reference(network: BenchmarkNetwork) -> Callable[[], Array]:
     return lambda: cam(input_tensor=x, targets=targets)[0]
 
 
-def forward_only(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A tail without its gradients and the operators that only they need."""
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    graph, wanted = made.graph, {LOGITS}
+def remove_gradients(tail: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a tail without its gradients and the operators that only they need."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(tail)
+    graph, wanted = copy.graph, {LOGITS}
     for node in reversed(list(graph.node)):
         if wanted.isdisjoint(node.output):
             graph.node.remove(node)
@@ -172,7 +172,7 @@ def forward_only(model: onnx.ModelProto) -> onnx.ModelProto:
     for values in (graph.input, graph.output, graph.initializer):
         for value in [value for value in values if value.name not in wanted]:
             values.remove(value)
-    return made
+    return copy
 
 
 def measure(rounds: int, *actions: Action, prepare: Action | None = None) -> Array:
@@ -187,19 +187,19 @@ def measure(rounds: int, *actions: Action, prepare: Action | None = None) -> Arr
     return times
 
 
-def gradients(network: BenchmarkNetwork, rounds: int) -> Iterator[Row]:
+def compare_tail(network: BenchmarkNetwork, rounds: int) -> Iterator[Row]:
     """Compare a tail with the trunk and with its own forward pass, each right after a trunk pass, on one thread."""
     session_sets = [
         measure_session_set(network, -(-rounds // SESSION_SETS), reverse=bool(i % 2)) for i in range(SESSION_SETS)
     ]
-    trunk, whole, forward = np.hstack(session_sets)
-    yield Row(network.name, "tail / trunk", 1, whole, trunk, most=network.case.max_share)
-    yield Row(network.name, "tail / its forward pass", 1, whole, forward, most=network.case.max_forwards)
+    trunk, tail, forward = np.hstack(session_sets)
+    yield Row(network.name, "tail / trunk", 1, tail, trunk, most=network.case.max_share)
+    yield Row(network.name, "tail / its forward pass", 1, tail, forward, most=network.case.max_forwards)
 
 
 def measure_session_set(network: BenchmarkNetwork, rounds: int, reverse: bool) -> Array:
     """Milliseconds [3, round] of the trunk, the tail and the tail's forward pass, in newly created sessions."""
-    percept = Percept(network, 1, reverse)
+    percept = PerceptSessions(network, 1, reverse)
     tail_inputs = percept.tail_inputs(percept.run_trunk())
     start = {ACTIVATIONS: tail_inputs[ACTIVATIONS]}
     return measure(
@@ -211,22 +211,22 @@ def measure_session_set(network: BenchmarkNetwork, rounds: int, reverse: bool) -
     )
 
 
-def maps(network: BenchmarkNetwork, rounds: int, threads: int) -> Row:
+def compare_maps(network: BenchmarkNetwork, rounds: int, threads: int) -> Row:
     """Compare a complete Grad-CAM with pytorch-grad-cam's."""
     torch.set_num_threads(threads)
-    percept, other = Percept(network, threads), reference(network)
-    difference = float(np.abs(rescale(percept.compute_heatmap()) - other()).max())
-    ours, theirs = measure(rounds, percept.compute_heatmap, other)
+    percept, reference = PerceptSessions(network, threads), create_reference(network)
+    difference = float(np.abs(rescale(percept.compute_heatmap()) - reference()).max())
+    ours, theirs = measure(rounds, percept.compute_heatmap, reference)
     what = "pytorch-grad-cam / Percept"
     return Row(network.name, what, threads, theirs, ours, least=network.case.min_speedup, difference=difference)
 
 
-def rows(name: str, rounds: int, threads: list[int]) -> Iterator[Row]:
+def measure_network(name: str, rounds: int, threads: list[int]) -> Iterator[Row]:
     """Measure all rows of one network."""
     network = BenchmarkNetwork(name)
-    yield from gradients(network, rounds)
+    yield from compare_tail(network, rounds)
     for count in threads:
-        yield maps(network, rounds, count)
+        yield compare_maps(network, rounds, count)
 
 
 def main() -> None:
@@ -239,7 +239,7 @@ def main() -> None:
     print(f"{SIDE} px, one image, {options.rounds} interleaved rounds\n\n{HEAD}", flush=True)
     missed = False
     for name in options.networks:
-        for row in rows(name, options.rounds, options.threads):
+        for row in measure_network(name, options.rounds, options.threads):
             print(row, flush=True)
             missed |= not row.met
     sys.exit(missed)

@@ -6,26 +6,23 @@ medians of all rounds are compared. The networks are torchvision's at full size 
 """
 
 import argparse
-import io
-import os
-import re
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from threading import Thread
-from time import perf_counter, sleep
+from time import perf_counter
 
 import httpx
 import numpy as np
-from PIL import Image
 
-from percept_models.export.convert import convert
-from percept_models.export.options import ExportOptions
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the package `benchmarks`
 
-NETWORKS = {"mobilenet": "torchvision:mobilenet_v2", "resnet": "torchvision:resnet50"}
+from benchmarks.harness.report import format_row, format_table
+from benchmarks.harness.server import start_percept
+from benchmarks.harness.workspace import create_bundle, generate_photo, open_workspace
+
+NETWORKS = ("mobilenet", "resnet50")
+WARM_UP_ROUNDS = 3
+HEADINGS = ("network", "request", "ms", "baseline", "ratio", "bar", "met")
 TEN = "&".join(f"target={k}" for k in range(10))
 # name, path and parameters, baseline, greatest ratio to the baseline
 ROWS = (
@@ -36,66 +33,41 @@ ROWS = (
 )
 
 
-@contextmanager
-def served(bundles: Path) -> Iterator[httpx.Client]:
-    """Start the service; yield an HTTP client."""
-    own = {"PERCEPT_MODELS": str(bundles), "PERCEPT_PORT": "0", "PERCEPT_DEVICE": "cpu"}
-    command = [sys.executable, "-m", "percept", "serve"]
-    with subprocess.Popen(
-        command, env={**os.environ, **own}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr
-        address = next(found[0] for line in process.stderr if (found := re.search(r"http://[\d.]+:\d+", line)))
-        drain = Thread(target=process.stderr.read)  # a full pipe would block the service
-        drain.start()
-        with httpx.Client(base_url=address, timeout=60) as client:
-            while client.get("/health/ready").status_code != 200:
-                sleep(0.1)
-            yield client
-        process.terminate()
-        drain.join()
-
-
-def photo() -> bytes:
-    """A smooth photo of 640 x 480 as JPEG."""
-    blots = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(blots).resize((640, 480), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=90)
-    return stream.getvalue()
-
-
 def measure(client: httpx.Client, model: str, rounds: int) -> dict[str, float]:
     """The median milliseconds of every request, sent in turn."""
-    data = photo()
-    paths = {"/predict": "/predict?", **{name: f"{path}{'&' if '?' in path else '?'}" for name, path, _, _ in ROWS}}
+    photo = generate_photo()
+    paths = {"/predict": "/predict", **{name: path for name, path, _, _ in ROWS}}
     spent: dict[str, list[float]] = {name: [] for name in paths}
-    for turn in range(rounds + 3):
+    for turn in range(-WARM_UP_ROUNDS, rounds):
         for name, path in paths.items():
             start = perf_counter()
-            client.post(f"{path}model={model}", content=data).raise_for_status()
-            if turn >= 3:
+            client.post(f"{path}{'&' if '?' in path else '?'}model={model}", content=photo).raise_for_status()
+            if turn >= 0:
                 spent[name].append(1e3 * (perf_counter() - start))
     return {name: float(np.median(times)) for name, times in spent.items()}
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Export, serve, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=40)
-    rounds = parser.parse_args().rounds
+    rounds = parser.parse_args(given).rounds
     missed = False
-    print("| network | request | ms | baseline | ratio | bar | met |\n|---|---|---|---|---|---|---|")
-    with TemporaryDirectory() as scratch:
-        for name, source in NETWORKS.items():
-            convert(ExportOptions(source, name, out=Path(scratch), weights="none"), lambda _: None)
-        with served(Path(scratch)) as client:
-            for name in NETWORKS:
-                medians = measure(client, name, rounds)
-                for name_of_row, _, baseline, bar in ROWS:
-                    ratio = medians[name_of_row] / medians[baseline]
+    print(format_table(HEADINGS, ()))
+    with open_workspace(None) as workspace:
+        bundles = [create_bundle(network, "float32", workspace) for network in NETWORKS]
+        repository = bundles[0].parents[1]  # of all bundles of this precision
+        with (
+            start_percept(repository, workspace) as server,
+            httpx.Client(base_url=server.address, timeout=60) as client,
+        ):
+            for network in NETWORKS:
+                medians = measure(client, network, rounds)
+                for name, _, baseline, bar in ROWS:
+                    ratio = medians[name] / medians[baseline]
                     missed |= ratio > bar
-                    options = f"{medians[name_of_row]:.1f} | {baseline} | {ratio:.2f} | at most {bar:g}"
-                    print(f"| {name} | {name_of_row} | {options} | {'yes' if ratio <= bar else 'NO'} |", flush=True)
+                    numbers = (f"{medians[name]:.1f}", baseline, f"{ratio:.2f}", f"at most {bar:g}")
+                    print(format_row((network, name, *numbers, "yes" if ratio <= bar else "NO")), flush=True)
     sys.exit(missed)
 
 

@@ -68,7 +68,7 @@ class Sample:
 
 
 def recompress(data: bytes) -> bytes:
-    """Encode a photo with the quality whose size is nearest to `BYTES`."""
+    """Encode a photo with the quality that brings its size closest to `BYTES`."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
 
     def encoded(quality: int) -> bytes:
@@ -81,7 +81,7 @@ def recompress(data: bytes) -> bytes:
 
 def single_photo_workspace(workspace: Workspace) -> Workspace:
     """The same workspace with one photo of about `BYTES`."""
-    folder = workspace.scratch / "alone"
+    folder = workspace.scratch / "single-photo"
     folder.mkdir()
     (folder / "photo.jpg").write_bytes(recompress(photo_files(workspace)[0].read_bytes()))
     return replace(workspace, photos=folder)
@@ -107,8 +107,8 @@ def measure(network: str, clients: Sequence[int], turn: int, seconds: float, wor
     with start_percept(create_repository(network, "float32", workspace), workspace) as server:
         served = measure_loads(server, clients, seconds, workspace)
     # One client keeps one loop busy, several clients keep all loops busy.
-    hows = [Setting(1, min(many, count_cpus()), threads_per_run(), 1) for many in clients]
-    loops = [measure_bare_loop(folder, setting, seconds, workspace)["cpu_ms"] for setting in hows]
+    settings = [Setting(1, min(many, count_cpus()), threads_per_run(), 1) for many in clients]
+    loops = [measure_bare_loop(folder, setting, seconds, workspace)["cpu_ms"] for setting in settings]
     with start_server((*FLOOR, str(port)), {"PYTHONPATH": str(ROOT)}, url, workspace) as server:
         floors = measure_loads(server, clients, seconds, workspace)
     print(f"{network}, round {turn + 1}", file=sys.stderr, flush=True)

@@ -68,8 +68,8 @@ def start_peer(name: str, network: str, comparison: Comparison) -> Iterator[tupl
     folder = create_bundle(network, peer.precision, comparison)
     port = free_port()
     workers, intra = (count_cpus(), 1) if peer.tuned else (1, 0)
-    parser = {"port": port, "spare": free_port(), "other": free_port(), "workers": workers, "here": PEERS_FOLDER}
-    parser["bin"] = install(name, comparison.venvs)
+    values = {"port": port, "spare": free_port(), "other": free_port(), "workers": workers, "here": PEERS_FOLDER}
+    values["bin"] = install(name, comparison.venvs)
     environment = {
         "BENCH_BUNDLE": str(folder),
         "BENCH_NETWORK": network,
@@ -81,16 +81,15 @@ def start_peer(name: str, network: str, comparison: Comparison) -> Iterator[tupl
         "PERCEPT_PORT": str(port),
         "PERCEPT_DEVICE": "cpu",
         "ORT_DISABLE_TELEMETRY": "1",  # as in the service: no connections to the outside
-        **{key: value.format(**parser) for key, value in peer.environment.items()},
+        **{key: value.format(**values) for key, value in peer.environment.items()},
     }
     log = comparison.log
     start = monotonic()
-    with start_process(
-        [word.format(**parser) for word in peer.command], environment, comparison.scratch, log
-    ) as process:
+    command = [word.format(**values) for word in peer.command]
+    with start_process(command, environment, comparison.scratch, log) as process:
         address = f"http://127.0.0.1:{port}{peer.path}"
-        kind, body = peer.post(photo_files(comparison)[0].read_bytes())
-        while not (answer := post(address, kind, body, log)):
+        content_type, body = peer.post(photo_files(comparison)[0].read_bytes())
+        while not (answer := post(address, content_type, body, log)):
             if process.poll() is not None or monotonic() - start > READY_S:
                 raise BenchmarkError(f"no answer after {monotonic() - start:.0f} s; {last_lines(log)}")
             sleep(0.02)
@@ -100,9 +99,9 @@ def start_peer(name: str, network: str, comparison: Comparison) -> Iterator[tupl
         yield process.pid, address, ready
 
 
-def post(address: str, kind: str, body: bytes, log: Path) -> bytes:
-    """Post a photo; return the body of a 200, or nothing if there is none yet. Raises `BenchmarkError` for a 500."""
-    request = urllib.request.Request(address, body, {"Content-Type": kind})
+def post(address: str, content_type: str, body: bytes, log: Path) -> bytes:
+    """Post a photo; return the body of a 200, or nothing if the server is not ready. `BenchmarkError` for a 500."""
+    request = urllib.request.Request(address, body, {"Content-Type": content_type})
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return bytes(answer.read())
@@ -137,8 +136,8 @@ def write_bodies(name: str, comparison: Comparison) -> tuple[str, list[str]]:
 
 def load_peer(name: str, address: str, clients: int, seconds: float, comparison: Comparison) -> ClosedLoopResult:
     """Load a server with clients in a separate process."""
-    kind, files = write_bodies(name, comparison)
-    return run_load(address, clients, seconds, kind, files)
+    content_type, files = write_bodies(name, comparison)
+    return run_load(address, clients, seconds, content_type, files)
 
 
 def measure(name: str, network: str, turn: int, comparison: Comparison) -> list[Sample]:
@@ -224,7 +223,7 @@ def main(given: Sequence[str] | None = None) -> None:
     for name, reason in reasons.items():
         print(f"\nNot measured: {name}: {reason}", end="")
     print()
-    write_json(options.json, machine_info, samples=samples, measure_limit=chosen, missing=reasons)
+    write_json(options.json, machine_info, samples=samples, limit=chosen, missing=reasons)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from percept.settings import BUILT_IN_BUNDLES
 
 BUILT = "built-in"
 PREDICTIONS, IDLE_S = 200, 1.0
-TIMES, MORE_S, MORE_MB = 1.5, 0.5, 150.0  # the bars
+MAX_FACTOR, MAX_EXTRA_S, MAX_EXTRA_MB = 1.5, 0.5, 150.0  # the bars
 HEADINGS = (
     *("repository", "ready s: median (range)", "bare s", "allowed s", "met", "memory", "served MB", "bare MB"),
     *("difference MB: median (range)", "allowed MB", "met"),
@@ -58,7 +58,7 @@ class Measurement:
 class Sample:
     """One round of one repository."""
 
-    create_repository: str
+    repository: str
     round: int
     served: Measurement
     bare: Measurement
@@ -66,11 +66,11 @@ class Sample:
     @property
     def allowed_s(self) -> float:
         """The seconds that the startup of the service may take in this round."""
-        return TIMES * self.bare.ready_s + MORE_S
+        return MAX_FACTOR * self.bare.ready_s + MAX_EXTRA_S
 
 
-def folder(name: str, workspace: Workspace) -> Path:
-    """The repository of that name."""
+def find_repository(name: str, workspace: Workspace) -> Path:
+    """The folder of the built-in bundles, or a repository with one network."""
     return BUILT_IN_BUNDLES if name == BUILT else create_repository(name, "float32", workspace)
 
 
@@ -81,11 +81,11 @@ def list_graphs(models: Path) -> list[Path]:
         manifest = json.loads(file.read_text())
         tails = [layer.get("tail") for layer in manifest["layers"] if layer["name"] == manifest.get("cam_layer")]
         files += [file.parent / manifest.get("trunk", "trunk.onnx")]
-        files += [file.parent / last_lines["file"] for last_lines in tails if last_lines]
+        files += [file.parent / tail["file"] for tail in tails if tail]
     return files
 
 
-def served(models: Path, workspace: Workspace) -> Measurement:
+def measure_service(models: Path, workspace: Workspace) -> Measurement:
     """Measure the service on a repository."""
     names = sorted({file.parent.parent.name for file in models.glob("[!.]*/*/manifest.json")})
     photos = [path.read_bytes() for path in photo_files(workspace)]
@@ -102,7 +102,7 @@ def served(models: Path, workspace: Workspace) -> Measurement:
         return Measurement(server.ready_s, idle, idle_memory(server.process))
 
 
-def bare(models: Path) -> Measurement:
+def measure_sessions(models: Path) -> Measurement:
     """Measure a process that only loads the same graphs."""
     command = [
         sys.executable,
@@ -130,11 +130,11 @@ def idle_memory(process: int) -> float:
 
 
 def measure(name: str, rounds: int, workspace: Workspace) -> list[Sample]:
-    """Measure both processes in every round; an extra first round fills the page cache and is not counted."""
-    models, samples = folder(name, workspace), []
+    """Measure service and bare process in every round; an extra first round fills the page cache and is not counted."""
+    models, samples = find_repository(name, workspace), []
     for turn in range(-1, rounds):
-        one = Sample(name, turn, served(models, workspace), bare(models))
-        samples += [one] if turn >= 0 else []
+        sample = Sample(name, turn, measure_service(models, workspace), measure_sessions(models))
+        samples += [sample] if turn >= 0 else []
         print(f"{name}, round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
     return samples
 
@@ -143,8 +143,8 @@ def met(group: Sequence[Sample]) -> tuple[bool, bool, bool]:
     """Whether the medians meet the bars: startup, idle memory, memory after the predictions."""
     return (
         median(s.served.ready_s - s.allowed_s for s in group) <= 0,
-        median(s.served.idle_mb - s.bare.idle_mb for s in group) <= MORE_MB,
-        median(s.served.used_mb - s.bare.used_mb for s in group) <= MORE_MB,
+        median(s.served.idle_mb - s.bare.idle_mb for s in group) <= MAX_EXTRA_MB,
+        median(s.served.used_mb - s.bare.used_mb for s in group) <= MAX_EXTRA_MB,
     )
 
 
@@ -153,22 +153,16 @@ def rows(group: Sequence[Sample]) -> Iterator[list[str]]:
     word = {True: "yes", False: "NO"}
     start, idle, used = met(group)
 
-    def held(what: str, name: str, good: bool) -> list[str]:
-        ours, theirs = [getattr(s.served, name) for s in group], [getattr(s.bare, name) for s in group]
-        apart = [a - b for a, b in zip(ours, theirs, strict=True)]
-        return [
-            what,
-            f"{median(ours):.0f}",
-            f"{median(theirs):.0f}",
-            format_median(apart, 0),
-            f"{MORE_MB:.0f}",
-            word[good],
-        ]
+    def memory_cells(what: str, field: str, good: bool) -> list[str]:
+        served, bare = [getattr(s.served, field) for s in group], [getattr(s.bare, field) for s in group]
+        difference = format_median([a - b for a, b in zip(served, bare, strict=True)], 0)
+        return [what, f"{median(served):.0f}", f"{median(bare):.0f}", difference, f"{MAX_EXTRA_MB:.0f}", word[good]]
 
     bare_s, allowed_s = median(s.bare.ready_s for s in group), median(s.allowed_s for s in group)
     ready = [format_median([s.served.ready_s for s in group], 2), f"{bare_s:.2f}", f"{allowed_s:.2f}", word[start]]
-    yield [group[0].create_repository, *ready, *held("idle", "idle_mb", idle)]
-    yield [group[0].create_repository, "", "", "", "", *held(f"after {PREDICTIONS} predictions", "used_mb", used)]
+    repository = group[0].repository
+    yield [repository, *ready, *memory_cells("idle", "idle_mb", idle)]
+    yield [repository, "", "", "", "", *memory_cells(f"after {PREDICTIONS} predictions", "used_mb", used)]
 
 
 def main(given: Sequence[str] | None = None) -> None:

@@ -1,116 +1,27 @@
-"""The benchmarks: requests, parsing, ratios and tables, equal work by all peers, and a short run of each command."""
+"""The benchmarks: load generators, process trees, the bars of overload, and a short run of each command."""
 
 import asyncio
-import base64
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from time import sleep
-from typing import Any
 
 import pytest
-from starlette.datastructures import Headers
-from starlette.formparsers import MultiPartParser
 
-from benchmarks import gpu, http_overhead, overload, server_comparison, startup
-from benchmarks.harness import open_loop, peer_servers, process_tree, workspace
+from benchmarks import gpu, heatmap_latency, http_overhead, overload, startup, throughput
+from benchmarks.harness import open_loop, process_tree, workspace
 from benchmarks.harness.bare_loop import list_settings
 from benchmarks.harness.closed_loop import run_closed_loop
-from benchmarks.harness.peer_servers import PEERS, PEERS_FOLDER
-from benchmarks.harness.report import (
-    ClosedLoopResult,
-    format_median,
-)
-from benchmarks.harness.server import BenchmarkError
-from percept.errors import BundleError
-from percept.imaging.decode import decode
-from percept.imaging.geometry import compute_geometry
-from percept.imaging.preprocess import prepare
-from percept.runtime.network import Network, TrunkInput
+from benchmarks.harness.peer_servers import ROOT
+from benchmarks.harness.report import ClosedLoopResult, format_median
 from percept.settings import BUILT_IN_BUNDLES
-from percept.tasks.table import TASKS
 from tests.photos import draw_marker, encode_photo
 
 
 def test_wrk_script_prints_every_result_field() -> None:
-    script = (PEERS_FOLDER.parent / "harness" / "closed_loop.lua").read_text()
+    script = (ROOT / "benchmarks" / "harness" / "closed_loop.lua").read_text()
     assert re.findall(r'"(\w+)": %', script) == list(ClosedLoopResult.__dataclass_fields__)
-
-
-def test_peer_requirements_are_pinned() -> None:
-    for peer in PEERS.values():
-        for requirement in peer.requirements:
-            assert re.fullmatch(r"[\w.\[\]-]+==[\d.]+", requirement)
-
-
-def test_tuned_peer_differs_only_in_its_workers(tmp_path: Path) -> None:
-    tuned = {name: peer for name, peer in PEERS.items() if name.endswith(", tuned")}
-    assert len(tuned) == 5
-    for name, peer in tuned.items():
-        plain = name.removesuffix(", tuned")
-        assert (peer.tuned, PEERS[plain].tuned) == (True, False)
-        assert (peer.path, peer.post, peer.networks) == (PEERS[plain].path, PEERS[plain].post, PEERS[plain].networks)
-        folder = peer_servers.environment(name, tmp_path)
-        assert folder == peer_servers.environment(plain, tmp_path)
-        assert folder.name.startswith(f"{peer_servers.slug(plain)}-")
-
-
-def test_peers_have_separate_environments(tmp_path: Path) -> None:
-    plain = [name for name, peer in PEERS.items() if peer.requirements and not name.endswith(", tuned")]
-    assert len({peer_servers.environment(name, tmp_path) for name in plain}) == len(plain) == 6
-
-
-def test_every_peer_is_documented_and_has_a_baseline() -> None:
-    text = (PEERS_FOLDER.parents[1] / "docs" / "benchmarks.md").read_text()
-    for name, peer in PEERS.items():
-        assert f"| {name} |" in text
-        assert peer.against in (*PEERS, peer_servers.LIMIT)
-
-
-def test_multipart_body_holds_the_photo() -> None:
-    async def read() -> tuple[Any, Any]:
-        kind, body = peer_servers.form_body("image")(b"\xff\xd8 photo")
-
-        async def stream():
-            yield body
-
-        parts = await MultiPartParser(Headers({"content-type": kind}), stream()).parse()
-        file = parts["image"]
-        found = file.content_type, await file.read()
-        await file.close()
-        return found
-
-    assert asyncio.run(read()) == ("image/jpeg", b"\xff\xd8 photo")
-
-
-def test_inference_request_holds_the_photo() -> None:
-    kind, body = peer_servers.inference_body(b"\xff\xd8 photo")
-    (given,) = json.loads(body)["inputs"]
-    assert kind == "application/json"
-    assert [base64.b64decode(data) for data in given["data"]] == [b"\xff\xd8 photo"]
-
-
-@pytest.mark.parametrize("name", ["classification-crop", "classification-squeeze", "segmentation-squeeze"])
-@pytest.mark.parametrize("size", [(90, 130), (131, 90)])
-def test_peers_answer_like_the_service(bundles: Path, name: str, size, monkeypatch) -> None:
-    monkeypatch.setenv("BENCH_BUNDLE", str(bundles / name / "1"))
-    monkeypatch.setenv("BENCH_INTRA", "0")
-    from benchmarks.peers.model import Model
-
-    data = encode_photo(draw_marker(size, (60, 50), 20), "JPEG")
-    found = Model().answer(data)
-    network = Network(bundles / name / "1", "cpu", 1)
-    photo = decode(data, 10**8, 10**8)
-    geometry = compute_geometry(photo.size, network.manifest.preprocessing)
-    (outputs,) = network.run_trunk(
-        [TrunkInput(prepare(photo, geometry, network.manifest.preprocessing), frozenset({"logits"}))]
-    )
-    answer = TASKS[network.manifest.task].predict(network.manifest, outputs["logits"], geometry, 5).model_dump()
-    ((kind, expected),) = answer.items()
-    for mine, theirs in zip(found[kind], expected, strict=True):
-        assert mine == pytest.approx({key: theirs[key] for key in mine}, abs=1e-6)
 
 
 def test_every_bare_loop_setting_uses_all_cores() -> None:
@@ -144,38 +55,6 @@ def test_process_tree_is_measured_and_terminated(tmp_path: Path) -> None:
         assert process_tree.cpu_seconds(running.pid) > 0.05
         assert process_tree.resident_mb(tree) > process_tree.resident_mb(tree[:1]) > 1
     assert not any(process_tree.is_running(path) for path in tree)
-
-
-COMPARISON = server_comparison.Comparison(Path(), Path(), 1, (1,), Path())
-ERRORS = {
-    "no answer after 60 s; it said why": BenchmarkError("no answer after 60 s; it said why"),
-    "collecting / no such version": subprocess.CalledProcessError(1, ["pip"], output="collecting\nno such version"),
-    "not enough photos": BundleError("not enough photos"),
-}
-
-
-@pytest.mark.parametrize(("reason", "error"), ERRORS.items())
-def test_failed_peer_is_reported_and_not_retried(reason, error, monkeypatch) -> None:
-    tried = []
-
-    def fail(*arguments) -> None:
-        tried.append(arguments)
-        raise error
-
-    monkeypatch.setattr(server_comparison, "measure", fail)
-    reasons: dict[str, str] = {}
-    assert [server_comparison.attempt("FastAPI", "small", turn, COMPARISON, reasons) for turn in (0, 1)] == [[], []]
-    assert list(reasons) == ["FastAPI, small"]
-    assert reasons["FastAPI, small"].endswith(reason)
-    assert len(tried) == 1
-
-
-def test_segmenter_is_skipped_for_peers_without_support(monkeypatch) -> None:
-    monkeypatch.setattr(server_comparison, "measure", lambda *arguments: [arguments[0]])
-    found = {name: server_comparison.attempt(name, "clothing", 0, COMPARISON, {}) for name in PEERS}
-    assert {name for name, samples in found.items() if not samples} == {
-        *("uvicorn alone", "Percept /cam", "grad-cam"),
-    }
 
 
 def test_built_in_segmenter_is_a_benchmark_network() -> None:
@@ -283,6 +162,28 @@ def test_startup_baseline_loads_the_same_graphs(bundles: Path) -> None:
     found = {str(path.relative_to(bundles)) for path in startup.list_graphs(bundles)}
     assert {"classification-pad/1/trunk.onnx", "classification-pad/1/tail.colour.onnx"} < found
     assert {path for path in found if path.startswith("no-gradients")} == {"no-gradients/1/trunk.onnx"}
+
+
+def test_throughput_is_measured(tiny: list[str], capsys, monkeypatch) -> None:
+    monkeypatch.setattr(throughput, "SECONDS", 0.2)
+    monkeypatch.setattr(throughput, "ROUNDS", 1)
+    throughput.main()
+    rows = cells(capsys.readouterr().out)
+    assert [row[:2] for row in rows] == [
+        [model, what] for model in ("cifar10", "clothing") for what in ("bare loop", *throughput.PATHS)
+    ]
+    assert all(float(row[2]) > 0 for row in rows)
+    assert rows[0][3] == "1.00 (1.00 to 1.00)"
+
+
+def test_heatmap_latency_is_measured(capsys, monkeypatch) -> None:
+    monkeypatch.setitem(workspace.NETWORKS, "cifar10", str(BUILT_IN_BUNDLES / "cifar10" / "1"))
+    monkeypatch.setattr(heatmap_latency, "NETWORKS", ("cifar10",))
+    with pytest.raises(SystemExit):
+        heatmap_latency.main(["--rounds", "2"])
+    rows = cells(capsys.readouterr().out)
+    assert [row[:2] for row in rows] == [["cifar10", name] for name, *_ in heatmap_latency.ROWS]
+    assert all(float(row[2]) > 0 for row in rows)
 
 
 def test_gpu_benchmark_runs_on_the_cpu(tiny: list[str], tmp_path: Path, capsys) -> None:

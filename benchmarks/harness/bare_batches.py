@@ -69,18 +69,18 @@ def measure_runs(
     run: Callable[[], object], batch: int, decoding: Literal["", "threads", "processes"], seconds: float
 ) -> BareMeasurement:
     """Repeat a run for `seconds` after a warm-up."""
-    warm = monotonic() + WARM_S
+    warm_until = monotonic() + WARM_S
     run()
-    while monotonic() < warm:
+    while monotonic() < warm_until:
         run()
-    before, begin, spent = cpu_seconds(os.getpid()), monotonic(), []
+    cpu_before, begin, spent = cpu_seconds(os.getpid()), monotonic(), []
     while (start := monotonic()) < begin + seconds:
         run()
         spent.append(1e3 * (monotonic() - start))
-    images, whole = batch * len(spent), monotonic() - begin
-    used = 1e3 * (cpu_seconds(os.getpid()) - before) / images
-    times = (percentile(spent, 0.5), percentile(spent, 0.99))
-    return BareMeasurement(images / whole, *times, used, resident_mb(find_tree(os.getpid())), gpu_mb(), batch, decoding)
+    images, duration = batch * len(spent), monotonic() - begin
+    cpu_ms = 1e3 * (cpu_seconds(os.getpid()) - cpu_before) / images
+    times = (percentile(spent, 0.5), percentile(spent, 0.99), cpu_ms)
+    return BareMeasurement(images / duration, *times, resident_mb(find_tree(os.getpid())), gpu_mb(), batch, decoding)
 
 
 def prepare_batch(rule: Preprocessing, photos: list[bytes]) -> Pixels:
@@ -92,10 +92,10 @@ def decode_and_run(
     session: Session, rule: Preprocessing, photos: list[bytes], batch: int, pool: Executor
 ) -> Callable[[], object]:
     """A run over photos that a pool decodes ahead, with enough batches in flight to keep all cores busy."""
-    turn = cycle(photos)
+    endless = cycle(photos)
 
     def submit_batch() -> Future[Pixels]:
-        return pool.submit(prepare_batch, rule, list(islice(turn, batch)))
+        return pool.submit(prepare_batch, rule, list(islice(endless, batch)))
 
     pending = deque(submit_batch() for _ in range(2 * count_cpus()))
 

@@ -68,10 +68,9 @@ def run_process(bundle: Path, photos: list[bytes], setting: Setting, seconds: fl
     ready.wait()
     before, start = _cpu(), monotonic()
     with ThreadPoolExecutor(setting.threads) as pool:
-        turns = [cycle(photos[k:] + photos[:k]) for k in range(setting.threads)]
-        spent = [
-            ms for run in pool.map(lambda turn: run_loop(network, turn, setting.batch, seconds), turns) for ms in run
-        ]
+        orders = [cycle(photos[k:] + photos[:k]) for k in range(setting.threads)]
+        loops = pool.map(lambda order: run_loop(network, order, setting.batch, seconds), orders)
+        spent = [ms for loop in loops for ms in loop]
     rate = len(spent) * setting.batch / (monotonic() - start)
     return {"rate": rate, "spent": spent, "cpu": _cpu() - before, "memory_mb": resident_mb([Path("/proc/self")])}
 

@@ -1,4 +1,4 @@
--- wrk's part of `benchmarks/serving.py`: posts files in turn, and says in one line of JSON what came back.
+-- A closed loop for wrk: posts files in turn and prints the results as one line of JSON.
 -- Arguments: the content type, then the files.
 local requests, turn = {}, 0
 

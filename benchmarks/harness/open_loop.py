@@ -24,7 +24,7 @@ import uvloop
 
 from benchmarks.harness.report import percentile
 
-MAX_CONNECTIONS, GRACE_S = 960, 30.0  # connections; seconds for the last answers
+MAX_CONNECTIONS, GRACE_S = 960, 30.0  # GRACE_S: the seconds to wait for the last answers
 STALE_S = 4.0  # uvicorn closes idle connections after five seconds, possibly while a request is being sent
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)")
 AFTER, CLOSE = b"\r\nretry-after:", b"\r\nconnection: close"
@@ -57,7 +57,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, load: "OpenLoop") -> None:
         self.load = load
         self.due: float | None = None
-        self.rested = 0.0
+        self.idle_since = 0.0
         self.received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -83,7 +83,7 @@ class Connection(asyncio.Protocol):
         if CLOSE in head:
             self.transport.close()
         else:
-            self.rested = asyncio.get_running_loop().time()
+            self.idle_since = asyncio.get_running_loop().time()
             self.load.idle.append(self)
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -105,7 +105,7 @@ class OpenLoop:
     requests: Iterator[bytes]
     begin: float
     end: float
-    found: OpenLoopResult
+    result: OpenLoopResult
     opened: set[Connection] = field(default_factory=set)
     idle: list[Connection] = field(default_factory=list)
     connections: int = 0
@@ -120,16 +120,15 @@ class OpenLoop:
         due, used = start, process_time()
         opening: set[asyncio.Task[None]] = set()
         while (due := due + generator.expovariate(rate)) < self.end:
-            await asyncio.sleep(
-                max(due - loop.time(), 0)
-            )  # 0 also yields to the event loop: responses are read even when late
+            # A sleep of 0 also yields to the event loop: responses are read even when the generator is late.
+            await asyncio.sleep(max(due - loop.time(), 0))
             if due < self.begin:
                 used = process_time()
             else:
-                self.found.offered += 1
+                self.result.offered += 1
                 self.late.append(1e3 * (loop.time() - due))
             self.waiting += 1
-            if self.idle and loop.time() - self.idle[-1].rested < STALE_S:
+            if self.idle and loop.time() - self.idle[-1].idle_since < STALE_S:
                 self.idle.pop().send(due)
             elif self.connections < MAX_CONNECTIONS:
                 task = loop.create_task(self.open(due))
@@ -138,10 +137,10 @@ class OpenLoop:
             else:
                 self.record_loss(due)
         await asyncio.sleep(max(self.end - loop.time(), 0))
-        self.found.cpu_s = process_time() - used
+        self.result.cpu_s = process_time() - used
         while self.waiting and loop.time() < self.end + GRACE_S:  # noqa: ASYNC110 (answers reset no event)
             await asyncio.sleep(0.02)
-        self.found.lost += self.waiting
+        self.result.lost += self.waiting
         for connection in list(self.opened):
             connection.due = None  # already counted
             connection.transport.abort()
@@ -150,7 +149,7 @@ class OpenLoop:
     async def open(self, due: float) -> None:
         """Open a connection and send a request over it."""
         self.connections += 1
-        self.found.connections = max(self.found.connections, self.connections)
+        self.result.connections = max(self.result.connections, self.connections)
         try:
             _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: Connection(self), self.host, self.port
@@ -169,15 +168,15 @@ class OpenLoop:
             self.spent.append(1e3 * (now - due))
         if not self.begin <= now < self.end:
             return
-        self.found.good += status == 200
-        self.found.refused += status == 429
-        self.found.retry_after += status == 429 and retry_after
-        self.found.other += status not in (200, 429)
+        self.result.good += status == 200
+        self.result.refused += status == 429
+        self.result.retry_after += status == 429 and retry_after
+        self.result.other += status not in (200, 429)
 
     def record_loss(self, due: float) -> None:
         """Count a request without a response."""
         self.waiting -= 1
-        self.found.lost += due >= self.begin
+        self.result.lost += due >= self.begin
 
 
 async def run_open_loop(
@@ -193,7 +192,7 @@ async def run_open_loop(
     run = OpenLoop(parts.hostname or "", parts.port or 80, requests, begin, end, OpenLoopResult(seconds))
     await run.run(rate, start)
     late, (p50, p99) = percentile(run.late or [0], 0.99), (percentile(run.spent or [0], share) for share in (0.5, 0.99))
-    return replace(run.found, late_ms=late, p50_ms=p50, p99_ms=p99)
+    return replace(run.result, late_ms=late, p50_ms=p50, p99_ms=p99)
 
 
 if __name__ == "__main__":
@@ -201,8 +200,5 @@ if __name__ == "__main__":
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     url, rate, lead, seconds, content_type, *files = sys.argv[1:]
-    print(
-        json.dumps(
-            asdict(uvloop.run(run_open_loop(url, float(rate), float(lead), float(seconds), content_type, files)))
-        )
-    )
+    result = uvloop.run(run_open_loop(url, float(rate), float(lead), float(seconds), content_type, files))
+    print(json.dumps(asdict(result)))

@@ -46,14 +46,14 @@ def form_body(name: str) -> Callable[[bytes], tuple[str, bytes]]:
 
 def inference_body(photo: bytes) -> tuple[str, bytes]:
     """A request of the Open Inference Protocol with the photo in base64."""
-    given = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"content_type": "base64"}}
-    data = {"inputs": [{**given, "data": [base64.b64encode(photo).decode()]}]}
-    return "application/json", json.dumps(data).encode()
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"content_type": "base64"}}
+    body = {"inputs": [{**tensor, "data": [base64.b64encode(photo).decode()]}]}
+    return "application/json", json.dumps(body).encode()
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A server. The start fills in `{bin}`, `{port}`, `{spare}`, `{other}`, `{workers}` and `{here}`.
+    """A server. `start_peer` fills in `{bin}`, `{port}`, `{spare}`, `{other}`, `{workers}` and `{here}`.
 
     `post` returns the content type and the body for a photo; `against` is the baseline of the ratio; `precision` is the
     bundle's; `networks` are those that the server can serve, None for all; `tuned` means one worker per core.

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 Process = subprocess.Popen[bytes]
-PATIENCE_S = 10.0
+END_TIMEOUT_S = 10.0
 TICK = os.sysconf("SC_CLK_TCK")
 STATE, PARENT, SESSION, TIMES = 0, 1, 3, slice(11, 15)  # fields of /proc/PID/stat after the name
 
@@ -91,6 +91,6 @@ def _end(process: Process) -> None:
 
 
 def _wait(folders: Collection[Path]) -> None:
-    end = monotonic() + PATIENCE_S
+    end = monotonic() + END_TIMEOUT_S
     while any(map(is_running, folders)) and monotonic() < end:
         sleep(0.02)

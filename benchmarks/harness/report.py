@@ -85,7 +85,12 @@ def comparison_table(samples: Sequence[Sample], against: Mapping[str, str]) -> s
 
 def format_table(headings: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     """Format a Markdown table."""
-    return "\n".join(map(_line, (headings, ["---"] * len(headings), *rows)))
+    return "\n".join(map(format_row, (headings, ["---"] * len(headings), *rows)))
+
+
+def format_row(cells: Iterable[str]) -> str:
+    """Format a row of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
 
 
 def format_median(values: Sequence[float], digits: int) -> str:
@@ -104,7 +109,3 @@ def _cells(group: Sequence[Sample], ratio_values: Sequence[float], baseline: str
         *(f"{median(s.cpu_ms for s in group):.1f}", f"{median(s.memory_mb for s in group):.0f}"),
         f"{median(ready):.1f}" if ready else "",
     )
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"

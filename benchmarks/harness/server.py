@@ -25,7 +25,7 @@ from percept.runtime.execution_plan import plan_execution
 from percept.settings import Settings
 
 READY_S, WARM_S, POLL_S = 60.0, 2.0, 0.01
-SETTLE_S, POLL_IDLE_S, IDLE = 20.0, 0.25, 0.2  # wait at most so long until the server uses less of a core
+SETTLE_S, POLL_IDLE_S, IDLE = 20.0, 0.25, 0.2  # wait at most 20 s until the server uses less than 0.2 of a core
 
 
 class BenchmarkError(Exception):
@@ -59,8 +59,8 @@ def start_server(
 def start_percept(models: Path, workspace: Workspace, device: str = "cpu") -> Iterator[Server]:
     """Run `percept serve` on a repository with default settings; yield it when it is ready."""
     port = str(free_port())
-    own = {"PERCEPT_MODELS": str(models), "PERCEPT_PORT": port, "PERCEPT_DEVICE": device, "PYTHONPATH": str(ROOT)}
-    with start_server(PERCEPT, own, f"http://127.0.0.1:{port}/health/ready", workspace) as server:
+    variables = {"PERCEPT_MODELS": str(models), "PERCEPT_PORT": port, "PERCEPT_DEVICE": device, "PYTHONPATH": str(ROOT)}
+    with start_server(PERCEPT, variables, f"http://127.0.0.1:{port}/health/ready", workspace) as server:
         yield server
 
 
@@ -78,38 +78,24 @@ def last_lines(log: Path) -> str:
     return " / ".join(log.read_text(errors="replace").strip().splitlines()[-3:])[-400:]
 
 
-def run_load(address: str, clients: int, seconds: float, kind: str, files: Sequence[str]) -> ClosedLoopResult:
+def run_load(url: str, clients: int, seconds: float, content_type: str, files: Sequence[str]) -> ClosedLoopResult:
     """Run a closed loop in a separate process: each client sends its next request after the response."""
     if wrk := shutil.which("wrk"):
-        many = ["-t", "1", "-c", str(clients), "-d", f"{max(round(seconds), 1)}s", "--timeout", "60s"]
-        command = [
-            wrk,
-            *many,
-            "-s",
-            str(ROOT / "benchmarks" / "harness" / "closed_loop.lua"),
-            address,
-            "--",
-            kind,
-            *files,
-        ]
+        duration = f"{max(round(seconds), 1)}s"
+        script = str(ROOT / "benchmarks" / "harness" / "closed_loop.lua")
+        command = [wrk, "-t", "1", "-c", str(clients), "-d", duration, "--timeout", "60s", "-s", script, url, "--"]
     else:
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.harness.closed_loop",
-            address,
-            str(clients),
-            str(seconds),
-            kind,
-            *files,
-        ]
+        command = [sys.executable, "-m", "benchmarks.harness.closed_loop", url, str(clients), str(seconds)]
+    command += [content_type, *files]
     return parse_load(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
 
 
-def post_photos(server: Server, clients: int, seconds: float, workspace: Workspace) -> ClosedLoopResult:
-    """Post the photos to `/predict` in a closed loop; raises `BenchmarkError` for errors or missing responses."""
+def post_photos(
+    server: Server, clients: int, seconds: float, workspace: Workspace, path: str = "/predict"
+) -> ClosedLoopResult:
+    """Post the photos to a path in a closed loop; raises `BenchmarkError` for errors or missing responses."""
     files = [str(path) for path in photo_files(workspace)]
-    found = run_load(f"{server.address}/predict", clients, seconds, "image/jpeg", files)
+    found = run_load(f"{server.address}{path}", clients, seconds, "image/jpeg", files)
     require_success(found, clients, seconds)
     return found
 
@@ -117,8 +103,8 @@ def post_photos(server: Server, clients: int, seconds: float, workspace: Workspa
 def require_success(found: ClosedLoopResult, clients: int, seconds: float) -> None:
     """Raise `BenchmarkError` if a load met errors or got no response."""
     if found.refused or found.lost or not found.answers:
-        bad = f"{found.refused} of {found.answers} responses were errors, {found.lost} were lost"
-        raise BenchmarkError(f"{clients} clients, {seconds:g} s: {bad}")
+        problem = f"{found.refused} of {found.answers} responses were errors, {found.lost} were lost"
+        raise BenchmarkError(f"{clients} clients, {seconds:g} s: {problem}")
 
 
 def wait_until_idle(process: int) -> None:
@@ -134,7 +120,7 @@ def wait_until_idle(process: int) -> None:
 def run_module(module: str, *arguments: object) -> Any:
     """Run a module of this folder in a separate process; return the JSON that it prints."""
     command = [sys.executable, "-m", f"benchmarks.harness.{module}", *map(str, arguments)]
-    # The last line: libraries of a device may print lines before it.
+    # Libraries of a device may print lines before the JSON.
     found = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(found.splitlines()[-1])
 

@@ -3,6 +3,7 @@
 This module starts no server and measures nothing.
 """
 
+import io
 import json
 import os
 import platform
@@ -14,8 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+from PIL import Image
+
 from benchmarks.harness.peer_servers import ROOT
-from benchmarks.heatmap_latency import photo
 from percept.runtime.cpu_count import count_cpus
 from percept.settings import BUILT_IN_BUNDLES
 from percept_models.export.convert import convert
@@ -44,15 +47,23 @@ class Workspace:
 
 
 @contextmanager
-def open_workspace(photos: Path) -> Iterator[Workspace]:
-    """Create a workspace for a `with` block, with a generated photo if there is no folder of photos."""
+def open_workspace(photos: Path | None) -> Iterator[Workspace]:
+    """Create a workspace for a `with` block, with one generated photo if there is no folder of photos."""
     with TemporaryDirectory() as folder:
         scratch = Path(folder)
-        if not photos.is_dir():
+        if photos is None or not photos.is_dir():
             photos = scratch / "photos"
             photos.mkdir()
-            (photos / "photo.jpg").write_bytes(photo())
+            (photos / "photo.jpg").write_bytes(generate_photo())
         yield Workspace(photos.resolve(), scratch)
+
+
+def generate_photo() -> bytes:
+    """A JPEG of 640 x 480 pixels and 56 KB: a smooth image of random colours."""
+    colours = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(colours).resize((640, 480), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=90)
+    return stream.getvalue()
 
 
 def photo_files(workspace: Workspace) -> list[Path]:
@@ -66,12 +77,11 @@ def create_bundle(network: str, precision: str, workspace: Workspace) -> Path:
     folder = out / network / "1"
     if folder.exists():
         return folder
-    source = NETWORKS[network]
     if precision != "float32":
-        whole = str(create_bundle(network, "float32", workspace))
-        return convert(
-            ExportOptions(whole, network, out=out, precision="int8", calibration=workspace.photos), lambda _: None
-        )
+        source = str(create_bundle(network, "float32", workspace))
+        options = ExportOptions(source, network, out=out, precision="int8", calibration=workspace.photos)
+        return convert(options, lambda _: None)
+    source = NETWORKS[network]
     if Path(source).is_dir():
         return Path(shutil.copytree(source, folder))
     return convert(ExportOptions(source, network, out=out, weights="none"), lambda _: None)
@@ -80,11 +90,11 @@ def create_bundle(network: str, precision: str, workspace: Workspace) -> Path:
 def create_repository(network: str, precision: str, workspace: Workspace) -> Path:
     """Create a repository with the bundle of one network."""
     folder = create_bundle(network, precision, workspace)
-    alone = workspace.scratch / f"{network}-{precision}"
-    alone.mkdir(exist_ok=True)
-    if not (alone / network).exists():
-        (alone / network).symlink_to(folder.parent)
-    return alone
+    repository = workspace.scratch / f"{network}-{precision}"
+    repository.mkdir(exist_ok=True)
+    if not (repository / network).exists():
+        (repository / network).symlink_to(folder.parent)
+    return repository
 
 
 def describe_machine() -> dict[str, object]:
@@ -100,7 +110,7 @@ def describe_machine() -> dict[str, object]:
 def create_parser(
     doc: str | None, networks: Sequence[str], rounds: int, seconds: float | None = None, choices: Sequence[str] = ()
 ) -> ArgumentParser:
-    """The options that all benchmarks share, with the defaults of one; `--seconds` only if it has a default."""
+    """A parser of the options that the benchmarks share; `--seconds` is left out unless it has a default."""
     parser = ArgumentParser(description=doc, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=choices or list(NETWORKS), default=list(networks))
     if seconds is not None:

@@ -1,4 +1,4 @@
-"""FastAPI as its tutorials begin: one process, an endpoint of `def` on the thread pool, the session as it comes.
+"""FastAPI as its tutorials begin: one process, an endpoint of `def` on the thread pool, a session with default options.
 
 From FastAPI's documentation: "Using the Request Directly", "Dependencies", "Concurrency and async / await".
 """

@@ -1,7 +1,7 @@
 """What every peer does with a photo: JPEG → the bundle's pixels → its trunk → the best classes.
 
-The rule is Percept's (`service/image.py`, `service/tasks.py`), written again with Pillow, NumPy and ONNX Runtime alone,
-so that servers are compared and not graphs or preprocessing. `BENCH_INTRA` is the number of threads of the session: 1
+It does what `percept.imaging` and `percept.tasks` do, with Pillow, NumPy and ONNX Runtime alone, so that servers are
+compared and not graphs or preprocessing. `BENCH_INTRA` is the number of threads of the session: 1
 where a peer has a worker per core, 0 for what ONNX Runtime takes by itself.
 """
 

@@ -30,7 +30,7 @@ def answer(photo: bytes) -> bytes:
 async def app(
     scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[dict[str, Any]], Awaitable[None]]
 ) -> None:
-    """The best class of whatever is posted."""
+    """Respond with the best class of the posted photo."""
     if scope["type"] != "http":
         return
     body, more = b"", True

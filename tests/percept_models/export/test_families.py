@@ -42,10 +42,10 @@ def test_family_becomes_a_bundle(family: str, tmp_path: Path) -> None:
 
 def test_verification_of_a_family_can_fail(tmp_path: Path) -> None:
     """Against other weights."""
-    from benchmarks.families import settled
+    from benchmarks.families import create_network
 
     folder = export_family("SqueezeNet", 65, tmp_path)
-    other = settled("SqueezeNet", 65)
+    other = create_network("SqueezeNet", 65)
     with torch.no_grad():
         next(other.parameters()).mul_(1.01)
     assert [check for check in verify_bundle(folder, other) if not check.passed]
