@@ -32,6 +32,7 @@ from tests.percept_models.onnx_models import with_outputs
 # The statistics of random pixels, with which the normalization layers are calibrated. The mean is of integers, so that
 # the blank colour is the network's zero in pixels too.
 MEAN, STD = (128.0, 127.0, 128.0), (74.0, 73.0, 75.0)
+MAP_LIMIT = 1e-4  # of the difference of two final maps
 MAX_IMAGES = 8  # tried to find one on which rounding switches no ReLU
 CLASS_NAMES = {  # of the methods in pytorch-grad-cam
     "gradcam": "GradCAM",
