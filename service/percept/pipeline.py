@@ -1,7 +1,7 @@
-"""The pipeline: predict, features, explain and infer, from encoded bytes to results in terms of the photo.
+"""The pipeline: predict, features, explain and infer, from encoded images to results in terms of the photo.
 
 Each is one job on a worker thread: decode, resize, run the trunk, compute the result, draw and encode it. Only methods
-that need many passes continue in further jobs. The event loop waits, and nothing below calls back into the API.
+that need many passes continue in further jobs. The event loop only waits. The pipeline knows no HTTP.
 """
 
 import asyncio
@@ -35,16 +35,16 @@ from percept.tasks.input_image import InputImage, from_pixels, prepare
 from percept.tasks.mask_picture import MaskPicture, encode_mask
 from percept.telemetry.context import stage
 
-TOP_K = 5  # classes of a classifier's answer, by default
+TOP_K = 5  # classes of a classifier's prediction, by default
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class PostedImage:
-    """An image that a client sent for a model: encoded bytes, or pixels uint8 [H,W,3] as the network takes them.
+    """An image that a client sent for a model: encoded bytes, or pixels uint8 [H,W,3] of the network's input size.
 
-    `outputs` are trunk outputs that are known from an earlier request. A `cached` image is in the image cache already.
+    A `cached` image is in the image cache already; `outputs` are the trunk outputs that the cache holds for it.
     """
 
     model: Model
@@ -56,14 +56,14 @@ class PostedImage:
 
 @dataclass(frozen=True, eq=False)
 class PreparedInput(TrunkInput):
-    """An input image on its way through the trunk."""
+    """The trunk's input, with the image that it was prepared from."""
 
     image: InputImage
 
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """A prediction: `answer` is the task's part of the JSON, `encoded` the picture of a mask if one was requested."""
+    """A prediction: `answer` is the task's part of the JSON, `encoded` the picture of a mask if it was requested."""
 
     image: InputImage
     answer: BaseModel
@@ -74,7 +74,7 @@ class Predicted:
 class Explained:
     """The maps of one image and the `logits` [K] or [K,h,w] that they explain.
 
-    `encoded` is the picture or array of an answer that consists of one.
+    `encoded` is the picture or array of a response that consists of one.
     """
 
     image: InputImage
@@ -106,7 +106,7 @@ class Pipeline:
 
     @asynccontextmanager
     async def admit(self, model: Model) -> AsyncIterator[asyncio.Timeout]:
-        """Hold a place in the model's queue, and the deadline, for all that one request costs.
+        """Hold a place in the model's queue while the body runs, and cancel it at the deadline.
 
         Raises `QueueFull` or `DeadlineExceeded`.
         """
@@ -137,20 +137,10 @@ class Pipeline:
     async def predict_each(
         self, images: Sequence[PostedImage], top_k: int, deadline: asyncio.Timeout
     ) -> list[Predicted | PerceptError]:
-        """The predictions for several images at once, each with its own failure; all share one deadline."""
-        when = deadline.when()
-        deadline.reschedule(None)  # an image that is late must not cancel those that are done
-
-        async def predict(image: PostedImage) -> Predicted | PerceptError:
-            try:
-                async with asyncio.timeout_at(when):
-                    return await self.predict(image, top_k)
-            except TimeoutError:
-                return self._deadline_exceeded()
-            except PerceptError as error:
-                return error
-
-        return await _gather(list(map(predict, images)))
+        """The predictions for several images, or their errors; they run concurrently and share one deadline."""
+        end = deadline.when()
+        deadline.reschedule(None)  # a late image must not cancel the request, whose other images have results
+        return await _gather([self._predict_until(end, image, top_k) for image in images])
 
     def check_features(self, model: Model, layer: Layer, output: FeatureOutput) -> None:
         """Raise `GradientsUnavailable` or `MethodUnavailable` if the output needs gradients that the model lacks."""
@@ -188,27 +178,48 @@ class Pipeline:
         outputs: frozenset[str],
         question: ResolvedQuestion | None = None,
     ) -> list[Inferred]:
-        """Trunk outputs of several images at once, and their maps if there is a question. Caches none of them.
+        """The trunk outputs of several images, and their maps if there is a question. No image is cached.
 
-        All images or an error: raises as `explain`, with the number of the image.
+        If one image fails, all do: raises as `explain`, with the number of the image.
         """
+        wanted = outputs | question.outputs if question else outputs
+        if len(images) == 1:
+            return [await self._infer_image(PostedImage(model, images[0]), wanted, question)]
+        numbered = enumerate(images)
+        return await _gather(
+            [self._infer_numbered(k, PostedImage(model, one), wanted, question) for k, one in numbered]
+        )
 
-        async def infer_one(number: int, data: bytes | Pixels) -> Inferred:
-            image = PostedImage(model, data)
-            wanted = outputs | question.outputs if question else outputs
-            try:
-                progress = await model.run(
-                    partial(self._prepare, image, wanted),
-                    lambda prepared, found: advance(_infer(question, prepared.image, found)),
-                )
-                return await drive(progress, model, self.workers.run)
-            except PerceptError as error:
-                raise error if len(images) == 1 else type(error)(f"image {number}: {error}") from error
+    async def _predict_until(self, end: float | None, image: PostedImage, top_k: int) -> Predicted | PerceptError:
+        """The prediction for one image or its error; it is late at `end` by the clock of the event loop."""
+        try:
+            async with asyncio.timeout_at(end):
+                return await self.predict(image, top_k)
+        except TimeoutError:
+            return self._deadline_exceeded()
+        except PerceptError as error:
+            return error
 
-        return await _gather([infer_one(number, data) for number, data in enumerate(images)])
+    async def _infer_numbered(
+        self, number: int, image: PostedImage, wanted: frozenset[str], question: ResolvedQuestion | None
+    ) -> Inferred:
+        """As `_infer_image`; an error names the number of the image."""
+        try:
+            return await self._infer_image(image, wanted, question)
+        except PerceptError as error:
+            raise type(error)(f"image {number}: {error}") from error
+
+    async def _infer_image(
+        self, image: PostedImage, wanted: frozenset[str], question: ResolvedQuestion | None
+    ) -> Inferred:
+        progress = await image.model.run(
+            partial(self._prepare, image, wanted),
+            lambda prepared, found: advance(_infer(question, prepared.image, found)),
+        )
+        return await drive(progress, image.model, self.workers.run)
 
     async def _run(self, image: PostedImage, wanted: frozenset[str], finish: Callable[[PreparedInput, Arrays], T]) -> T:
-        """Run `finish` on the prepared image and its trunk outputs, on the thread that prepared it, and cache it."""
+        """Run the trunk on an image and cache the image; returns what `finish` makes from the trunk outputs."""
         if image.cached:
             return await self._run_cached(image, wanted, finish)
         result = await image.model.run(partial(self._prepare, image, wanted), finish)
@@ -219,15 +230,13 @@ class Pipeline:
     async def _run_cached(
         self, image: PostedImage, wanted: frozenset[str], finish: Callable[[PreparedInput, Arrays], T]
     ) -> T:
-        """As `_run`; the first time all trunk outputs are computed and cached, later no pass of the trunk is needed."""
+        """As `_run` for a cached image: the first time all trunk outputs are cached, later the trunk does not run."""
         if image.outputs:
             return await self.workers.run(lambda: finish(self._prepare(image, wanted), image.outputs))
-
-        def finish_and_keep(prepared: PreparedInput, outputs: Arrays) -> tuple[Arrays, T]:
-            return outputs, finish(prepared, outputs)
-
-        prepare_all = partial(self._prepare, image, image.model.all_outputs)
-        outputs, result = await image.model.run(prepare_all, finish_and_keep)
+        outputs, result = await image.model.run(
+            partial(self._prepare, image, image.model.all_outputs),
+            lambda prepared, outputs: (outputs, finish(prepared, outputs)),
+        )
         self.cache.add_outputs(image.id, outputs)
         return result
 
@@ -240,7 +249,7 @@ class Pipeline:
 
     def _deadline_exceeded(self) -> DeadlineExceeded:
         return DeadlineExceeded(
-            f"the answer was not ready after {self._settings.deadline_s:g} s; ask for less, or later"
+            f"the response was not ready after {self._settings.deadline_s:g} s; request less, or later"
         )
 
 

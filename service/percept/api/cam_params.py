@@ -101,7 +101,7 @@ class CamParams(Style, CamTargetParams):
         return value
 
     def output(self, accept: str | None) -> CamOutput:
-        """The format and style of the answer; raises `BadParameter` or `NotAcceptable`."""
+        """The format and style of the response; raises `BadParameter` or `NotAcceptable`."""
         format = choose_format(self.format, accept, FORMATS[self.view])
         reject_inapplicable(self, RULES, view=self.view, format=format)
         return CamOutput(format, self, self.boxes)

@@ -62,7 +62,7 @@ class FeaturesParams(Params):
         return None if self.x is None or self.y is None else (self.x, self.y)
 
     def output(self, manifest: Manifest, accept: str | None) -> FeatureOutput:
-        """What the answer shows of the layer; raises `BadParameter` or `NotAcceptable`."""
+        """What the response shows of the layer; raises `BadParameter` or `NotAcceptable`."""
         self._check_combination()
         self._check_channel(manifest)
         reject_inapplicable(self, RULES, view=self.view)

@@ -1,4 +1,4 @@
-"""Query parameters: what all endpoints share, and those of `/predict`.
+"""Query parameters: the base of all of them, and those of `/predict`.
 
 A parameter that is unknown, or that would have no effect, is an error. All parameters are validated before the body of
 the request is read.
@@ -61,13 +61,13 @@ PREDICT_RULES: Rules = {"top_k": {"task": ("classification",)}, "alpha": {"view"
 class PredictParams(ModelParams):
     """The parameters of `/predict`."""
 
-    top_k: int = Field(TOP_K, ge=1, description="number of classes in a classifier's answer")
+    top_k: int = Field(TOP_K, ge=1, description="number of classes in a classifier's response")
     view: Literal["mask", "overlay"] | None = Field(None, description="segmentation: what to show")
     format: Literal["json", "jpeg", "png", "webp"] | None = Field(None, description="instead of the Accept header")
     alpha: float = Field(0.6, ge=0, le=1, description="opacity of an overlay")
 
     def picture(self, manifest: Manifest, accept: str | None) -> MaskPicture | None:
-        """The picture that the answer consists of; None for JSON. Raises `BadParameter` or `NotAcceptable`."""
+        """The picture that the response consists of; None for JSON. Raises `BadParameter` or `NotAcceptable`."""
         reject_inapplicable(self, PREDICT_RULES, task=manifest.task, view=self.view)
         if not TASKS[manifest.task].spatial:
             if self.view is not None:

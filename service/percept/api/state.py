@@ -1,4 +1,4 @@
-"""What every route reaches: the settings, repository, pipeline and metrics of the application."""
+"""The state that every route uses: the settings, repository, pipeline and metrics of the application."""
 
 from typing import Annotated
 
@@ -14,23 +14,23 @@ from percept.telemetry.metrics import Metrics
 
 
 class AppState:
-    """What `create_app` builds once, as `app.state.percept`."""
+    """The parts that `create_app` builds once; `app.state.percept` is the only instance."""
 
     def __init__(self, settings: Settings, repository: Repository, pipeline: Pipeline, metrics: Metrics) -> None:
         self.settings, self.repository, self.pipeline, self.metrics = settings, repository, pipeline, metrics
 
     def check_ready(self) -> None:
-        """Raise `NotReady` while this service should get no requests."""
+        """Raise `NotReady` while a load balancer should send this service no requests."""
         self.repository.check_ready()
 
     def find_model(self, name: str | None, version: int | None) -> Model:
-        """The model of a request, noted in its context; raises `UnknownModel` or `NotReady`."""
+        """The model of a request, which is recorded in the request context; raises `UnknownModel` or `NotReady`."""
         model = self.repository.find(name, version)
         set_model(model.manifest.name, model.manifest.version)
         return model
 
     def find_cached_image(self, id: str) -> PostedImage:
-        """The image that an earlier request sent, its model noted in the context; raises `UnknownImage`."""
+        """The image of an earlier request; its model is recorded in the request context. Raises `UnknownImage`."""
         try:
             image = self.pipeline.cached_image(id)
         except UnknownImage:

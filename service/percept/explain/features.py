@@ -1,4 +1,4 @@
-"""The feature map of one layer: its statistics, embeddings and pictures, and one answer of `/features` in bytes.
+"""The feature map of one layer: its statistics, embeddings and pictures, and a response of `/features` in bytes.
 
 A `FeatureMap` and a `FeatureOutput` come in; numbers, pictures and encoded bytes leave. It knows no HTTP.
 
@@ -48,7 +48,7 @@ class ChannelStatistics(NamedTuple):
 
 @dataclass(frozen=True)
 class FeatureOutput:
-    """What an answer of `/features` shows: its format, and the parameters of its view."""
+    """What a response of `/features` shows: its format, and the parameters of its view."""
 
     format: str
     view: View | None = None
@@ -63,8 +63,8 @@ class FeatureOutput:
 class FeatureMap:
     """The activations A of one layer, float32 [C,h,w].
 
-    `influence` [H,W] is the gradient norm of one cell at the network's pixels, if a point was given for it. Of the
-    rest, an answer has what it shows: `statistics` or an `embedding` [C] as JSON, `encoded` otherwise.
+    `influence` [H,W] is the gradient norm of one cell at the network's pixels, for `view=effective`. A response in JSON
+    has `statistics` or an `embedding` [C]; any other response is `encoded`.
     """
 
     image: InputImage
@@ -131,12 +131,12 @@ def _draw_receptive_field(features: FeatureMap, x: float, y: float) -> Image.Ima
     """The photo, bright in the receptive field of the cell under (x, y), dark elsewhere, and grey where unseen."""
     image, photo = features.image, features.image.photo
     seen = image.geometry.seen
-    answer = field_at_point(image, features.layer, x, y)
-    field = pixel_box(answer.box, photo.size)
+    field = field_at_point(image, features.layer, x, y)
+    box = pixel_box(field.box, photo.size)
     picture = photo.convert("L").point(lambda v: v * SHADE).convert("RGB")
     picture.paste(photo.crop(seen).point(lambda v: v * SHADE), seen)
-    picture.paste(photo.crop(field), field)
-    outline_cell(picture, cell_box(image, answer.cell, features.activations.shape[1:]), answer.box)
+    picture.paste(photo.crop(box), box)
+    outline_cell(picture, cell_box(image, field.cell, features.activations.shape[1:]), field.box)
     return picture
 
 

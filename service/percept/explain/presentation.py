@@ -1,4 +1,4 @@
-"""How maps are shown: one over its photo, several on a contact sheet, or as arrays; and one answer of `/cam` in bytes.
+"""How maps are shown: one over its photo, several on a contact sheet, or as arrays; and a response of `/cam` in bytes.
 
 Explanations and a `Style` come in; pictures, arrays and encoded bytes leave. It knows no HTTP.
 """
@@ -25,9 +25,9 @@ from percept.imaging.sheet import Tile, render_sheet
 from percept.tasks.input_image import InputImage
 from percept.telemetry.context import stage
 
-ENCODED_FORMATS = ("npy", "jpeg", "png", "webp")  # of answers that are one picture or array
+ENCODED_FORMATS = ("npy", "jpeg", "png", "webp")  # of responses that are one picture or array
 SHEET_PHOTO_PIXELS = 640  # the longer side of a photo on a contact sheet
-MAX_PHOTO_MAP_PIXELS = 2**26  # of all maps of one answer, if there are several at the photo's size
+MAX_PHOTO_MAP_PIXELS = 2**26  # of all maps of one response, if there are several at the photo's size
 
 
 class Style(BaseModel):
@@ -53,7 +53,7 @@ class Style(BaseModel):
 
 @dataclass(frozen=True)
 class CamOutput:
-    """What an answer of `/cam` holds: its format, the style of its pictures, and the rule for hot regions."""
+    """What a response of `/cam` holds: its format, the style of its pictures, and the rule for hot regions."""
 
     format: str
     style: Style
@@ -110,7 +110,7 @@ def stack_maps(maps: Sequence[Map]) -> Map:
 
 
 def require_bounded(explanations: Sequence[Explanation]) -> None:
-    """Raise `BadParameter` if several maps at the photo's size would be too large for one answer."""
+    """Raise `BadParameter` if several maps at the photo's size would be too large for one response."""
     width, height = explanations[0].image.geometry.size
     if len(explanations) > 1 and len(explanations) * width * height > MAX_PHOTO_MAP_PIXELS:
         raise BadParameter(

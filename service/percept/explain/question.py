@@ -1,7 +1,7 @@
-"""What a client wants explained, and the check of it against a model before any image is read.
+"""What a client wants explained, checked against a model before any image is read.
 
-A `Question` names methods, layers and classes as the client does; `resolve` returns the layers and class indices that
-they mean for one model, or raises the reason why they mean nothing. It knows no image.
+A `Question` names methods, layers and classes as the client does. `resolve` returns the layers and class indices of one
+model, or raises the reason why the model cannot answer the question. It knows no image.
 """
 
 from dataclasses import dataclass, replace
@@ -18,14 +18,14 @@ from percept.runtime.model import Model
 from percept.tasks.table import TASKS
 from percept.tasks.task import class_index
 
-MAX_MAPS = 64  # in one answer
+MAX_MAPS = 64  # in one response
 MAX_FAITHFULNESS_MAPS = 16  # each costs as many passes of the network as two of the slowest maps
 MAX_COMPARED_CLASSES = 6  # on a contact sheet
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be explained; what is empty is chosen by the model.
+    """What is to be explained. An empty field has the default of the model.
 
     Each entry of `layers` is a group of layers whose maps are fused into one. Without `targets` the `top` most
     important classes are explained. `against` is a class that is subtracted from each target. `place` is a rectangle

@@ -1,14 +1,13 @@
-"""The runner: makes the maps that a resolved question asks for.
+"""The runner: computes the maps of a resolved question for one image.
 
-`explain` is a generator that runs on a worker thread and yields where it must give up the thread (see
-`percept.explain.methods.runner`). `drive` runs such a generator to its end: passes of the whole network go through the
-model's queue, among those of other requests. A generator that is dropped, because its request was cancelled, does
-nothing more.
+`explain` is a generator that runs on a worker thread and yields where it needs passes of the whole network or has used
+the thread for long enough (see `percept.explain.methods.runner`). `drive` runs it to its end, in one job for each step;
+the passes go through the model's queue, among those of other requests. If the request is cancelled, no further step
+runs.
 """
 
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from typing import Any, Generic, TypeVar
 
@@ -38,7 +37,7 @@ RunOnWorker = Callable[..., Awaitable[Any]]
 
 @dataclass(frozen=True)
 class Progress(Generic[T]):
-    """How far a generator of steps is: what it `wait`s for, or the `value` that it returned."""
+    """A generator of steps and its state: the `wait` that it yielded, or the `value` that it returned."""
 
     steps: Steps[T]
     wait: Wait | None
@@ -46,7 +45,7 @@ class Progress(Generic[T]):
 
 
 def advance(steps: Steps[T], reply: Map | None = None) -> Progress[T]:
-    """Run a generator up to its next wait or to its end; blocks."""
+    """Run a generator up to its next wait or to its end, on this thread."""
     try:
         return Progress(steps, steps.send(reply))
     except StopIteration as end:
@@ -73,8 +72,10 @@ def explain(question: ResolvedQuestion, image: InputImage, outputs: Arrays) -> S
     seeds = [task.seed(manifest, logits, target, region) for target in targets]
     scores = [task.score(manifest, logits, *pair) for pair in zip(targets, seeds, strict=True)]
     against = question.against
-    differences = seeds if against is None else list(map(partial(_subtract_class, against), targets, seeds))
-    runner = MethodRunner(image, outputs, differences)
+    explained = seeds  # the maps are of their gradients
+    if against is not None:
+        explained = [_subtract_class(against, *pair) for pair in zip(targets, seeds, strict=True)]
+    runner = MethodRunner(image, outputs, explained)
     explanations = []
     for method, group in product(question.methods, question.groups):
         by_layer = []
@@ -91,7 +92,7 @@ def explain(question: ResolvedQuestion, image: InputImage, outputs: Arrays) -> S
 
 
 def _subtract_class(against: int, target: int, seed: Map) -> Map:
-    """The seed of a class minus the same seed of another class."""
+    """The seed of a class, minus the same seed at the class `against`."""
     difference = seed.copy()
     difference[against] -= seed[target]
     return difference

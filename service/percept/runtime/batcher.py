@@ -1,9 +1,9 @@
-"""A work-conserving batcher: a batch is whatever was queued while the threads were busy; it never waits to fill up.
+"""A work-conserving batcher: a batch consists of the entries that queued while the threads were busy.
 
-An entry is submitted as two functions: `prepare` makes its item when a thread takes the entry, and `finish` turns the
-item and its result into what the caller gets. Entries whose caller was cancelled are dropped before each step, so that
-they cost nothing. Entries are submitted on the event loop; threads take them, one at a time under the lock of their
-pool. The batcher knows no image and no ONNX.
+No thread waits for a batch to fill up. An entry is submitted as two functions: `prepare` makes its item when a thread
+takes the entry, and `finish` makes the reply to the caller from the item and its result. Entries whose caller was
+cancelled are dropped before each step. The event loop submits entries; threads take them under the lock of their pool.
+The batcher knows no image and no ONNX.
 
 The design follows text-embeddings-inference (`core/src/queue.rs`, `core/src/infer.rs`).
 """
@@ -104,7 +104,7 @@ class Batcher(Generic[Item, Result]):
             self._admitted -= 1
 
     async def submit(self, prepare: Callable[[], Item], finish: Callable[[Item, Result], T]) -> T:
-        """The reply that `finish` makes of the prepared item and its result.
+        """Run an entry; returns the reply that `finish` makes from the prepared item and its result.
 
         All three steps run on worker threads. Raises what `prepare`, `run` or `finish` raised. If the caller is
         cancelled, the steps that have not begun are dropped.
@@ -112,15 +112,15 @@ class Batcher(Generic[Item, Result]):
         entry = Entry(prepare, finish=finish)
         self._waiting.append(entry)
         if self._host is self._device:
-            self._device.wake(self._next_whole)
+            self._device.wake(self._next_batch)
         else:
             self._host.wake(self._next_preparation)
         reply: T = await entry.reply
         return reply
 
-    # One pool: a thread takes a batch from the first step to the last.
+    # One pool: a thread prepares and runs a batch; it finishes an entry at once if that is alone in its batch.
 
-    def _next_whole(self) -> Work | None:
+    def _next_batch(self) -> Work | None:
         batch: list[Entry] = []
         while self._waiting and len(batch) < self._max_batch:
             entry = self._waiting.popleft()
@@ -128,11 +128,11 @@ class Batcher(Generic[Item, Result]):
             if not entry.reply.done():
                 batch.append(entry)
         if len(batch) == 1:
-            return lambda: [batch[0].call(self._serve, batch[0])]
-        return partial(self._run_whole, batch) if batch else None
+            return lambda: [batch[0].call(self._process_entry, batch[0])]
+        return partial(self._process_batch, batch) if batch else None
 
-    def _serve(self, entry: Entry) -> Any:
-        """Prepare, run and finish one entry, in its context; an abandoned one gets no further."""
+    def _process_entry(self, entry: Entry) -> Any:
+        """Prepare, run and finish one entry, in its context; returns its reply, or None once it is abandoned."""
         start = perf_counter()
         record_stage("queue", entry.queued_at, start)
         try:
@@ -141,13 +141,13 @@ class Batcher(Generic[Item, Result]):
                 return None
             self._observer.ran(1)
             run_start = perf_counter()
-            [result] = self._run([item])
+            result = self._run([item])[0]  # a batch of one
             record_stage("infer", run_start, perf_counter())
             return None if entry.reply.done() else entry.finish(item, result)
         finally:
             self._pace_s += PACE_WEIGHT * (perf_counter() - start - self._pace_s)
 
-    def _run_whole(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
+    def _process_batch(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
         start = perf_counter()
         failed = [outcome for outcome in map(_prepare, batch) if outcome.failed]
         broken = {outcome.job for outcome in failed}
@@ -159,7 +159,7 @@ class Batcher(Generic[Item, Result]):
     # Two pools: the host prepares and finishes, the device runs.
 
     def _next_preparation(self) -> Work | None:
-        """Prepare one item, as long as no more than the next batch of every device thread is ready."""
+        """Prepare one item, unless the next batch of every device thread is ready."""
         while self._waiting and len(self._preparing) + len(self._prepared) < 2 * self.concurrency:
             entry = self._waiting.popleft()
             self._observer.waited(perf_counter() - entry.queued_at)
@@ -199,7 +199,7 @@ class Batcher(Generic[Item, Result]):
         return outcomes
 
     def _finish_later(self, entries: Sequence[Entry]) -> None:
-        """Finish each entry in a turn of its own, on any thread of the host."""
+        """Queue each entry to be finished in a turn of its own, on any thread of the host."""
         for entry in entries:
             entry.queued_at = perf_counter()
             self._ran.append(entry)
@@ -217,7 +217,7 @@ class Batcher(Generic[Item, Result]):
         return [_finish(entry)]
 
     def _run_batch(self, batch: Sequence[Entry]) -> tuple[list[Outcome], list[Entry]]:
-        """The failures, and the entries that have a result. If a batch fails, each of its items is tried alone."""
+        """Run a batch; returns the failures and the entries that have a result. If it fails, each item is run alone."""
         if not batch:
             return [], []
         self._observer.ran(len(batch))

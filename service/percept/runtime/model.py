@@ -1,6 +1,6 @@
 """A served model: a loaded network, the queue in front of it, and the filter pictures of its bundle.
 
-Input: the folder of a bundle. Output: an object that runs images through the network. It does not know which other
+The folder of a bundle comes in; an object that runs images through the network leaves. It does not know which other
 models are served, nor under which name clients find it.
 """
 
@@ -48,15 +48,15 @@ class Model:
         return LOGITS.union(*(self.network.outputs_for_gradients(layer) for layer in self.manifest.layers))
 
     async def run(self, prepare: Callable[[], Input], finish: Callable[[Input, Arrays], T]) -> T:
-        """What `finish` makes of one prepared input and the trunk outputs that it asks for.
+        """Run the trunk on one prepared input; returns what `finish` makes from the input and its trunk outputs.
 
-        `prepare`, the network and `finish` run on worker threads when the entry has its turn. Raises what `prepare` or
-        `finish` raises, or `InferenceError`.
+        `prepare`, the network and `finish` run on worker threads. Raises what `prepare` or `finish` raises, or
+        `InferenceError`.
         """
         return await self.queue.submit(prepare, finish)  # type: ignore[arg-type]  # `finish` receives what `prepare` made
 
     async def logits(self, pixels: Pixels) -> Map:
-        """The logits [n,...] of images uint8 [n,H,W,3], queued among other requests, one batch of them at a time."""
+        """The logits [n,...] of images uint8 [n,H,W,3]. They are queued one batch at a time, among other requests."""
         found: list[Map] = []
         for start in range(0, len(pixels), self.queue.concurrency):
             batch = pixels[start : start + self.queue.concurrency]

@@ -1,8 +1,8 @@
-"""Worker threads that several queues share fairly: each source of work has its turn.
+"""Worker threads that several sources of work share: the sources take turns.
 
-A source is a function that returns the next piece of work, or None if it has none; it must return quickly. A worker
-thread that is done takes its next work itself: if the event loop handed it out, the thread would idle while the loop
-is busy. Results are delivered on the event loop of the caller. The pool does not know what the work is.
+A source is a function that returns its next piece of work, or None if it has none; it must return quickly. A worker
+thread takes its next work itself: if the event loop assigned it, the thread would idle while the loop is busy. Results
+are delivered on the event loop of the caller. The pool does not know what the work is.
 """
 
 import asyncio
@@ -81,7 +81,7 @@ class WorkerPool:
         self._executor = ThreadPoolExecutor(size, thread_name_prefix=name)
 
     def wake(self, source: Source) -> None:
-        """Take work from a source, now and at each of its turns, until it has none. May be called on any thread."""
+        """Take work from a source at each of its turns until it has none. May be called on any thread."""
         with self._lock:
             if source not in self._sources:
                 self._sources.append(source)
@@ -91,7 +91,7 @@ class WorkerPool:
         self._executor.submit(self._work)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a blocking function on a worker thread. If the caller is cancelled before it starts, it is dropped."""
+        """Call a blocking function on a worker thread; it is not called if the caller is cancelled before its turn."""
         job = Job(partial(function, *args, **kwargs))
         self._jobs.append(job)
         self.wake(self._next_job)
@@ -99,12 +99,12 @@ class WorkerPool:
         return result
 
     def close(self) -> None:
-        """Stop the threads after the work that they hold."""
+        """Stop the threads after their current work."""
         self._closed = True
         self._executor.shutdown(wait=False)
 
     def _work(self) -> None:
-        """Work until no source has any. The next work is taken before the last outcomes are delivered."""
+        """Work until no source has any work. The next work is taken before the last outcomes are delivered."""
         outcomes: Sequence[Outcome] = ()
         work: Work | None
         while True:

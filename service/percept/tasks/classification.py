@@ -9,7 +9,7 @@ from percept.tasks.task import Region, Task, activate, mean_score
 
 
 class Prediction(BaseModel):
-    """One class of a classifier's answer."""
+    """One class of a classifier's prediction."""
 
     label: str = Field(examples=["cat"])
     index: int = Field(examples=[3])

@@ -13,7 +13,7 @@ MAX_MASK_PIXELS = 2**20  # finer than the logits of any network, whatever the ph
 
 
 class Share(BaseModel):
-    """One class of a segmenter's answer."""
+    """One class of a segmenter's prediction."""
 
     label: str = Field(examples=["upper"])
     index: int = Field(examples=[3])

@@ -1,7 +1,7 @@
 """What a task is: the functions that give meaning to a network's logits, and what all tasks share.
 
-Letters: K classes, h and w cells of the logits. A seed has the shape of the logits; the gradient of sum(seed * logits)
-is what a CAM is made of, so the seed says which class, and for segmentation which pixels, a map is about.
+Letters: K classes, h and w cells of the logits. A seed has the shape of the logits. A CAM is computed from the gradient
+of sum(seed * logits), so the seed selects the class and, for segmentation, the pixels that a map explains.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Region = NDArray[np.bool_]  # cells of the logits, bool [h,w]
 class Task:
     """How one task reads the logits [K] or [K,h,w] of one image.
 
-    - `predict(manifest, logits, geometry, top_k)`: the task's part of the JSON answer.
+    - `predict(manifest, logits, geometry, top_k)`: the task's part of the JSON response.
     - `targets(manifest, logits, region)`: the classes to explain if the client names none, the most important first.
     - `seed(manifest, logits, class, region)`: the seed of a class; raises `TargetAbsent` if the image has none of it.
     - `score(manifest, logits, class, seed)`: the mean score of the class where its seed is not 0.

@@ -73,14 +73,14 @@ async def cam(request: Request, params: Annotated[CamRequestParams, Query()], se
 )
 async def cam_of_cached_image(
     request: Request,
-    id: Annotated[str, Path(description="the `id` of an earlier answer about the image")],
+    id: Annotated[str, Path(description="the `id` in an earlier response about the image")],
     params: Annotated[CamParams, Query()],
     service: Service,
 ) -> Response:
     """The same as `POST /cam`, without sending the image again.
 
-    The last images are cached for some minutes, as far as the cache's size allows; from the second request on, an
-    answer costs no pass of the trunk. Expired: 404 `unknown_image`.
+    The service caches the latest images for some minutes, as far as its memory limit allows; after that the response
+    is 404 `unknown_image`. From the second request about an image on, no pass of the trunk is needed.
     """
     image = service.find_cached_image(id)
     output = params.output(request.headers.get("accept"))

@@ -70,7 +70,7 @@ async def features(request: Request, params: Annotated[FeaturesRequestParams, Qu
 )
 async def features_of_cached_image(
     request: Request,
-    id: Annotated[str, Path(description="the `id` of an earlier answer about the image")],
+    id: Annotated[str, Path(description="the `id` in an earlier response about the image")],
     params: Annotated[FeaturesParams, Query()],
     service: Service,
 ) -> Response:

@@ -42,7 +42,7 @@ async def predict(request: Request, params: Annotated[PredictParams, Query()], s
     model.queue.check_capacity()
     images = [PostedImage(model, data) for data in await read_images(request, service.settings)]
     if len(images) > 1 and picture:
-        raise BadParameter("several images can only be answered in JSON")
+        raise BadParameter("several images are only possible in JSON: remove format and view, or send one image")
     async with cancel_on_disconnect(request), service.pipeline.admit(model) as deadline:
         if len(images) > 1:
             found = await service.pipeline.predict_each(images, params.top_k, deadline)

@@ -1,8 +1,8 @@
-"""Runs one method at one layer of one image for several seeds, in passes that mix the seeds.
+"""Runs one method at one layer of one image for several seeds; one pass of the network may serve several seeds.
 
-A method is a generator of pass requests (see `percept.explain.methods.protocol`). The runner computes passes of the
-layer's tail itself, on the worker thread that it runs on. It yields where it must give up the thread: a
-`LogitsRequest` for passes of the whole network, and `PAUSE` at the end of each time slice.
+A method is a generator of pass requests (see `percept.explain.methods.protocol`). The runner runs the layer's tail on
+the worker thread that it is called on. It yields a `LogitsRequest` for passes of the whole network, and `PAUSE` at the
+end of each time slice, so that other requests have a turn on the thread.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class Pause:
-    """Yielded at the end of a time slice; nothing is sent back."""
+    """Yielded at the end of a time slice. The runner continues in another job and needs no reply."""
 
 
 PAUSE = Pause()
@@ -94,9 +94,9 @@ class MethodRunner:
         return results
 
     def _run_tail(self, layer: Layer, activations: Mapping[int, Map], gradients: bool) -> Steps[dict[int, PassResult]]:
-        """Run the tail on the activations [n,C,h,w] of several seeds, in batches that mix them.
+        """Run the tail on the activations [n,C,h,w] of several seeds, in batches that may mix them.
 
-        The batch size doubles while passes are short, and halves when they are long, whatever the layer.
+        The batch size doubles after a pass shorter than `MAX_PASS_S`, and halves after a longer one.
         """
         owners = [i for i, A in activations.items() for _ in A]
         rows = [one for A in activations.values() for one in A]
