@@ -33,24 +33,32 @@ class Settings(BaseSettings):
         None, description="model for requests that name none; default: the first classifier by name"
     )
     model_control: Literal["none", "explicit"] = Field(
-        "none", description="explicit: clients may load and unload models through /v2/repository"
+        "none", description="none, or explicit: clients may load and unload models through /v2/repository"
     )
-    device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field("auto", description="auto: CUDA if it works, else CPU")
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        "auto", description="cpu, cuda, tensorrt, or auto: CUDA if it works, else the CPU"
+    )
     gpu_memory_bytes: PositiveInt | None = Field(None, description="GPU memory limit of each graph; default: no limit")
     engine_cache: Path | None = Field(
         None, description="folder for TensorRT engines; default: engines are built at each start"
     )
     threads: PositiveInt | None = Field(None, description="worker threads; default: one for each core")
-    max_batch: PositiveInt | None = Field(None, description="images in a batch; default: depends on the device")
-    max_queue: PositiveInt = Field(256, description="images that may wait for one model")
-    max_image_bytes: PositiveInt = Field(20 * 2**20, description="bytes of one encoded image")
-    max_image_pixels: PositiveInt = Field(50_000_000, description="pixels of one image, width times height")
-    max_images: PositiveInt = Field(16, description="images in one request")
+    max_batch: PositiveInt | None = Field(
+        None, description="maximum number of images in a batch; default: 1 on a CPU, 16 on a GPU"
+    )
+    max_queue: PositiveInt = Field(256, description="maximum number of requests that wait for one model")
+    max_image_bytes: PositiveInt = Field(20 * 2**20, description="maximum size of one encoded image in bytes")
+    max_image_pixels: PositiveInt = Field(
+        50_000_000, description="maximum size of one image in pixels, width times height"
+    )
+    max_images: PositiveInt = Field(16, description="maximum number of images in one request")
     store_bytes: int = Field(64 * 2**20, ge=0, description="memory of the image cache in bytes; 0 disables the cache")
     store_s: PositiveFloat = Field(600, description="seconds that an image stays in the cache after its last use")
     deadline_s: PositiveFloat = Field(30, description="seconds after which a request is refused with 504")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level to log")
-    log_format: Literal["text", "json"] = Field("text", description="json: one JSON object per line")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe level to log: debug, info, warning or error"
+    )
+    log_format: Literal["text", "json"] = Field("text", description="text, or json: one JSON object per line")
 
 
 class TracingSettings(BaseSettings):

@@ -60,7 +60,9 @@ GAUGES = {
         "Images that are waiting for a worker thread.", MODEL_LABELS, _per_model(lambda model: model.queue.depth)
     ),
     "percept_queue_capacity": Gauge(
-        "Images that may wait for a worker thread.", MODEL_LABELS, _per_model(lambda model: model.queue.capacity)
+        "Requests that may wait for the model; more are refused.",
+        MODEL_LABELS,
+        _per_model(lambda model: model.queue.capacity),
     ),
     "percept_model_info": Gauge("The loaded models.", (*MODEL_LABELS, "task", "precision"), _read_model_info),
     "percept_model_load_duration_seconds": Gauge(
