@@ -121,6 +121,9 @@ class Batcher(Generic[Item, Result]):
     # One pool: a thread prepares and runs a batch; it finishes an entry at once if that is alone in its batch.
 
     def _next_batch(self) -> Work | None:
+        # Entries to finish come before the next batch: each takes a turn, and they would pile up behind batches.
+        if self._ran and (finishing := self._next_finish()):
+            return finishing
         batch: list[Entry] = []
         while self._waiting and len(batch) < self._max_batch:
             entry = self._waiting.popleft()
@@ -203,7 +206,7 @@ class Batcher(Generic[Item, Result]):
         for entry in entries:
             entry.queued_at = perf_counter()
             self._ran.append(entry)
-            self._host.wake(self._next_finish)
+            self._host.wake(self._next_batch if self._host is self._device else self._next_finish)
 
     def _next_finish(self) -> Work | None:
         while self._ran:
