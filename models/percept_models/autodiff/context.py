@@ -1,4 +1,4 @@
-"""`Context`: what a reverse-mode rule knows of its node, and helpers that several rules share.
+"""`Context`: what a reverse-mode rule knows of its node, and functions that several rules share.
 
 The contract of a rule and the letters x, y and g are explained in `rules.py`.
 """
@@ -80,7 +80,7 @@ class Context:
         return self.attributes.get(attribute)
 
     def ints(self, *values: int | None) -> str:
-        """Return the name of a constant int64 vector; a None, of which there may be one, becomes -1."""
+        """Return the name of a constant int64 vector; None, at most once, becomes -1."""
         return self.builder.constant(np.array([-1 if v is None else v for v in values], np.int64))
 
     def constant(self, value: Any, like: str | None = None) -> str:

@@ -6,7 +6,7 @@ from percept_models.autodiff.context import Context, Cotangents, reshape_like, u
 def gemm(c: Context, g: str) -> Cotangents:
     """`Y = p A' B' + q C, A' and B' being A and B, transposed by flags`: dA' = p g B'^T, dB' = p A'^T g, dC = q g.
 
-    The new Gemm transposes by its flags; where A or B is transposed, its two operands change places.
+    The new Gemm transposes by its flags; where A or B is transposed, the operands are swapped.
     """
     a, b = bool(c.attribute("transA", 0)), bool(c.attribute("transB", 0))
     p, q = c.attribute("alpha", 1.0), c.attribute("beta", 1.0)

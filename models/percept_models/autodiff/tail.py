@@ -60,9 +60,9 @@ def build_tail(
 
 
 def _recompute_sizes(builder: Builder, graph: Graph, cut: str, path: Sequence[NodeProto]) -> None:
-    """Add the nodes that compute what the path needs from before the cut and what has no batch axis.
+    """Add the nodes before the cut that compute the tensors without a batch axis that the path needs.
 
-    Such tensors cannot cross the cut; they are sizes such as [N, 512], which are measured at the cut, where N is the
+    Such tensors cannot cross the cut. They are sizes such as [N, 512], and N is measured at the cut, where it is the
     same.
     """
     computed = {cut}.union(*(node.output for node in path), graph.foldable)
@@ -86,7 +86,7 @@ def _recompute_sizes(builder: Builder, graph: Graph, cut: str, path: Sequence[No
 
 
 def _shape_at_cut(builder: Builder, graph: Graph, cut: str, node: NodeProto) -> list[NodeProto]:
-    """Return nodes that compute what a Shape node of a tensor [N,...] does, with N measured at the cut."""
+    """Return nodes that compute the output of a Shape node of a tensor [N,...], with N measured at the cut."""
     given, shape = attributes(node), graph.shapes[node.input[0]]
     sizes = list(enumerate(shape))[given.get("start", 0) : given.get("end", len(shape))]
     if (0, None) not in sizes:
@@ -110,7 +110,7 @@ def _copy(node: NodeProto) -> NodeProto:
 
 
 def _crossing(graph: Graph, nodes: Sequence[NodeProto], used: set[str]) -> tuple[str, ...]:
-    """Return the tensors that the tail uses and neither computes nor stores, in the trunk's order.
+    """Return the tensors that the tail uses but neither computes nor stores, in the trunk's order.
 
     Raises `UnsupportedOperator` where such a tensor has no batch axis: the server could not split it by image.
     """

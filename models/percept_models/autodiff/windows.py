@@ -102,7 +102,7 @@ def average_pool(c: Context, g: str) -> Cotangents:
     """`y = sum of a window / n`: dx = the transposed convolution of g / n by ones, channel by channel.
 
     n differs at the edges where padding is not counted, or where a window extends beyond the end (ceil mode). Windows
-    of one cell, which adaptive pooling leaves behind (VGG, AlexNet), pass g on unchanged.
+    of one cell, as adaptive pooling becomes in VGG and AlexNet, pass g on unchanged.
     """
     w = _pooling_window(c)
     if {*w.kernel, *w.stride} == {1} and not any(w.pads_begin + w.pads_end):
@@ -135,7 +135,7 @@ def _window_counts(c: Context, w: Window) -> Array:
 
 
 def resize(c: Context, g: str) -> Cotangents:
-    """`y = P x Q^T, whatever the interpolation, as it is linear and separable`: dx = P^T g Q, P and Q constant."""
+    """`y = P x Q^T, as every interpolation is linear and separable`: dx = P^T g Q, P and Q constant."""
     c.grad_only_for(0)
     rank = len(c.shape(c.x()))
     if rank != 4 or c.shape(c.x())[1] != c.shape(c.y)[1]:

@@ -44,7 +44,7 @@ from percept_models.graph.receptive_field import receptive_fields
 from percept_models.sources.trunk import PIXELS
 
 TRUNK: str = Manifest.model_fields["trunk"].default
-# How far the golden logits of another machine may be: its kernels round and sum differently.
+# The greatest error of the golden logits on another machine, whose kernels round and sum differently.
 TOLERANCES: Mapping[Precision, float] = {"float32": 1e-3, "float16": 3e-2, "int8": 0.1}
 TF32_TOLERANCE = TOLERANCES["float16"]  # TF32 has the mantissa of float16
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")  # whose versions the manifest records
@@ -85,9 +85,9 @@ def write_bundle(
     """Write the bundle of a float32 trunk and return its folder `<out>/<name>/<version>`.
 
     `lower` converts the trunk to the described precision; the tails stay float32. `check` gets the finished folder
-    before it is moved to its place. A layer behind which an operator has no reverse-mode rule gets no tail, and the
-    manifest names the operator. Raises `BundleError` where the bundle exists or `out` is not writable, `ValueError`
-    where the description does not fit the network, and what `check` raises; nothing is left behind then.
+    before it is moved to its place. A layer gets no tail if an operator after it has no reverse-mode rule; the
+    manifest then names the operator. Raises `BundleError` where the bundle exists or `out` is not writable,
+    `ValueError` where the description does not fit the network, and what `check` raises; no file remains then.
     """
     target = new_bundle_folder(out, description.name, description.version)
     graph = Graph(trunk)
@@ -155,7 +155,7 @@ def _build_manifest(
     filters: tuple[FilterPicture, ...],
     folder: Path,
 ) -> Manifest:
-    """The manifest of the files that stand in the folder."""
+    """The manifest of the files in the folder."""
     tolerance = max(TOLERANCES[description.precision], TF32_TOLERANCE if description.tf32 else 0.0)
     return Manifest(
         name=description.name,

@@ -38,7 +38,7 @@ def convert(options: ExportOptions, report: Report) -> Path:
     """Export the source as a bundle, verify it and return its folder.
 
     Raises `BundleError` with the reason where the source cannot be loaded, does not fit the options, or the bundle
-    does not compute the same; nothing is left behind then.
+    does not compute the same; no file remains then.
     """
     new_bundle_folder(options.out, options.name, options.version)
     if (options.precision == "int8") != (options.calibration is not None):

@@ -20,8 +20,8 @@ MAX_KERNELS = 256
 def first_kernels(graph: Graph, preprocessing: Preprocessing) -> Array | None:
     """The weights [M,3,kh,kw] of the first convolution as tiles uint8 [M,kh,kw,3] RGB, at most `MAX_KERNELS`.
 
-    Each kernel is divided by the largest magnitude of its weights; 128 is zero. None where the first convolution behind
-    the image does not have three input channels and stored weights.
+    Each kernel is divided by the largest magnitude of its weights; 128 is zero. None unless the first convolution
+    after the image has three input channels and stored weights.
     """
     W = _first_weights(graph)
     if W is None or W.ndim != 4 or W.shape[1] != 3:

@@ -15,7 +15,7 @@ MAX_PIXELS = 2**28
 
 
 def read_photo(file: Path, preprocessing: Preprocessing) -> Array:
-    """The trunk's pixels uint8 [H,W,3] of a photo; raises as `decode`, and `OSError`."""
+    """The trunk's pixels uint8 [H,W,3] of a photo; raises what `decode` raises, and `OSError`."""
     photo, geometry = decode_reduced(preprocessing, file.read_bytes(), MAX_BYTES, MAX_PIXELS)
     return prepare(photo, geometry, preprocessing)
 

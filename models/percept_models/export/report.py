@@ -7,7 +7,7 @@ Report = Callable[[str], None]
 
 
 def timed_report() -> Report:
-    """A report that prints each line behind the seconds since this call."""
+    """A report that prints each line after the seconds since this call."""
     start = perf_counter()
 
     def report(line: str) -> None:

@@ -1,4 +1,4 @@
-"""What `percept export` prints of a bundle before it writes it: each property, and the option that replaces a guess."""
+"""What `percept export` prints of a bundle before writing it: each property, and the option that replaces a guess."""
 
 from collections.abc import Sequence
 

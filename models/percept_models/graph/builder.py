@@ -1,6 +1,6 @@
 """`Builder`: write an ONNX graph node by node.
 
-In come operators, their inputs and constants; out come `nodes` and `constants` under names that nothing else has.
+In come operators, their inputs and constants; out come `nodes` and `constants` under unique names.
 """
 
 from collections import Counter

@@ -1,9 +1,9 @@
 """The arithmetic of receptive fields: which input pixels a cell of a feature map depends on.
 
 `Axis` describes one spatial axis, `Field` both; the functions derive the axis of an output from the axis of an input.
-Pixel i covers [i, i+1): the input itself has fields of size 1, the first centred at 0.5. Padding belongs to no field
-and clips none. Arithmetic after Araujo et al. 2019, distill.pub/2019/computing-receptive-fields. This module knows no
-operator.
+Pixel i covers [i, i+1): the input itself has fields of size 1, the first centred at 0.5. A field is
+not clipped at the image's border: it may extend into the padding. Arithmetic after Araujo et al. 2019,
+distill.pub/2019/computing-receptive-fields. This module knows no operator.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from percept_models.graph.reader import Array
 
 
 class Axis(NamedTuple):
-    """One axis: the first cell depends on the pixels [low, high), each further cell on those `stride` further on.
+    """One axis: the first cell depends on the pixels [low, high), each next cell on the pixels `stride` further.
 
     `low` and `high` are infinite where a cell depends on every pixel. `dilation` is the greatest of any window so far.
     `dim` says which axis of the tensor it is, counted from the end as in broadcasting: the last is -1.
@@ -85,7 +85,7 @@ def _merge_axes(axes: Sequence[Axis]) -> Axis:
 
 
 def unbounded(a: Axis, cells: int | None = 1) -> Axis:
-    """Return an axis whose cells depend on every pixel; each takes the place of `cells` cells of the input."""
+    """Return an axis whose cells depend on every pixel; each replaces `cells` cells of the input."""
     return a._replace(low=-inf, high=inf, stride=a.stride * (cells or 1))
 
 
@@ -97,7 +97,7 @@ def shift(a: Axis, cells: int) -> Axis:
 def multiply(a: Axis, matrix: Array) -> Axis:
     """Return the axis of y = P x, P [outputs, inputs]: cell i depends on the cells j where P_ij is not zero.
 
-    Where the reach differs from cell to cell, the field is the union over all cells.
+    Where cells reach differently far, the field is the union over all cells.
     """
     outputs, inputs = matrix.shape
     nonzero = np.abs(matrix) > 1e-6 * np.abs(matrix).max()

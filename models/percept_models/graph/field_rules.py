@@ -49,7 +49,7 @@ class Edge:
         return [int(v) for v in value.ravel()]
 
     def position(self, a: Axis) -> int:
-        """Return which axis of the input it is, counted from the front."""
+        """Return the position of an axis in the input's shape, counted from the front."""
         return len(self.input_shape) + a.dim
 
 
@@ -102,7 +102,7 @@ def resize(e: Edge, a: Axis) -> Axis:
 def matmul(e: Edge, a: Axis) -> Axis | None:
     """A product sums over the last axis of its left operand and the last but one of the right, and keeps the others.
 
-    A constant matrix may sum over y or x too: adaptive pooling is exported so.
+    A constant matrix may sum over y or x too: adaptive pooling is exported as such products.
     """
     left, right = e.node.input
     other, summed = (right, -1) if e.source == left else (left, -2)
@@ -140,7 +140,7 @@ def slices(e: Edge, a: Axis) -> Axis | None:
 
 
 def global_pool(e: Edge, a: Axis) -> Axis | None:
-    """Global pooling: the one cell depends on everything, and its stride is the whole map."""
+    """Global pooling: the only cell depends on every pixel, and its stride is the whole map."""
     return unbounded(a, e.input_shape[a.dim]) if e.position(a) >= 2 else None
 
 
@@ -172,12 +172,12 @@ def instance_normalization(e: Edge, a: Axis) -> Axis:
 
 
 def concat(e: Edge, a: Axis) -> Axis | None:
-    """Concat and Split are unknown along this axis; along other axes they change nothing."""
+    """Concat and Split along another axis change nothing; along this axis the field is unknown."""
     return None if e.position(a) == e.attributes.get("axis", 0) % len(e.input_shape) else a
 
 
 def gather(e: Edge, a: Axis) -> Axis | None:
-    """Gather along another axis, picking a channel for example, changes nothing; along this axis it is unknown."""
+    """Gather along another axis, of a channel for example, changes nothing; along this axis the field is unknown."""
     axis, added = e.attributes.get("axis", 0) % len(e.input_shape), len(e.output_shape) - len(e.input_shape)
     if e.position(a) == axis:
         return None
@@ -202,13 +202,13 @@ def transpose(e: Edge, a: Axis) -> Axis:
 def reshape(e: Edge, a: Axis) -> Axis | None:
     """An axis survives a reshape that has an axis of the same size, followed by as many elements, in the output.
 
-    So channels may be split into groups, merged again or dropped; an axis merged with another one is lost.
+    So a reshape may split, merge or drop channels; an axis that it merges with another one is lost.
     """
-    size, behind = e.input_shape[a.dim], _elements(e.input_shape[e.position(a) + 1 :])
-    if size is None or behind is None:
+    size, inner = e.input_shape[a.dim], _elements(e.input_shape[e.position(a) + 1 :])
+    if size is None or inner is None:
         return None
     after = e.output_shape
-    same = [i for i, n in enumerate(after) if n == size and _elements(after[i + 1 :]) == behind]
+    same = [i for i, n in enumerate(after) if n == size and _elements(after[i + 1 :]) == inner]
     dims = sorted((i - len(after) for i in same), key=lambda dim: abs(dim - a.dim))
     return a._replace(dim=dims[0]) if dims else None
 

@@ -12,7 +12,7 @@ from percept_models.graph.reader import Array, Graph, attributes
 def interpolation_matrix(node: NodeProto, graph: Graph, axis: int) -> Array | None:
     """Return the matrix [outputs, inputs] that a Resize applies along an axis; None where it leaves the axis as it is.
 
-    Whatever the interpolation, it is linear: the matrix is what ONNX Runtime computes for the identity matrix. Raises
+    Every interpolation is linear, so that ONNX Runtime gives the matrix by resizing the identity matrix. Raises
     `ValueError` for a crop or an unknown size.
     """
     n, m = graph.shapes[node.input[0]][axis], graph.shapes[node.output[0]][axis]
@@ -20,8 +20,8 @@ def interpolation_matrix(node: NodeProto, graph: Graph, axis: int) -> Array | No
         raise ValueError("it crops, or a size is not known")
     if n == m:
         return None
-    answer = run(_resize_model(node, graph, axis, n, m), {"x": np.eye(n, dtype=np.float32)[None, None]})
-    (matrix,) = answer.values()
+    outputs = run(_resize_model(node, graph, axis, n, m), {"x": np.eye(n, dtype=np.float32)[None, None]})
+    (matrix,) = outputs.values()
     return np.asarray(matrix[0, 0].T)
 
 

@@ -29,7 +29,7 @@ class Graph:
     """Lookup tables of a model's main graph.
 
     `producer` maps a tensor to its node, `consumers` to its nodes; `shapes` and `types` hold what shape inference
-    finds; `constants` holds the tensors whose value is stored, `foldable` the names of all that depend on no input.
+    finds; `constants` holds the tensors with a stored value, `foldable` the names of all that depend on no input.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:

@@ -1,8 +1,8 @@
 """The receptive field, stride and dilation of every feature map, read from the ONNX graph.
 
-In comes a graph; out comes a `Field` along (y, x) for every tensor that still has these two axes, wherever they stand
-in it. The field is the theoretical one: it holds every pixel that can have an influence. What each operator does is in
-`field_rules.py`, the arithmetic in `field.py`.
+In comes a graph; out comes a `Field` along (y, x) for every tensor that still has these two axes, at any position. The
+field is the theoretical one: it holds every pixel that can have an influence. `field_rules.py` has the operators,
+`field.py` the arithmetic.
 """
 
 from math import inf
@@ -41,7 +41,7 @@ def _image_field(shape: Shape) -> Field:
 
 
 def _evenly_spread(graph: Graph, image: str, name: str) -> Field | None:
-    """Return the field of a map [N,C,h,w] of which only its size is known; None for other shapes."""
+    """Return the field of a map [N,C,h,w] if only its size is known; None for other shapes."""
     shape, image_shape = graph.shapes.get(name, ()), graph.shapes.get(image, ())
     if len(shape) != 4 or len(image_shape) != 4:
         return None
@@ -54,7 +54,7 @@ def _evenly_spread(graph: Graph, image: str, name: str) -> Field | None:
 
 
 def _propagate(node: NodeProto, graph: Graph, source: str, field: Field | None) -> Field | None:
-    """Return the field of a node's output as far as it comes from one input; None where it is unknown."""
+    """Return the field of a node's output through one of its inputs; None where it is unknown."""
     rule = elementwise if node.op_type in ELEMENTWISE else FIELD_RULES.get(node.op_type)
     shapes = [graph.shapes.get(name) for name in (source, node.output[0])]
     if field is None or rule is None or None in shapes:

@@ -1,8 +1,8 @@
-"""Which layers to tap: the last feature map of every stage, the last of all being the layer for CAM.
+"""The layers to tap: the last feature map of every stage; that of the last stage is the layer for CAM.
 
 In comes a trunk's graph with the tensors that may be tapped; out come those that end a stage. A stage is a run of
 feature maps of one stride and dilation, and a map can end it only if it dominates the logits: everything that the
-logits receive from that stage passes through it. Of a tensor's name only the nesting depth of its module matters.
+logits receive from that stage passes through it. Names of tensors have no influence, only the depths of their modules.
 """
 
 from collections.abc import Mapping, Sequence
@@ -87,7 +87,7 @@ class DataFlow:
         self._fields = receptive_fields(graph)
 
     def stage(self, name: str) -> object:
-        """Return what all feature maps of a stage share: stride and dilation, or the size where these are unknown."""
+        """Return what all feature maps of a stage share: stride and dilation, or the size if the field is unknown."""
         field = self._fields.get(name)
         return (field.stride, field.dilation) if field else self._size(name)
 
@@ -110,9 +110,9 @@ class DataFlow:
         coarsest = self._coarsest()
         if coarsest is None:
             return []
-        behind = dominator_path(post_idom, coarsest)[::-1]
-        end = max(i for i, name in enumerate(behind) if self._size(name) == self._size(coarsest))
-        chain = [*dominator_path(self._idom, behind[end]), *behind[end + 1 :]]
+        following = dominator_path(post_idom, coarsest)[::-1]
+        end = max(i for i, name in enumerate(following) if self._size(name) == self._size(coarsest))
+        chain = [*dominator_path(self._idom, following[end]), *following[end + 1 :]]
         return [name for name in chain if not self._is_score(name)]
 
     def _size(self, name: str) -> tuple[int | None, ...]:

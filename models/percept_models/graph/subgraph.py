@@ -12,15 +12,15 @@ def nodes_between(graph: Graph, cut: str, logits: str) -> list[NodeProto]:
 
     Raises `ValueError` where there is no such path.
     """
-    behind = graph.downstream(cut)
-    if logits not in behind or logits == cut:
+    downstream = graph.downstream(cut)
+    if logits not in downstream or logits == cut:
         raise ValueError(f"{logits!r} is not computed from {cut!r}")
-    dependent = [node for node in graph.nodes if not behind.isdisjoint(node.input)]
+    dependent = [node for node in graph.nodes if not downstream.isdisjoint(node.input)]
     return list(required_nodes(dependent, {logits}))
 
 
 def required_nodes(nodes: Sequence[NodeProto], wanted: set[str]) -> Iterable[NodeProto]:
-    """Return those of the nodes that compute the wanted tensors or anything that these need, in their order."""
+    """Return the nodes that compute the wanted tensors or what these depend on, in their order."""
     wanted, kept = set(wanted), []
     for node in reversed(nodes):
         if not wanted.isdisjoint(node.output):

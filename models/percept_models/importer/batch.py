@@ -5,8 +5,8 @@ shapes from the image at run time. `make_batch_symbolic` infers all shapes for t
 follow the batch, and writes target shapes as constants that leave these axes open. This may go wrong for a graph that
 mixes images: the caller must check the result by running it.
 
-Where the batch of the file is open, stored targets that follow it are trusted; where it is fixed at n, targets that
-begin with n are not. A `ShapePair` is the shape of a tensor at batch n (or 1) and at `FACTOR` times that.
+If the file's batch is open, stored targets that follow it are trusted; if it is fixed at n, stored targets that begin
+with n are not. A `ShapePair` is the shape of a tensor at batch n (or 1) and at `FACTOR` times that.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -12,8 +12,8 @@ SHAPELESS = frozenset({"GroupNormalization"})  # ONNX defines no shape inference
 def convert_opset(model: ModelProto) -> ModelProto:
     """Return the model in the operators of `OPSET`; newer operators are expressed by older ones where ONNX can.
 
-    Where it cannot and `OPSET` has an operator of the same name, that one is taken: `check_equivalence` finds out
-    whether it computes the same.
+    Where it cannot and `OPSET` has an operator of the same name, that operator replaces the newer one, and
+    `check_equivalence` shows whether it computes the same.
     """
     version = opset_version(model)
     model = _expand_unknown_operators(model)

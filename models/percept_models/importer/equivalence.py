@@ -1,7 +1,7 @@
 """Check that a converted network computes what its file computes.
 
-The file, as it was before conversion, sees every sample image alone, repeated n times where its batch is fixed at n.
-The converted network sees all images in one batch, so that an image that influences another one is found out.
+The file, before conversion, is run on each sample image alone, repeated n times if its batch is fixed at n. The
+converted network is run on all images in one batch, which shows whether an image influences another one.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
 """Read an `.onnx` file of unknown origin: a file comes in, a model that is safe to work on leaves, or `BundleError`.
 
 The model has all weights inside, no functions of its own, only ONNX's own operators, no weights among its inputs, and
-dropout and batch norm as at inference. No external data is opened before every location that the file names has been
-checked. What the network is for is not known here.
+dropout and batch norm as at inference. Every location of external data is checked before any is opened. This module
+does not know what the network is for.
 """
 
 from collections.abc import Iterator

@@ -1,9 +1,9 @@
 """Import a network from an `.onnx` file of any exporter.
 
-In comes a file; out comes an `ImportedNetwork`: a graph of opset 18 with a symbolic batch and raw logits. Undone are
-the habits of ten years of exporters: weights among the inputs, old operators, a batch of one, sizes computed at run
-time, a softmax at the end. The result is checked: for a batch of three images the new graph must compute what the file
-computes for each alone. Which layers there are and what the classes mean is not known here.
+In comes a file; out comes an `ImportedNetwork`: a graph of opset 18 with a symbolic batch and raw logits. The
+import converts what exporters have written for ten years: weights among the inputs, old operators, a batch of one,
+sizes computed at run time, a softmax at the end. It checks that the new graph computes for a batch of three images what
+the file computes for each alone. This module knows neither the layers nor the meaning of the classes.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,8 +1,7 @@
-"""The end of a classifier or segmenter: whatever output the file has becomes logits [N,K] or [N,K,h,w].
+"""The end of a classifier or segmenter: the output of the file is converted to logits [N,K] or [N,K,h,w].
 
-`remove_activation` removes the softmax or sigmoid; `convert_output` brings the axes in order and turns a mask of one
-channel into two classes. Both get the shape of the output as it was measured, because what the graph declares may be
-missing or wrong.
+`remove_activation` removes the softmax or sigmoid; `convert_output` permutes the axes and turns a mask of one channel
+into two classes. Both get the shape of an output that was computed, because the declared shape may be missing or wrong.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Torch networks: from torchvision, timm, segmentation_models_pytorch or a module of the user's to a traced trunk.
+"""Torch networks: from torchvision, timm, segmentation_models_pytorch or a user's module to a traced trunk.
 
 May import `percept_models.graph` and `percept_models.autodiff`.
 """

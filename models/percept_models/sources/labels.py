@@ -1,4 +1,4 @@
-"""The labels of a network's classes: from a file of the user's, from the network's makers, or numbered."""
+"""The labels of a network's classes: from the user's file, from the network's makers, or numbered."""
 
 import json
 from collections import Counter

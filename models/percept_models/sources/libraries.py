@@ -1,7 +1,7 @@
 """SOURCES: the libraries that torch networks come from, and what they state about a network's use.
 
-A source is written `library:name?argument=value&...`, or `module.path:factory?...` for a function of the user's that
-returns an `nn.Module`. Weights are `default` (the makers' own, which the library downloads), `none` (random, from a
+A source is written `library:name?argument=value&...`, or `module.path:factory?...` for a user's function that returns
+an `nn.Module`. Weights are `default` (the makers' own, which the library downloads), `none` (random, from a
 fixed seed) or a file with a state dict.
 """
 

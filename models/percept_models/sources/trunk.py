@@ -1,7 +1,7 @@
 """A torch network as the trunk's ONNX model: uint8 pixels go in, logits and tapped layers come out.
 
 The module `Trunk` is what a bundle's `trunk.onnx` computes; `trace` turns it into ONNX, and verification runs the same
-module in PyTorch. Where the pixels come from and what the logits mean is not known here.
+module in PyTorch. This module knows neither where the pixels come from nor what the logits mean.
 """
 
 import copy
@@ -92,8 +92,8 @@ def extract_logits(output: Any) -> Tensor:
 def find_feature_maps(network: nn.Module, preprocessing: Preprocessing) -> dict[str, int]:
     """The modules whose output is a feature map [N,C,h,w] of several cells → their nesting depth.
 
-    Of modules that return the same tensor only the outermost counts, and none whose name a trunk or tail needs for
-    itself. The order is that of computation.
+    If several modules return the same tensor, only the outermost counts. Modules whose names the trunk or a tail
+    reserves are left out. The order is that of computation.
     """
     trunk = Trunk(network.cpu(), preprocessing, ())
     names = {module: name for name, module in trunk.network.named_modules()}
@@ -126,8 +126,8 @@ def example_pixels(preprocessing: Preprocessing) -> Tensor:
 def trace(network: nn.Module, preprocessing: Preprocessing, layers: Sequence[str]) -> onnx.ModelProto:
     """The trunk as an ONNX model with a symbolic batch N.
 
-    Every initializer keeps the name of its torch parameter behind `PREFIX`; none is merged with another or left out,
-    because `export.weights.read_parameters` reads them back. The model does not reveal on which machine it was made.
+    Every initializer is named `PREFIX` and the name of its torch parameter; none is merged with another or left out,
+    because `export.weights.read_parameters` reads them back. The model holds no path of the machine that made it.
     Raises `ValueError` where a layer is not a module of its own that is used and returns a feature map.
     """
     trunk = Trunk(network.cpu(), preprocessing, layers).eval()

@@ -1,4 +1,4 @@
-"""Networks from a module of the user's: the working directory comes before every installed package.
+"""Networks from a user's module: the working directory comes before every installed package.
 
 `models`, `service` and `tests` are common folder names: an installed package of the same name must not hide them.
 """
@@ -43,7 +43,7 @@ def _declare_namespace_package(name: str, folder: Path) -> None:
     package = name.partition(".")[0]
     path, module = folder / package, folder.joinpath(*name.split("."))
     exists = module != path and (module.is_dir() or module.with_suffix(".py").is_file())
-    has_own_rule = (path / "__init__.py").exists() or path.with_suffix(".py").exists()
-    if exists and not has_own_rule and package not in sys.modules:
+    is_importable = (path / "__init__.py").exists() or path.with_suffix(".py").exists()
+    if exists and not is_importable and package not in sys.modules:
         sys.modules[package] = ModuleType(package)
         sys.modules[package].__path__ = [str(path)]

@@ -83,7 +83,7 @@ def _load_network(recipe: Recipe, weights: Path) -> nn.Module:
 
 
 def _measure_verified(name: str, network: nn.Module, data: Path) -> dict[str, float]:
-    """The metrics of a network's bundle, which is verified first and then thrown away."""
+    """The metrics of a network's bundle, which is verified first and deleted at the end."""
     with TemporaryDirectory() as scratch:
         folder = export_network(name, network, {}, Path(scratch))
         checks = verify_bundle(folder, network)

@@ -48,7 +48,7 @@ class Phase(NamedTuple):
 
 
 # The first cycle, with strong augmentation, makes the network robust (0.886 top-1); the second, with weaker
-# augmentation, fits it to the data set (0.902). A third of 8 epochs, weaker still, gained nothing (0.900).
+# augmentation, fits it to the data set (0.902). A third of 8 epochs with still weaker one gained nothing (0.900).
 PHASES = (Phase(26, 0.4, 1.0, 0.998), Phase(14, 0.12, 0.4, 0.995))
 
 

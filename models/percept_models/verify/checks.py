@@ -1,7 +1,7 @@
 """What a check is: a relative error and the limit below which it passes.
 
-The error of `found` is max|found - expected| / max|expected|. Activations and gradients are arrays [N,C,h,w]; which
-network they come from is not known here.
+The error of `found` is max|found - expected| / max|expected|. Activations and gradients are arrays [N,C,h,w]. This
+module does not know which network computed them.
 """
 
 from collections.abc import Mapping

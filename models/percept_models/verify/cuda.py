@@ -8,7 +8,7 @@ from percept_models.verify.checks import Check, check_gradients, difference
 from percept_models.verify.runner import BundleRunner
 
 LIMIT = 1e-3  # CUDA's kernels sum in another order
-GRADIENT_LIMIT = 1e-2  # and rounding then switches other cells of a ReLU
+GRADIENT_LIMIT = 1e-2  # rounding switches other cells of a ReLU
 
 
 def check_cuda(runner: BundleRunner) -> Iterator[Check]:

@@ -20,7 +20,7 @@ def check_finite_differences(runner: BundleRunner, layer: Layer, outputs: Mappin
 
     The slope is the central difference (y(A + s d) - y(A - s d)) / 2s along the direction d. Along A activations grow
     and shrink in proportion, so that the zeros of a ReLU stay zero. The error along a direction is the least of all
-    steps and images: a small step drowns in rounding, a large one crosses kinks.
+    steps and images: a small step is lost in rounding, a large one crosses kinks.
     """
     outputs = {name: values[:IMAGES] for name, values in outputs.items()}
     seed, A = runner.seed[:IMAGES], outputs[layer.name].astype(np.float64)

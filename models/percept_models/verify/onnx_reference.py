@@ -1,4 +1,4 @@
-"""References for `verify_bundle`, and those that are ONNX graphs: the trunk of a bundle, or a file of the user's.
+"""References for `verify_bundle`, and those that are ONNX graphs: the trunk of a bundle, or a user's file.
 
 A reference is a torch network or a function of images; here ONNX graphs become such functions.
 """

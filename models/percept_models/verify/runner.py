@@ -40,8 +40,8 @@ class BundleRunner:
     ) -> dict[str, Array]:
         """The logits and gradients of a layer's tail for a trunk's outputs.
 
-        With `layer_means` the layers that have a seed of their own get one that adds the mean of each layer to what the
-        gradients are of; without it those seeds are zero.
+        The gradients are those of sum(seed * logits); with `layer_means`, plus the mean of every layer that has a seed
+        of its own. Without it these layers' seeds are zero.
         """
         assert layer.tail is not None
         feeds = {name: outputs[name] for name in layer.tail.crossing}

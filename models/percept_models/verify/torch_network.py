@@ -47,7 +47,7 @@ def check_against_torch(runner: BundleRunner, network: nn.Module) -> Iterator[Ch
 def _tail_gradients(
     runner: BundleRunner, layer: Layer, outputs: dict[str, Array], tail: dict[str, Array]
 ) -> dict[str, Array]:
-    """The gradients of a tail by the name of their check; those of the layers' means where the tail has them."""
+    """The gradients of a tail by the name of their check; those of the layers' means too, if the tail has seeds."""
     gradients = {layer.name: tail[GRADIENTS]}
     if layer.tail and layer.tail.seeds:
         means = runner.run_tail(layer, outputs, 0 * runner.seed, layer_means=True)

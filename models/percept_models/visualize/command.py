@@ -1,4 +1,4 @@
-"""`percept visualize`: the filter pictures of a bundle are drawn anew and named in its manifest.
+"""`percept visualize`: draw the filter pictures of a bundle, and replace those in its manifest.
 
 In comes the folder of a bundle. New files are written first, then the manifest in one step, so that the bundle is
 complete at every moment; graphs and weights are not changed.
@@ -25,8 +25,8 @@ DEFAULT_OPTIONS = VisualizeOptions()
 def visualize(folder: Path, options: VisualizeOptions = DEFAULT_OPTIONS, report: Report = print) -> None:
     """Draw the filter pictures of a bundle into it; older pictures, and files of an aborted run, are removed.
 
-    Raises `BundleError` with the reason where the bundle is not in float32, does not tap the image, or has no such
-    layer, and what `decode` raises for the photo; the bundle is unchanged then.
+    Raises `BundleError` with the reason where the bundle is not in float32, does not tap the image, or lacks a layer of
+    the options, and what `decode` raises for the photo; the bundle is unchanged then.
     """
     manifest = read_manifest(folder)
     layers = _select_layers(manifest, options)

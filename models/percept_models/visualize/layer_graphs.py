@@ -1,4 +1,4 @@
-"""The ONNX graphs behind a `LayerResponse`: a trunk up to a layer at another size, and changes at its end."""
+"""The ONNX graphs of a `LayerResponse`: a trunk up to a layer at another size, and changes at its end."""
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -48,14 +48,14 @@ def add_leaky_relu(model: ModelProto, tensor: str, threshold: Array) -> Graph:
 
 
 def seed_with_difference(tail: ModelProto, activation: list[NodeProto], graph: Graph) -> ModelProto:
-    """A copy of a tail whose seed is computed inside: its logits behind an activation, `OUTPUT`, minus `TARGET`.
+    """A copy of a tail whose seed is computed inside: its logits after an activation, `OUTPUT`, minus `TARGET`.
 
     `graph` holds the constants of the activation. `TARGET` takes the place of the input `SEED`, `OUTPUT` that of the
     output `LOGITS`.
     """
     model = ModelProto()
     model.CopyFrom(tail)
-    nodes, output = _copy_behind(activation, LOGITS)
+    nodes, output = _copy_chain(activation, LOGITS)
     nodes += [helper.make_node("Identity", [output], [OUTPUT]), helper.make_node("Sub", [OUTPUT, TARGET], [SEED])]
     known = {tensor.name for tensor in model.graph.initializer} | {""}
     for name in {name for node in activation for name in node.input[1:]} - known:
@@ -68,8 +68,8 @@ def seed_with_difference(tail: ModelProto, activation: list[NodeProto], graph: G
     return model
 
 
-def _copy_behind(nodes: list[NodeProto], tensor: str) -> tuple[list[NodeProto], str]:
-    """Copies of a chain of nodes, the first of which takes the tensor, and the last one's output."""
+def _copy_chain(nodes: list[NodeProto], tensor: str) -> tuple[list[NodeProto], str]:
+    """Copies of a chain of nodes whose first node takes the tensor, and the output of the last node."""
     copies = []
     for node in nodes:
         copy = NodeProto()

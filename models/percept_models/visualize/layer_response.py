@@ -1,8 +1,8 @@
 """A layer as a function of images, with the two objectives that feature visualization minimizes.
 
 ONNX Runtime computes the activations in the trunk, and the gradients in the trunk's derivative from the image to the
-layer, compiled by `autodiff`. Pixels are RGB in 0..255 before normalization, whatever the network's mean, std and
-channel order.
+layer, compiled by `autodiff`. Pixels are always RGB in 0..255 before normalization; the network's mean, std
+and channel order are applied here.
 """
 
 from collections.abc import Callable, Sequence
@@ -63,7 +63,7 @@ class LayerResponse:
         return np.concatenate(self._run_trunk(self.layer, pixels))
 
     def channel_means(self, pixels: Array) -> Array:
-        """The mean [n,C] of each channel behind the leaky ReLU of `channel_objective`, for pixels uint8 [n,H,W,3]."""
+        """The mean [n,C] of each channel after the leaky ReLU of `channel_objective`, for pixels uint8 [n,H,W,3]."""
         x = self.normalized(torch.from_numpy(pixels).permute(0, 3, 1, 2).float()).numpy()
         seed = np.zeros((1, *self.shape), np.float32)
         rows = [self._leaky_session.run({ACTIVATIONS: row[None], SEED: seed}, [LOGITS])[LOGITS] for row in x]
@@ -75,7 +75,7 @@ class LayerResponse:
         return ((pixels.flip(1) if self.preprocessing.channels == "BGR" else pixels) - mean) / std
 
     def channel_objective(self, channels: Sequence[int]) -> Objective:
-        """For image i, minus the mean of channel `channels[i]` behind a leaky ReLU in the place of the layer's own.
+        """For image i, minus the mean of channel `channels[i]` after a leaky ReLU that replaces the layer's own.
 
         The leaky ReLU never saturates; its threshold is the channel's mean on noise. Without it the mean of a filter's
         linear responses would depend on the border of the image alone.
@@ -110,7 +110,7 @@ class LayerResponse:
 
     @cached_property
     def _leaky_session(self) -> Session:
-        """The derivative of the layer behind a leaky ReLU whose threshold is each channel's mean on noise."""
+        """The derivative of the layer with a leaky ReLU whose threshold is each channel's mean on noise."""
         threshold = np.concatenate(self._run_trunk(self._tensor, noise_images(self.size))).mean((0, 2, 3))
         tail, _ = build_tail(add_leaky_relu(self._model, self._tensor, threshold), IMAGE, logits=LEAKY)
         return _create_session(tail)

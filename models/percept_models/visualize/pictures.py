@@ -30,7 +30,7 @@ ACTIVE = 1e-3  # a channel that varies less over noise than this share of the mo
 
 @dataclass(frozen=True)
 class VisualizeOptions:
-    """What to draw: of which layers (empty: all), how many channels, in how many steps, and the photo to invert.
+    """What to draw: the layers (empty: all), the number of channels of each and of steps, and the photo to invert.
 
     Without a photo the golden input is inverted.
     """
