@@ -37,7 +37,7 @@ def export(arguments: Sequence[str]) -> int:
 
 
 def verify(arguments: Sequence[str]) -> int:
-    """`verify BUNDLE [--against torch|nothing|SOURCE] ...`: prints every check; status 1 where one fails."""
+    """`verify BUNDLE [--against torch|nothing|SOURCE] ...`: prints every check; status 1 if one fails."""
     parser = ArgumentParser("percept verify", description="Check that a bundle computes what its network computes.")
     _add_bundle_argument(parser)
     parser.add_argument(
@@ -47,8 +47,8 @@ def verify(arguments: Sequence[str]) -> int:
         "file, the folder of a float32 bundle, or nothing, for the checks that need no reference "
         "(default: torch for built-in bundles, else nothing)",
     )
-    parser.add_argument("--weights", default="default", help="of a source: default, none or a file")
-    parser.add_argument("--images", type=Path, help="a folder of photos to compare on in the place of the golden input")
+    parser.add_argument("--weights", default="default", help="the weights of a source: default, none or a file")
+    parser.add_argument("--images", type=Path, help="a folder of photos to compare on instead of the golden input")
     parsed = parser.parse_args(arguments)
     with _file_errors():
         reference = find_reference(parsed.bundle, parsed.against, parsed.weights)
@@ -82,9 +82,11 @@ def visualize(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--photo", type=Path, help="the photo to invert, which is stored in the bundle (default: the golden input)"
     )
-    parser.add_argument("--layers", nargs="+", default=(), metavar="LAYER", help="default: all tapped layers")
-    parser.add_argument("--channels", type=_positive, default=CHANNELS, help=f"of each layer (default {CHANNELS})")
-    parser.add_argument("--steps", type=_positive, default=STEPS, help=f"of gradient ascent (default {STEPS})")
+    parser.add_argument("--layers", nargs="+", default=(), metavar="LAYER", help="the layers to draw (default: all)")
+    parser.add_argument(
+        "--channels", type=_positive, default=CHANNELS, help=f"channels of each layer (default: {CHANNELS})"
+    )
+    parser.add_argument("--steps", type=_positive, default=STEPS, help=f"steps of the optimization (default: {STEPS})")
     parsed = parser.parse_args(arguments)
     options = VisualizeOptions(tuple(parsed.layers), parsed.channels, parsed.steps, parsed.photo)
     with _file_errors():
@@ -95,11 +97,11 @@ def visualize(arguments: Sequence[str]) -> int:
 def teach(arguments: Sequence[str]) -> int:
     """`teach NAME --data DIR`: trains, verifies, measures and exports a built-in bundle."""
     parser = ArgumentParser("percept teach", description="Train a built-in bundle on its data set.")
-    parser.add_argument("name", choices=sorted(RECIPES))
+    parser.add_argument("name", choices=sorted(RECIPES), help="the bundle to train")
     parser.add_argument("--data", type=Path, required=True, help="the folder of the data set")
     add_out_option(parser, Settings().models)
-    parser.add_argument("--epochs", type=int, help="of each phase (default: the recipe's own)")
-    parser.add_argument("--weights", type=Path, help="a trained state dict; nothing is trained then")
+    parser.add_argument("--epochs", type=int, help="epochs of each phase (default: those of the recipe)")
+    parser.add_argument("--weights", type=Path, help="use this trained state dict instead of training")
     parsed = parser.parse_args(arguments)
     with _file_errors():
         folder = train_bundle(parsed.name, parsed.data, parsed.out, parsed.epochs, parsed.weights)
@@ -108,7 +110,7 @@ def teach(arguments: Sequence[str]) -> int:
 
 
 def _add_bundle_argument(parser: ArgumentParser, remark: str = "") -> None:
-    text = ", ".join(filter(None, ["the folder <root>/<name>/<version>", remark]))
+    text = ", ".join(filter(None, ["the folder of the bundle, <root>/<name>/<version>", remark]))
     parser.add_argument("bundle", type=Path, help=text)
 
 

@@ -1,6 +1,7 @@
 """The options of `percept export`: parsed from the command line into one frozen `ExportOptions`.
 
-Options that are left open are None or empty; the source decides them later.
+The arguments of the command come in; an `ExportOptions` leaves. Options without a value are None or empty: the source
+decides them later. This module loads no source.
 """
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
@@ -26,7 +27,7 @@ Percept guesses the options that you leave out from the source, and prints every
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What the user wants of an export; the source decides what is None or empty.
+    """What the user requests of an export; the source decides each field that is None or empty.
 
     The bundle becomes `<out>/<name>/<version>`. `preprocessing` holds the fields of `Preprocessing` that the user
     gave, `weights` is `default`, `none` or a file, `output` is the tensor of an ONNX file that holds the logits,
@@ -52,7 +53,7 @@ class ExportOptions:
 
 
 def parse_options(arguments: Sequence[str], default_out: Path) -> ExportOptions:
-    """Parse the arguments; exits with status 2 and a usage message where they are invalid.
+    """Parse the arguments; exits with status 2 and a usage message if they are invalid.
 
     `default_out` is the folder of bundles that is used without `--out`.
     """
@@ -98,9 +99,11 @@ def _create_parser(default_out: Path) -> ArgumentParser:
     )
     parser.add_argument("source", metavar="SOURCE", help="the network to export: see below")
     parser.add_argument("--name", required=True, help="the name of the model")
-    parser.add_argument("--version", type=int, default=1)
+    parser.add_argument("--version", type=int, default=1, help="the version of the bundle (default: 1)")
     add_out_option(parser, default_out)
-    parser.add_argument("--weights", default="default", help="default, none (random) or a file with a state dict")
+    parser.add_argument(
+        "--weights", default="default", help="default (those of the source), none (random) or a file with a state dict"
+    )
     parser.add_argument("--license", help="the license of the weights, written into the manifest")
     _add_network_options(parser)
     _add_preprocessing_options(parser)
@@ -111,9 +114,9 @@ def _create_parser(default_out: Path) -> ArgumentParser:
 def _add_network_options(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("the outputs of the network")
     group.add_argument(
-        "--labels", type=Path, help="the labels: a JSON list, a JSON object by index, or one label a line"
+        "--labels", type=Path, help="the labels: a JSON list, a JSON object by index, or one label per line"
     )
-    group.add_argument("--activation", choices=get_args(Activation), help="from logits to scores")
+    group.add_argument("--activation", choices=get_args(Activation), help="the function from logits to scores")
     group.add_argument("--background", type=int, help="the background class of a segmenter")
     group.add_argument("--layers", nargs="+", default=(), metavar="LAYER", help="the layers to tap, with gradients")
     group.add_argument("--cam-layer", metavar="LAYER", help="the layer that /cam explains by default")
@@ -123,26 +126,35 @@ def _add_network_options(parser: ArgumentParser) -> None:
 def _add_preprocessing_options(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("the input of the network")
     group.add_argument("--size", type=_parse_size, metavar="H[xW]", help="the size of the input in pixels")
-    group.add_argument("--resize", choices=_choices("resize"), help="how a photo is brought to that size")
+    group.add_argument("--resize", choices=_choices("resize"), help="how a photo is resized to that size")
     group.add_argument("--crop", type=int, metavar="SIDE", help="scale the short side to SIDE and crop the centre")
-    group.add_argument("--interpolation", choices=_choices("interpolation"))
+    group.add_argument("--interpolation", choices=_choices("interpolation"), help="the interpolation of the resize")
     group.add_argument("--channels", choices=_choices("channels"), type=str.upper, help="the network's channel order")
-    group.add_argument("--mean", type=_parse_channels, metavar="A,B,C", help="subtracted, in that channel order")
-    group.add_argument("--std", type=_parse_channels, metavar="A,B,C", help="divided by, in that channel order")
+    group.add_argument(
+        "--mean",
+        type=_parse_channels,
+        metavar="A,B,C",
+        help="the mean to subtract, one number or one per channel, in that order",
+    )
+    group.add_argument(
+        "--std", type=_parse_channels, metavar="A,B,C", help="the standard deviation to divide by, in the same form"
+    )
     group.add_argument(
         "--range",
         type=int,
         choices=(1, 255),
-        help="the value of white in the units of mean and std (default: 1 if no number is beyond 1, else 255)",
+        help="the value of white in the units of mean and std (default: 1 if no number exceeds 1, else 255)",
     )
 
 
 def _add_precision_options(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("lower precision")
-    group.add_argument("--precision", choices=PRECISIONS, default="fp32", help="the precision of the trunk")
-    group.add_argument("--tf32", action="store_true", help="let a GPU round float32, also of gradients, to TF32")
     group.add_argument(
-        "--calibrate", type=Path, metavar="FOLDER", help="photos like those that will be served, for int8"
+        "--precision", choices=PRECISIONS, default="fp32", help="the precision of the trunk (default: fp32)"
+    )
+    group.add_argument("--tf32", action="store_true", help="allow a GPU to round float32 to TF32, in gradients too")
+    group.add_argument(
+        "--calibrate", type=Path, metavar="FOLDER", help="for int8: a folder of photos like those that will be served"
     )
 
 
