@@ -33,6 +33,9 @@ class AppState:
         """The image of an earlier request; its model is recorded in the request context. Raises `UnknownImage`."""
         try:
             image = self.pipeline.cached_image(id)
+            if image.model not in (served := self.repository.all_versions):  # cached while the model was unloaded
+                self.pipeline.cache.retain(served)
+                image = self.pipeline.cached_image(id)
         except UnknownImage:
             self.metrics.cache_lookups.labels("miss").inc()
             raise
