@@ -1,4 +1,4 @@
-"""Run containers without a container engine, in the way that an engine would.
+"""Run containers without a container engine, as an engine would.
 
 A container has a read-only root, its own namespaces for mounts and processes, the user, environment and command of its
 image, and no capabilities. Needs root, buildah and util-linux.

@@ -21,7 +21,7 @@ GPU_METRICS = {"percept_gpu_memory_used_bytes": {"gpu"}, "percept_gpu_memory_tot
 
 @pytest.fixture(scope="module")
 def metrics(start: Callable[..., Server]) -> dict[str, set[str]]:
-    """The labels by metric of two running services, one of which exceeds every deadline."""
+    """The labels by metric of two running services; one of them exceeds every deadline."""
     found: dict[str, set[str]] = defaultdict(set, GPU_METRICS)
     photo = encode_photo(draw_marker((64, 64), (32, 32), 8), "JPEG")
     for deadline, status in (("30", 200), ("0.000001", 504)):

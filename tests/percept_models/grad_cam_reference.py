@@ -11,6 +11,22 @@ from percept_models.sources.libraries import import_torchvision
 
 import_torchvision()  # pytorch-grad-cam imports it in a way that fails beside a CPU build of torch
 
+MAP_LIMIT = 1e-4  # the greatest difference of two final maps
+# The classes of pytorch-grad-cam by method: first those whose map is a function of activations and gradients alone.
+GRADIENT_CLASSES = {
+    "gradcam": "GradCAM",
+    "gradcam++": "GradCAMPlusPlus",
+    "xgradcam": "XGradCAM",
+    "hirescam": "HiResCAM",
+    "layercam": "LayerCAM",
+}
+CLASS_NAMES = GRADIENT_CLASSES | {
+    "eigencam": "EigenCAM",
+    "eigengradcam": "EigenGradCAM",
+    "ablationcam": "AblationCAM",
+    "scorecam": "ScoreCAM",
+}
+
 
 def grad_cam_package() -> ModuleType:
     """Import the package."""
@@ -39,7 +55,7 @@ class SeedTarget:
 
 
 def run_grad_cam(network: nn.Module, layer: str, x: torch.Tensor, seed: np.ndarray, method: str) -> GradCamResult:
-    """Explain one normalised image x [1,3,H,W] with the class `method` of pytorch-grad-cam."""
+    """Explain one normalized image x [1,3,H,W] with the class `method` of pytorch-grad-cam."""
     with getattr(grad_cam_package(), method)(model=network, target_layers=[network.get_submodule(layer)]) as cam:
         final = cam(input_tensor=x, targets=[SeedTarget(seed)])[0]
         recorded = cam.activations_and_grads

@@ -24,7 +24,14 @@ from percept_models.sources.tracing_modes import OutOfPlace
 from percept_models.sources.trunk import PIXELS, Trunk, trace
 from percept_models.verify.checks import GRADIENT_LIMIT, LIMIT, difference
 from tests.method_runs import run_method
-from tests.percept_models.grad_cam_reference import GradCamResult, SeedTarget, grad_cam_package, rescale, run_grad_cam
+from tests.percept_models.grad_cam_reference import (
+    CLASS_NAMES,
+    GradCamResult,
+    SeedTarget,
+    grad_cam_package,
+    rescale,
+    run_grad_cam,
+)
 from tests.percept_models.networks import Classifier, NetworkCase, Pyramid, calibrate_batch_norm
 from tests.percept_models.networks import torchvision_network as tv
 from tests.percept_models.onnx_models import with_outputs
@@ -32,19 +39,7 @@ from tests.percept_models.onnx_models import with_outputs
 # The statistics of random pixels, with which the normalization layers are calibrated. The mean is of integers, so that
 # the blank colour is the network's zero in pixels too.
 MEAN, STD = (128.0, 127.0, 128.0), (74.0, 73.0, 75.0)
-MAP_LIMIT = 1e-4  # of the difference of two final maps
 MAX_IMAGES = 8  # tried to find one on which rounding switches no ReLU
-CLASS_NAMES = {  # of the methods in pytorch-grad-cam
-    "gradcam": "GradCAM",
-    "gradcam++": "GradCAMPlusPlus",
-    "xgradcam": "XGradCAM",
-    "hirescam": "HiResCAM",
-    "layercam": "LayerCAM",
-    "eigencam": "EigenCAM",
-    "eigengradcam": "EigenGradCAM",
-    "ablationcam": "AblationCAM",
-    "scorecam": "ScoreCAM",
-}
 
 
 def smp(name: str) -> Callable[[], nn.Module]:
@@ -201,7 +196,7 @@ class MethodComparison:
 
 
 class RoundToPixels(nn.Module):
-    """Normalised images as if they were made of whole pixel values.
+    """Normalized images as if they were made of whole pixel values.
 
     A value half-way between two integers, to a thousandth, may be rounded either way: an image is rounded as one of
     `others`, uint8 [n,H,W,3], where it is that close to it.

@@ -8,12 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from percept.bundle.integrity import digest
 from percept.bundle.manifest import Preprocessing, Provenance
 from percept_models.export.bundle_writer import BundleDescription, write_bundle
 from percept_models.sources.libraries import import_torchvision
 from percept_models.sources.trunk import trace
 
 PREPROCESSING = Preprocessing(height=32, width=24, mean=(120.0, 115.0, 100.0), std=(60.0, 61.0, 62.0))
+
+
+def random_pixels(batch: int) -> Tensor:
+    """Random pixels uint8 [batch,H,W,3]."""
+    return torch.randint(0, 256, (batch, PREPROCESSING.height, PREPROCESSING.width, 3), dtype=torch.uint8)
 
 
 class Block(nn.Module):
@@ -74,7 +80,7 @@ class Pyramid(nn.Module):
 
 
 class SineClassifier(nn.Module):
-    """A classifier with a sine, for which there is no reverse-mode rule, behind its first stage."""
+    """A classifier with a sine after its first stage, an operator without a reverse-mode rule."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,6 +118,11 @@ def calibrate_batch_norm(network: nn.Module, size: int) -> nn.Module:
         assert norm.running_var is not None
         norm.running_var.clamp_(min=0.05)
     return network.eval()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The hash of every file in a bundle."""
+    return {file.name: digest(file) for file in folder.iterdir()}
 
 
 def export_bundle(out: Path, network: nn.Module | None = None, **changes: Any) -> Path:

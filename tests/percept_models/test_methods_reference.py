@@ -17,11 +17,9 @@ from percept.explain.methods.perturbations import MAX_CHANNELS
 from percept.explain.methods.table import METHODS
 from percept_models.verify.checks import GRADIENT_LIMIT
 from tests.method_runs import GRADIENT_METHODS
-from tests.percept_models.grad_cam_reference import SeedTarget, grad_cam_package, rescale
+from tests.percept_models.grad_cam_reference import CLASS_NAMES, MAP_LIMIT, SeedTarget, grad_cam_package, rescale
 from tests.percept_models.method_comparison import (
-    CLASS_NAMES,
     EDGE_CASES,
-    MAP_LIMIT,
     NETWORKS,
     QUICK,
     SEGMENTERS,

@@ -16,9 +16,9 @@ from percept.runtime.session import Session
 from percept_models.graph.reader import Array
 from percept_models.sources.trunk import PIXELS, trace
 from percept_models.verify.checks import GRADIENT_LIMIT
+from tests.percept_models.grad_cam_reference import MAP_LIMIT
 from tests.percept_models.method_comparison import (
     EDGE_CASES,
-    MAP_LIMIT,
     NETWORKS,
     MethodComparison,
     map_difference,
@@ -111,7 +111,7 @@ class Shift(nn.Module):
 
 
 def shifted_squeezenet(shift: Array) -> NetworkCase:
-    """SqueezeNet with a constant subtracted from the inputs of a late ReLU, behind which nothing is max-pooled."""
+    """SqueezeNet with a constant subtracted from the inputs of a late ReLU, after which nothing is max-pooled."""
 
     def make() -> nn.Module:
         network = NETWORKS["squeezenet"].make()

@@ -12,7 +12,7 @@ from onnx import ModelProto
 from percept_models.sources.trunk import PIXELS
 from percept_models.sources.trunk import RESERVED as RESERVED_IN_TRUNK
 
-STEPS = ("flipped", "float", "centred", "scaled", "last")  # of the normalisation; the last is for channels last (NHWC)
+STEPS = ("flipped", "float", "centred", "scaled", "last")  # of the normalization; the last is for channels last (NHWC)
 FLIPPED, FLOATS, CENTRED, SCALED, LAST = (f"{PIXELS}.{step}" for step in STEPS)
 ORDER, MEAN, STD = (f"{PIXELS}.{constant}" for constant in ("order", "mean", "std"))
 RESERVED = RESERVED_IN_TRUNK | {FLIPPED, FLOATS, CENTRED, SCALED, LAST, ORDER, MEAN, STD}

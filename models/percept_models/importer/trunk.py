@@ -15,7 +15,7 @@ from percept_models.sources.trunk import PIXELS
 
 
 def build_trunk(network: ImportedNetwork, preprocessing: Preprocessing) -> ModelProto:
-    """Put the normalisation before a network: `pixels` uint8 [N,H,W,3] RGB → `image` [N,3,H,W] → `logits`.
+    """Put the normalization before a network: `pixels` uint8 [N,H,W,3] RGB → `image` [N,3,H,W] → `logits`.
 
     Raises `BundleError` where the preprocessing gives images of another size than the network takes.
     """
@@ -26,7 +26,7 @@ def build_trunk(network: ImportedNetwork, preprocessing: Preprocessing) -> Model
         )
     model = ModelProto()
     model.CopyFrom(network.model)
-    front, constants = _normalisation(preprocessing)
+    front, constants = _normalization(preprocessing)
     if network.layout == "NHWC":
         for node in model.graph.node:
             node.input[:] = [LAST if name == IMAGE else name for name in node.input]
@@ -39,7 +39,7 @@ def build_trunk(network: ImportedNetwork, preprocessing: Preprocessing) -> Model
     return infer_shapes(model)
 
 
-def _normalisation(preprocessing: Preprocessing) -> tuple[list[NodeProto], list[TensorProto]]:
+def _normalization(preprocessing: Preprocessing) -> tuple[list[NodeProto], list[TensorProto]]:
     """Return the nodes and constants of (pixels in the network's channel order - mean) / std, image [N,3,H,W]."""
     nodes: list[NodeProto] = []
     constants: list[TensorProto] = []

@@ -32,7 +32,7 @@ def scalar(value: float) -> Array:
 
 @dataclass(frozen=True)
 class Case:
-    """An operator on given inputs, of which number `at` is differentiated, and the same computation in PyTorch.
+    """An operator on given inputs, differentiated by input `at`, and the same computation in PyTorch.
 
     With `scales_input` the model is x * sum(f(x)) for an f without a gradient: only the factor x is differentiated.
     """

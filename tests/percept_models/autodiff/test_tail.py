@@ -14,18 +14,13 @@ from percept_models.autodiff.tail import build_tail
 from percept_models.graph.execution import run
 from percept_models.graph.reader import Array, Graph
 from percept_models.sources.trunk import Trunk, trace
-from tests.percept_models.networks import PREPROCESSING, Classifier, Pyramid
+from tests.percept_models.networks import PREPROCESSING, Classifier, Pyramid, random_pixels
 from tests.percept_models.onnx_models import with_outputs
 
 NETWORKS = [
     (Classifier, ("stem", "stage1", "stage2"), {"stem": (), "stage1": (), "stage2": ()}),
     (Pyramid, ("stage1", "stage2", "stage3", "merge"), {"stage2": (8,), "stage3": (8, 8), "merge": ()}),
 ]
-
-
-def random_pixels(batch: int) -> Tensor:
-    """Random pixels uint8 [batch,H,W,3]."""
-    return torch.randint(0, 256, (batch, PREPROCESSING.height, PREPROCESSING.width, 3), dtype=torch.uint8)
 
 
 def relative_error(found: Array, expected: Tensor) -> float:
@@ -64,7 +59,7 @@ def test_tail_agrees_with_autograd_at_every_layer(
 
 @pytest.mark.parametrize("network_class", [Classifier, Pyramid])
 def test_tail_may_start_at_the_pixels(network_class: type[nn.Module]) -> None:
-    """Cut after the cast to float, the gradient is that of the pixels, through the normalisation."""
+    """Cut after the cast to float, the gradient is that of the pixels, through the normalization."""
     network = network_class()
     graph = Graph(trace(network, PREPROCESSING, ()))
     cast = next(node for node in graph.nodes if node.op_type == "Cast")

@@ -26,13 +26,12 @@ from percept_models.graph.reader import Array, Graph
 from percept_models.sources.trunk import PIXELS, Trunk, trace
 from percept_models.verify.checks import GRADIENT_LIMIT, LIMIT, difference
 from tests.method_runs import GRADIENT_METHODS
-from tests.percept_models.grad_cam_reference import rescale, run_grad_cam
+from tests.percept_models.grad_cam_reference import GRADIENT_CLASSES, MAP_LIMIT, rescale, run_grad_cam
 from tests.percept_models.networks import NetworkCase, Pyramid, calibrate_batch_norm
 from tests.percept_models.networks import torchvision_network as tv
 from tests.percept_models.onnx_models import with_outputs
 
 IMAGES = 4
-MAP_LIMIT = 1e-4
 # The layers have a ReLU: XGrad-CAM divides by the sums of their channels, which must not be rounding errors.
 NETWORKS: Mapping[str, NetworkCase] = {
     "squeezenet": NetworkCase(tv("squeezenet1_1"), 65, ("features.4", "features.12")),
@@ -52,13 +51,6 @@ NETWORKS: Mapping[str, NetworkCase] = {
 }
 # AlexNet and VGG agree too, but onnx-ad folds their linear layers for 14 and 46 s.
 QUICK = {"squeezenet", "resnet", "pyramid"}
-CLASS_NAMES = {  # in pytorch-grad-cam
-    "gradcam": "GradCAM",
-    "gradcam++": "GradCAMPlusPlus",
-    "hirescam": "HiResCAM",
-    "layercam": "LayerCAM",
-    "xgradcam": "XGradCAM",
-}
 
 
 def networks(names: Iterable[str]) -> pytest.MarkDecorator:
@@ -68,7 +60,7 @@ def networks(names: Iterable[str]) -> pytest.MarkDecorator:
 
 
 class TracedNetwork(NamedTuple):
-    """A torch network, its ONNX trunk, and the name of the first tensor after the normalisation."""
+    """A torch network, its ONNX trunk, and the name of the first tensor after the normalization."""
 
     network: nn.Module
     layers: tuple[str, ...]
@@ -82,7 +74,7 @@ class TracedNetwork(NamedTuple):
         shape = (n, self.preprocessing.height, self.preprocessing.width, 3)
         return torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
 
-    def normalised(self, n: int) -> torch.Tensor:
+    def normalized(self, n: int) -> torch.Tensor:
         """The same images as the network receives them, [n,3,H,W]."""
         mean, std = (torch.tensor(v) for v in (self.preprocessing.mean, self.preprocessing.std))
         return ((self.pixels(n).float() - mean) / std).permute(0, 3, 1, 2).contiguous()
@@ -153,7 +145,7 @@ def test_gradients_of_image_are_autograds(traced: TracedNetwork) -> None:
     """For at least one image: for others rounding may switch a ReLU on the path."""
     seed = traced.seed(IMAGES)
     network = Trunk(traced.network, traced.preprocessing, ()).network
-    x = traced.normalised(IMAGES).requires_grad_()
+    x = traced.normalized(IMAGES).requires_grad_()
     logits = network(x)
     logits = logits["out"] if isinstance(logits, Mapping) else logits
     (expected,) = torch.autograd.grad((logits * torch.from_numpy(seed)).sum(), x)
@@ -169,11 +161,11 @@ def test_gradients_of_image_are_autograds(traced: TracedNetwork) -> None:
 
 @networks(name for name, case in NETWORKS.items() if case.layers)
 def test_maps_are_those_of_pytorch_grad_cam(traced: TracedNetwork) -> None:
-    """Gradients and final maps at two layers, for at least one image: rounding may switch a ReLU behind them."""
+    """Gradients and final maps at two layers, for at least one image: rounding may switch a ReLU after them."""
     assert len(traced.layers) == 2
     for layer in traced.layers:
         A, g = activations_and_gradients(traced, layer)
-        for method in CLASS_NAMES:
+        for method in GRADIENT_CLASSES:
             errors = [map_errors(traced, layer, method, i, A[i], g[i]) for i in range(IMAGES)]
             assert [e for e in errors if e[0] < GRADIENT_LIMIT and e[1] < MAP_LIMIT], (layer, method, errors)
 
@@ -189,8 +181,8 @@ def activations_and_gradients(traced: TracedNetwork, layer: str) -> tuple[Array,
 def map_errors(traced: TracedNetwork, layer: str, method: str, i: int, A: Array, g: Array) -> tuple[float, float]:
     """The errors of the gradients and of the map of image i; infinite where the reference's map is empty."""
     network = Trunk(traced.network, traced.preprocessing, ()).network
-    x, seed = traced.normalised(IMAGES)[i : i + 1], traced.seed(IMAGES)[i : i + 1]
-    expected = run_grad_cam(network, layer, x, seed, CLASS_NAMES[method])
+    x, seed = traced.normalized(IMAGES)[i : i + 1], traced.seed(IMAGES)[i : i + 1]
+    expected = run_grad_cam(network, layer, x, seed, GRADIENT_CLASSES[method])
     assert difference(A, expected.activations) < LIMIT
     geometry = compute_geometry(expected.final.shape[::-1], traced.preprocessing)
     heat = rescale(project_to_photo(normalize(GRADIENT_METHODS[method](A, g)), geometry))

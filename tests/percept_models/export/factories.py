@@ -39,7 +39,7 @@ def binary_segmenter() -> nn.Module:
 
 
 def sine_classifier() -> nn.Module:
-    """An operator without a reverse-mode rule behind the first stage."""
+    """An operator without a reverse-mode rule after the first stage."""
     return SineClassifier()
 
 

@@ -8,16 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from percept.bundle.integrity import digest, read_manifest
+from percept.bundle.integrity import read_manifest
 from percept.errors import BundleError
 from percept_models.export import bundle_writer
 from percept_models.sources.trunk import Trunk
-from tests.percept_models.networks import PREPROCESSING, PYRAMID, Classifier, Pyramid, export_bundle
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """The hash of every file in a bundle."""
-    return {file.name: digest(file) for file in folder.iterdir()}
+from tests.percept_models.networks import PREPROCESSING, PYRAMID, Classifier, Pyramid, digests, export_bundle
 
 
 def test_manifest_describes_bundle_and_layers(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`percept export`: which sources become bundles, which are refused, and that no file is left behind then."""
+"""`percept export`: sources that become bundles, and sources that are refused without a file in the output folder."""
 
 import re
 import warnings

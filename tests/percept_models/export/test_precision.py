@@ -33,7 +33,7 @@ PHOTOS = [golden_input(PREPROCESSING, seed)[0] for seed in range(24)]
 class Normed(nn.Module):
     """Two batch norms, one with a variance too large for float16 and one that follows no convolution.
 
-    Behind them are an operator that the tools leave in float32 and a dead channel, which the tools log.
+    After them are an operator that the tools leave in float32 and a dead channel, which the tools log.
     """
 
     def __init__(self) -> None:

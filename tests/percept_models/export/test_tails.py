@@ -1,4 +1,4 @@
-"""Layers behind which an operator has no reverse-mode rule."""
+"""Layers before an operator that has no reverse-mode rule."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every field rule against the pixels that really influence each cell of a small graph."""
+"""Every field rule against the effective receptive fields of small graphs."""
 
 from collections.abc import Callable, Mapping
 
@@ -58,7 +58,7 @@ def graph_of(body: Body, channels: int = CHANNELS, size: tuple[int, int] = SIZE)
     return Graph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8))
 
 
-def influence(graph: Graph, axis: int, dim: int) -> Array:
+def effective_field(graph: Graph, axis: int, dim: int) -> Array:
     """Which pixels along an axis of x change which cells along a dimension of the logits: bool [pixels, cells]."""
     shape = [size or 1 for size in graph.shapes["x"]]
     n = shape[axis]
@@ -71,7 +71,7 @@ def influence(graph: Graph, axis: int, dim: int) -> Array:
     return np.asarray(change.max(others) > 1e-5 * np.abs(y).max())
 
 
-def gradient_influence(graph: Graph, axis: int, dim: int) -> Array:
+def gradient_field(graph: Graph, axis: int, dim: int) -> Array:
     """The same by gradients, which are exactly zero where there is no influence."""
     shape, cells = ([size or 1 for size in graph.shapes[name]] for name in ("x", "logits"))
     n = cells[dim]
@@ -89,12 +89,12 @@ def extent(pixels: Array, stride: float) -> tuple[float, float]:
 
 
 def check_field(
-    graph: Graph, influence_of: Callable[[Graph, int, int], Array] = influence, exact: bool = True
+    graph: Graph, measure: Callable[[Graph, int, int], Array] = effective_field, exact: bool = True
 ) -> Field:
     """The field of the logits is, or unless `exact` contains, the pixels that influence them."""
     field = receptive_fields(graph)["logits"]
     for a, axis in ((field.y, 2), (field.x, 3)):
-        pixels = influence_of(graph, axis, a.dim)
+        pixels = measure(graph, axis, a.dim)
         if not np.isfinite(a.low):
             assert pixels.all()
             continue
@@ -218,7 +218,7 @@ UNBOUNDED: Mapping[str, tuple[Body, tuple[float, float]]] = {
 
 
 @pytest.mark.parametrize("name", FINITE)
-def test_field_is_what_influences_a_cell(name: str) -> None:
+def test_field_holds_the_pixels_that_change_a_cell(name: str) -> None:
     """Pixels outside the field of a cell never change it; those at its ends do."""
     body = FINITE[name]
     assert check_field(graph_of(body)).receptive_field is not None
@@ -296,4 +296,4 @@ def test_chain_of_windows_has_field_of_its_gradients(data: st.DataObject) -> Non
                 x = b.conv(x, size, channels=1, dilations=[dilation] * 2, **window)
         return x
 
-    check_field(graph_of(body, 1, (120, 112)), gradient_influence)
+    check_field(graph_of(body, 1, (120, 112)), gradient_field)

@@ -33,7 +33,7 @@ def tv(name: str, **options: object) -> Callable[[], Any]:
 
 
 def alexnet() -> nn.Module:
-    """The convolutions of AlexNet; the 55 million parameters behind them are never allocated."""
+    """The convolutions of AlexNet; the 55 million parameters after them are never allocated."""
     with torch.device("meta"):
         body = tv("alexnet")().features
     for parameter in body.to_empty(device="cpu").parameters():
@@ -138,7 +138,7 @@ PUBLISHED: Mapping[str, tuple[Callable[[], nn.Module], int, Mapping[str, tuple[i
 
 
 def marked(names: Mapping[str, object], prove: set[str]) -> list[object]:
-    """Test parameters, of which those to `prove` run under `make prove`."""
+    """Test parameters; those to `prove` run under `make prove` only."""
     return [pytest.param(name, marks=[pytest.mark.prove] if name in prove else []) for name in names]
 
 

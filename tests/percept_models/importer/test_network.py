@@ -118,7 +118,7 @@ def photos(shared: Path, name: str, count: int) -> Array:
 
 
 def logits_of_file(shared: Path, name: str, pixels: Array) -> Array:
-    """The logits of the file itself for each image alone, normalised here in float64."""
+    """The logits of the file itself for each image alone, normalized here in float64."""
     expected = FILES[name]
     model = onnx.load(shared / "models" / f"{name}.onnx")
     if expected.logits not in {output.name for output in model.graph.output}:

@@ -1,4 +1,4 @@
-"""Whatever output a file has, it becomes logits."""
+"""Outputs of any form are converted to logits."""
 
 from pathlib import Path
 

@@ -11,12 +11,7 @@ from percept_models.graph.execution import run
 from percept_models.graph.reader import Graph
 from percept_models.sources.trunk import Trunk, extract_logits, find_feature_maps, trace
 from percept_models.verify.checks import difference
-from tests.percept_models.networks import PREPROCESSING
-
-
-def random_pixels(count: int) -> Tensor:
-    """Images of noise, uint8 [count,H,W,3]."""
-    return torch.randint(0, 256, (count, PREPROCESSING.height, PREPROCESSING.width, 3), dtype=torch.uint8)
+from tests.percept_models.networks import PREPROCESSING, random_pixels
 
 
 class Branches(nn.Module):
@@ -94,7 +89,7 @@ def test_mask_of_one_channel_gets_a_background() -> None:
 
 
 class InPlaceRelu(nn.Module):
-    """A ReLU in place behind its first layer, as in DenseNet; its result is `used` or ignored."""
+    """A ReLU in place after its first layer, as in DenseNet; its result is `used` or ignored."""
 
     def __init__(self, used: bool = True) -> None:
         super().__init__()
@@ -127,7 +122,7 @@ def test_layer_is_tapped_before_a_relu_in_place() -> None:
 
 
 class InPlaceSum(nn.Module):
-    """A sum and a product in place behind its first layer, as in ResNet behind the last normalization."""
+    """A sum and a product in place after its first layer, as in ResNet after the last normalization."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from percept.bundle.filters import cut_tiles, load_picture
-from percept.bundle.integrity import digest, read_manifest
+from percept.bundle.integrity import read_manifest
 from percept.bundle.manifest import Manifest
 from percept.errors import BrokenImage, BundleError, NotAnImage
 from percept.server.cli import main
@@ -18,14 +18,9 @@ from percept_models.verify.table import format_checks
 from percept_models.visualize import command
 from percept_models.visualize.command import visualize
 from percept_models.visualize.pictures import VisualizeOptions
-from tests.percept_models.networks import export_bundle
+from tests.percept_models.networks import digests, export_bundle
 from tests.percept_models.visualize.conftest import LAYERS, QUICK, ignore
 from tests.photos import draw_marker, encode_photo
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """The hash of every file in a bundle."""
-    return {file.name: digest(file) for file in folder.iterdir()}
 
 
 def kinds(manifest: Manifest) -> list[tuple[str, str | None]]:
