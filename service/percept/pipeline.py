@@ -26,7 +26,7 @@ from percept.explain.regions import hot_regions
 from percept.explain.runner import advance, drive, explain
 from percept.imaging.geometry import Map, Pixels
 from percept.runtime.image_cache import ImageCache
-from percept.runtime.model import LOGITS, Model
+from percept.runtime.model import ONLY_LOGITS, Model
 from percept.runtime.network import TrunkInput
 from percept.runtime.session import Arrays
 from percept.runtime.worker_pool import WorkerPool
@@ -132,7 +132,7 @@ class Pipeline:
 
     async def predict(self, image: PostedImage, top_k: int = TOP_K, picture: MaskPicture | None = None) -> Predicted:
         """The prediction for one image, and the picture of its mask if requested."""
-        return await self._run(image, LOGITS, partial(_predict, top_k, picture))
+        return await self._run(image, ONLY_LOGITS, partial(_predict, top_k, picture))
 
     async def predict_each(
         self, images: Sequence[PostedImage], top_k: int, deadline: asyncio.Timeout

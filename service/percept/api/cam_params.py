@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from percept.api.negotiation import choose_format
+from percept.api.negotiation import PICTURES, choose_format
 from percept.api.params import ModelParams, Params, Rules, reject_inapplicable
 from percept.errors import BadParameter
 from percept.explain.faithfulness import PASSES
@@ -15,7 +15,6 @@ from percept.explain.question import Question
 from percept.explain.regions import Threshold
 from percept.imaging.geometry import Box
 
-PICTURES = ("jpeg", "png", "webp")
 ARCHIVES = ("multipart", "zip")
 FORMATS = {
     "overlay": (*PICTURES, "npy", "json", *ARCHIVES),

@@ -4,14 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from percept.api.negotiation import choose_format
+from percept.api.negotiation import PICTURES, choose_format
 from percept.api.params import ModelParams, Params, Rules, reject_inapplicable
 from percept.bundle.manifest import Manifest
 from percept.errors import BadParameter
 from percept.explain.features import FeatureOutput, Point, View
 from percept.imaging.colormaps import COLORMAPS
 
-PICTURES = ("jpeg", "png", "webp")
 FORMATS = {
     None: ("json", "npy"),
     "grid": ("png", "jpeg", "webp"),

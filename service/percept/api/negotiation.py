@@ -17,6 +17,7 @@ MEDIA_TYPES = {
     "multipart": "multipart/mixed",
     "zip": "application/zip",
 }
+PICTURES = ("jpeg", "png", "webp")  # the formats of pictures, the default first
 
 
 def choose_format(requested: str | None, accept: str | None, available: Sequence[str]) -> str:

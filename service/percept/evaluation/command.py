@@ -22,7 +22,7 @@ from percept.explain.question import Question, ResolvedQuestion, find_layer, res
 from percept.explain.runner import Progress, advance, drive
 from percept.runtime.cpu_count import count_cpus
 from percept.runtime.execution_plan import create_worker_pools, plan_execution
-from percept.runtime.model import LOGITS, Model, load_model
+from percept.runtime.model import ONLY_LOGITS, Model, load_model
 from percept.runtime.network import TrunkInput
 from percept.runtime.session import Arrays
 from percept.runtime.worker_pool import WorkerPool
@@ -85,7 +85,7 @@ class FolderMeasurement:
     ) -> None:
         self._model, self._settings, self._workers = model, settings, workers
         self._folder, self._questions = folder, questions
-        self._outputs = LOGITS.union(*(question.outputs for question in questions.values()))
+        self._outputs = ONLY_LOGITS.union(*(question.outputs for question in questions.values()))
         self.measurements: dict[str, list[Measurement]] = {}
         self.shown: list[MeasuredPhoto] = []
         self.skipped: dict[str, str] = {}

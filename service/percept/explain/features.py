@@ -17,7 +17,7 @@ from percept.explain.maps import normalize
 from percept.explain.principal_components import principal_components, scale_to_colours
 from percept.explain.receptive_field import cell_box, effective_field, field_at_point
 from percept.explain.runner import FULL_HEAT_QUANTILE
-from percept.imaging.colormaps import GREY, render_heatmap
+from percept.imaging.colormaps import GREY, render_heatmap, scale_channel
 from percept.imaging.encode import encode, encode_npy
 from percept.imaging.geometry import Map, project_to_photo
 from percept.imaging.overlay import PEAK_COLOUR, outline_cell, overlay_heatmap, pixel_box
@@ -121,9 +121,7 @@ def _draw_components(features: FeatureMap) -> Image.Image:
 
 def _draw_channel(features: FeatureMap, channel: int, colormap: str) -> Image.Image:
     """One channel from its minimum to its maximum over the photo; a constant one is cold everywhere."""
-    A = features.activations[channel]
-    low, high = float(A.min()), float(A.max())
-    heat = (A - low) / (high - low) if high > low else np.zeros_like(A)
+    heat = scale_channel(features.activations[channel])
     return render_heatmap(project_to_photo(heat, features.image.geometry), colormap)
 
 

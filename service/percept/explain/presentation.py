@@ -53,7 +53,7 @@ class Style(BaseModel):
 
 @dataclass(frozen=True)
 class CamOutput:
-    """What a response of `/cam` holds: its format, the style of its pictures, and the rule for hot regions."""
+    """What a response of `/cam` holds: its format, the style of its pictures, and the threshold of hot regions."""
 
     format: str
     style: Style

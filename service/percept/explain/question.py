@@ -109,7 +109,7 @@ def resolve(model: Model, question: Question) -> ResolvedQuestion:
 def needs_probe(model: Model, question: Question) -> bool:
     """Whether `resolve` has to run the model's network, so that it must not be called on the event loop."""
     if question.compare not in ("methods", "layers") and not any(
-        METHODS[name].linear_only or METHODS[name].nonlinear_only for name in question.methods
+        METHODS[name].needs_uniform_gradients or METHODS[name].needs_varying_gradients for name in question.methods
     ):
         return False
     names = {name for group in question.layers for name in group} or {model.manifest.cam_layer}
@@ -135,12 +135,12 @@ def unavailable_reason(model: Model, layer: Layer, method: str) -> PerceptError 
         return MethodUnavailable(
             f"{method} weights feature maps, and the image has none; use saliency, or another layer"
         )
-    if row.nonlinear_only and model.network.has_uniform_gradients(layer):
+    if row.needs_varying_gradients and model.network.has_uniform_gradients(layer):
         return MethodUnavailable(
             f"global average pooling follows {layer.name!r}: the gradient is the same in every cell, so {method} shows "
             "nothing; use an earlier layer"
         )
-    if row.linear_only and not model.network.has_uniform_gradients(layer):
+    if row.needs_uniform_gradients and not model.network.has_uniform_gradients(layer):
         return MethodUnavailable(
             f"{method} needs global average pooling and one linear layer after {layer.name!r}; use gradcam"
         )

@@ -28,6 +28,12 @@ def render_heatmap(heat: Map, colormap: str) -> Image.Image:
     return apply_colormap(quantize(heat), colormap)
 
 
+def scale_channel(channel: Map) -> Map:
+    """Scale a channel [h,w] from its minimum and maximum to [0,1]; a constant one is all 0."""
+    low, high = float(channel.min()), float(channel.max())
+    return (channel - low) / (high - low) if high > low else np.zeros_like(channel)
+
+
 def quantize(heat: Map) -> Pixels:
     """Quantize heat: [0,1] → 1..255, NaN → 0."""
     scaled = heat * np.float32(254)

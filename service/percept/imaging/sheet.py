@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from percept.imaging.colormaps import flatten, render_heatmap
+from percept.imaging.colormaps import flatten, render_heatmap, scale_channel
 from percept.imaging.geometry import Map
 from percept.imaging.text import BACKGROUND, BRIGHT, MUTED, draw_text, shorten
 
@@ -100,7 +100,7 @@ def render_channels(features: Map, colormap: str, count: int) -> Image.Image:
     pen = ImageDraw.Draw(canvas)
     for index, k in enumerate(order):
         x, y = layout.corner(index)
-        picture = render_heatmap(_scale_to_unit(features[k]), colormap).convert("RGB")
+        picture = render_heatmap(scale_channel(features[k]), colormap).convert("RGB")
         canvas.paste(picture.resize(layout.frame, Image.Resampling.NEAREST), (x, y + layout.above))
         pen.text((x + 1, y), str(k), fill=CHANNEL_LABEL)
     return canvas
@@ -158,8 +158,3 @@ def _resize(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     enlarged = size[0] > picture.width
     resampling = Image.Resampling.BICUBIC if enlarged else Image.Resampling.LANCZOS
     return flatten(picture).resize(size, resampling, reducing_gap=3)
-
-
-def _scale_to_unit(channel: Map) -> Map:
-    low, high = float(channel.min()), float(channel.max())
-    return (channel - low) / (high - low) if high > low else np.zeros_like(channel)

@@ -91,7 +91,7 @@ class Batcher(Generic[Item, Result]):
         """Raise `QueueFull` if `admit` would; call it before work that would then be wasted."""
         if self._admitted >= self.capacity + self.concurrency:
             wait = min(max(1, math.ceil(self._admitted * self._pace_s / self._device.size)), MAX_RETRY_S)
-            raise QueueFull(f"{self.capacity} images are waiting already; try again in {wait} s", wait)
+            raise QueueFull(f"{self.capacity} requests are waiting already; try again in {wait} s", wait)
 
     @contextmanager
     def admit(self) -> Iterator[None]:

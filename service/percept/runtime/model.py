@@ -22,7 +22,7 @@ from percept.runtime.network import Network, TrunkInput
 from percept.runtime.session import Arrays
 from percept.telemetry.metrics import Metrics
 
-LOGITS = frozenset({"logits"})
+ONLY_LOGITS = frozenset({"logits"})
 
 Input = TypeVar("Input", bound=TrunkInput)
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Model:
     @property
     def all_outputs(self) -> frozenset[str]:
         """The names of all trunk outputs that any request may need."""
-        return LOGITS.union(*(self.network.outputs_for_gradients(layer) for layer in self.manifest.layers))
+        return ONLY_LOGITS.union(*(self.network.outputs_for_gradients(layer) for layer in self.manifest.layers))
 
     async def run(self, prepare: Callable[[], Input], finish: Callable[[Input, Arrays], T]) -> T:
         """Run the trunk on one prepared input; returns what `finish` makes from the input and its trunk outputs.
@@ -65,7 +65,7 @@ class Model:
 
     async def _logits(self, pixels: Pixels) -> Map:
         def prepare() -> TrunkInput:
-            return TrunkInput(pixels, LOGITS)
+            return TrunkInput(pixels, ONLY_LOGITS)
 
         def finish(_: TrunkInput, outputs: Arrays) -> Map:
             return outputs["logits"]

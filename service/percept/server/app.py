@@ -13,7 +13,8 @@ from fastapi_offline import FastAPIOffline
 
 from percept import __version__
 from percept.api import problems
-from percept.api.routes import cam, features, filters, health, metrics, models, predict
+from percept.api.routes import cam, features, filters, health, models, predict
+from percept.api.routes import metrics as metrics_route
 from percept.api.state import AppState
 from percept.oip import repository_routes
 from percept.oip import routes as oip_routes
@@ -29,7 +30,7 @@ from percept.telemetry.tracing import create_tracing
 
 DESCRIPTION = """Serves convolutional networks and shows what they saw: classes and masks (`/predict`), feature maps
 (`/features`) and class-activation heatmaps (`/cam`). Errors are problem details (RFC 9457) with a stable `code`."""
-ROUTES = (predict, features, cam, models, filters, oip_routes, repository_routes, health, metrics)
+ROUTES = (predict, features, cam, models, filters, oip_routes, repository_routes, health, metrics_route)
 # FastAPI's own OpenTelemetry support would send query strings, and every request twice, in a process that sets it up.
 NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 
@@ -43,8 +44,8 @@ def create_app(settings: Settings | None = None, tracing_settings: TracingSettin
     threads = settings.threads or count_cpus()
     plan = plan_execution(settings, threads)
     pools = create_worker_pools(plan, threads)
-    numbers = Metrics()
-    repository = Repository(settings.models, plan, pools, settings.default_model, numbers)
+    metrics = Metrics()
+    repository = Repository(settings.models, plan, pools, settings.default_model, metrics)
     tracing = create_tracing(tracing_settings or TracingSettings())
 
     @asynccontextmanager
@@ -63,8 +64,8 @@ def create_app(settings: Settings | None = None, tracing_settings: TracingSettin
     app = FastAPIOffline(
         title="Percept", version=__version__, description=DESCRIPTION, lifespan=lifespan, telemetry=NO_TELEMETRY
     )
-    app.state.percept = AppState(settings, repository, Pipeline(settings, pools.host), numbers)
-    numbers.registry.register(ServiceCollector(app.state.percept))
+    app.state.percept = AppState(settings, repository, Pipeline(settings, pools.host), metrics)
+    metrics.registry.register(ServiceCollector(app.state.percept))
     problems.add_exception_handlers(app)
     for module in ROUTES:
         app.include_router(module.router)
@@ -77,7 +78,7 @@ def create_app(settings: Settings | None = None, tracing_settings: TracingSettin
 
     def build_with_telemetry() -> RequestTelemetry:
         """Put the telemetry outside of all middleware, also of what a caller of `create_app` adds later."""
-        return RequestTelemetry(RefuseOnShutdown(build_middleware_stack()), numbers, tracing)
+        return RequestTelemetry(RefuseOnShutdown(build_middleware_stack()), metrics, tracing)
 
     app.build_middleware_stack = build_with_telemetry  # type: ignore[method-assign]
     return app

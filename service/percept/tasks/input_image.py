@@ -42,11 +42,11 @@ class InputImage:
 def prepare(model: Model, data: bytes, id: str, settings: Settings) -> InputImage:
     """Decode an encoded image and resize it to the model's input; raises as `percept.imaging.decode.decode`."""
     limits = settings.max_image_bytes, settings.max_image_pixels
-    rule, task = model.manifest.preprocessing, TASKS[model.manifest.task]
+    preprocessing, task = model.manifest.preprocessing, TASKS[model.manifest.task]
     with stage("decode"):
-        decoded, geometry = decode_reduced(rule, data, *limits)
+        decoded, geometry = decode_reduced(preprocessing, data, *limits)
     with stage("prepare"):
-        pixels = preprocess.prepare(decoded, geometry, rule)
+        pixels = preprocess.prepare(decoded, geometry, preprocessing)
     return InputImage(id, model, task, decoded, geometry, pixels, partial(decode, data, *limits))
 
 
@@ -55,12 +55,12 @@ def from_pixels(model: Model, pixels: Pixels, id: str) -> InputImage:
 
     Raises `BadParameter` if they have another shape.
     """
-    rule = model.manifest.preprocessing
-    if pixels.shape != (rule.height, rule.width, 3):
+    preprocessing = model.manifest.preprocessing
+    if pixels.shape != (preprocessing.height, preprocessing.width, 3):
         raise BadParameter(
-            f"model {model.manifest.name!r} takes pixels of [N, {rule.height}, {rule.width}, 3], not "
+            f"model {model.manifest.name!r} takes pixels of [N, {preprocessing.height}, {preprocessing.width}, 3], not "
             f"{['N', *pixels.shape]}: resize them, or send encoded images"
         )
     photo = Image.fromarray(pixels)
-    whole = Geometry(rule.width, rule.height, (0, 0, rule.width, rule.height))
+    whole = Geometry(preprocessing.width, preprocessing.height, (0, 0, preprocessing.width, preprocessing.height))
     return InputImage(id, model, TASKS[model.manifest.task], photo, whole, pixels, lambda: photo)

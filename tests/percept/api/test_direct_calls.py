@@ -17,7 +17,8 @@ from pydantic import BaseModel
 from percept.api import problems
 from percept.api.cam_params import CamRequestParams
 from percept.api.features_params import FeaturesRequestParams
-from percept.api.params import Params, PredictParams
+from percept.api.params import Params
+from percept.api.predict_params import PredictParams
 from percept.api.routing import DirectRoute
 from percept.server.app import create_app
 from percept.settings import Settings

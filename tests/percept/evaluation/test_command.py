@@ -32,7 +32,7 @@ from tests.photos import draw_marker, encode_photo
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 SIZE = (150, 110)
 PLACES = {"one.png": ((40, 30), RED), "two.jpg": ((100, 70), BLUE), "deep/er/three.webp": ((60, 80), RED)}
-QUICK = [name for name, method in METHODS.items() if method.needs != "image" and not method.nonlinear_only]
+QUICK = [name for name, method in METHODS.items() if method.needs != "image" and not method.needs_varying_gradients]
 
 
 @pytest.fixture

@@ -158,7 +158,9 @@ def test_linearity_is_probed_once(fresh: Model, question: Question) -> None:
     assert not needs_probe(fresh, question)
 
 
-@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if not row.linear_only | row.nonlinear_only])
+@pytest.mark.parametrize(
+    "method", [name for name, row in METHODS.items() if not row.needs_uniform_gradients | row.needs_varying_gradients]
+)
 def test_methods_for_every_layer_need_no_probe(fresh: Model, method: str) -> None:
     """`resolve` does not run the network, so that it may be called on the event loop."""
     assert not needs_probe(fresh, Question(methods=(method,)))

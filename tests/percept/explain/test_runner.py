@@ -13,7 +13,7 @@ from percept.explain.methods.protocol import LogitsRequest
 from percept.explain.methods.runner import Steps
 from percept.explain.question import Question, ResolvedQuestion, resolve
 from percept.explain.runner import Progress, advance, drive, explain
-from percept.runtime.model import LOGITS, Model
+from percept.runtime.model import ONLY_LOGITS, Model
 from percept.runtime.network import TrunkInput
 from percept.runtime.session import Arrays
 from percept.settings import Settings
@@ -47,7 +47,7 @@ def finish(steps: Steps[Any], model: Model) -> tuple[Any, int]:
     while progress.wait is not None:
         reply = None
         if isinstance(progress.wait, LogitsRequest):
-            inputs = [TrunkInput(one, LOGITS) for one in progress.wait.pixels]
+            inputs = [TrunkInput(one, ONLY_LOGITS) for one in progress.wait.pixels]
             reply = np.stack([model.network.run_trunk([one])[0]["logits"] for one in inputs])
             images += len(inputs)
         progress = advance(steps, reply)

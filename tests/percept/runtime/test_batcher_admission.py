@@ -26,7 +26,7 @@ def test_full_queue_refuses_at_once_and_recovers(create_pool: CreatePool) -> Non
 
         tasks = [asyncio.create_task(request(k)) for k in range(3)]
         await settle()
-        with pytest.raises(QueueFull, match="2 images are waiting"):
+        with pytest.raises(QueueFull, match="2 requests are waiting"):
             await request(9)
         tasks[1].cancel()
         await settle()
@@ -86,7 +86,7 @@ def test_places_are_for_waiting_and_for_running_items(create_pool: CreatePool) -
     with ExitStack() as places:
         for _ in range(3):
             places.enter_context(batcher.admit())
-        with pytest.raises(QueueFull, match="1 images are waiting"), batcher.admit():
+        with pytest.raises(QueueFull, match="1 requests are waiting"), batcher.admit():
             pass
     with batcher.admit():
         pass

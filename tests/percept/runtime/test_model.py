@@ -11,7 +11,7 @@ import pytest
 from percept.bundle.manifest import Manifest
 from percept.runtime import model
 from percept.runtime.execution_plan import ExecutionPlan, create_worker_pools
-from percept.runtime.model import LOGITS, Model, load_model
+from percept.runtime.model import ONLY_LOGITS, Model, load_model
 from percept.runtime.network import Network, TrunkInput
 from percept.runtime.providers import GpuOptions
 from percept.runtime.session import Arrays
@@ -63,7 +63,7 @@ def test_run_prepares_and_finishes_on_a_worker(marker: Model) -> None:
 
 def test_logits_of_many_images_are_those_of_each(marker: Model) -> None:
     found = run(marker.logits(PIXELS))
-    expected = [marker.network.run_trunk([TrunkInput(one, LOGITS)], alone=True)[0]["logits"] for one in PIXELS]
+    expected = [marker.network.run_trunk([TrunkInput(one, ONLY_LOGITS)], alone=True)[0]["logits"] for one in PIXELS]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 

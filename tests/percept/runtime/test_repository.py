@@ -10,7 +10,7 @@ import pytest
 
 from percept.errors import BundleRefused, NotReady, UnknownModel
 from percept.runtime.execution_plan import ExecutionPlan, create_worker_pools
-from percept.runtime.model import LOGITS
+from percept.runtime.model import ONLY_LOGITS
 from percept.runtime.network import TrunkInput
 from percept.runtime.repository import Repository
 from tests.bundles import create_bundle
@@ -131,7 +131,7 @@ def test_parallel_trunk_is_not_loaded_from_altered_files(tmp_path: Path) -> None
         repository.load_model("marker")
     assert repository.find("marker") is served
     pixels = np.zeros((32, 32, 3), np.uint8)
-    assert served.network.run_trunk([TrunkInput(pixels, LOGITS)], alone=False)[0]["logits"].shape == (3,)
+    assert served.network.run_trunk([TrunkInput(pixels, ONLY_LOGITS)], alone=False)[0]["logits"].shape == (3,)
 
 
 def test_unloaded_model_is_freed_and_another_is_the_default(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from fastapi.responses import Response
 from percept import errors
 from percept.api.archive import archive_response
 from percept.api.body import REQUEST_BODY, read_image
-from percept.api.cam_params import ARCHIVES, PICTURES, CamParams, CamRequestParams
+from percept.api.cam_params import ARCHIVES, CamParams, CamRequestParams
 from percept.api.disconnect import cancel_on_disconnect
 from percept.api.etag import compute_etag, not_modified
+from percept.api.negotiation import PICTURES
 from percept.api.openapi import CACHED_IMAGE_ERRORS, IMAGE_ERRORS, format_responses, problem_responses
 from percept.api.responses import binary_response, cache_headers, json_response
 from percept.api.routing import DirectRoute

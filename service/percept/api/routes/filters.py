@@ -4,13 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
-from pydantic import Field
 
 from percept import errors
 from percept.api.etag import compute_etag, not_modified
+from percept.api.filters_params import FiltersParams
 from percept.api.negotiation import MEDIA_TYPES, choose_format
 from percept.api.openapi import format_responses, problem_responses
-from percept.api.params import Params
 from percept.api.responses import binary_response
 from percept.api.schemas.filters import FiltersAnswer, filters_answer
 from percept.api.state import Service
@@ -25,23 +24,6 @@ from percept.telemetry.context import stage
 router = APIRouter(prefix="/models", tags=["models"])
 
 FORMATS = ("png", "jpeg", "webp", "json")
-
-
-class FiltersParams(Params):
-    """The parameters of `/models/{name}/filters`."""
-
-    version: int | None = Field(None, description="version of the model; default: the newest")
-    view: FilterKind | None = Field(
-        None,
-        description="`kernels`: the weights of the first convolution; `maxima`: images that maximise the activation "
-        "of single channels; `inversion`: images reconstructed from the activations of a layer; default: maxima if a "
-        "layer is given, else kernels (JSON: all)",
-    )
-    layer: str | None = Field(None, description="for maxima and inversion: the layer; default: all layers")
-    channel: int | None = Field(
-        None, ge=0, description="for kernels, and for maxima of one layer: show the tile of this channel only"
-    )
-    format: str | None = Field(None, description="`png`, `jpeg`, `webp` or `json`; default: by Accept, else png")
 
 
 @router.get(

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from percept.api.body import REQUEST_BODY, read_images
 from percept.api.disconnect import cancel_on_disconnect
 from percept.api.openapi import IMAGE_ERRORS, format_responses, problem_responses
-from percept.api.params import PredictParams
+from percept.api.predict_params import PredictParams
 from percept.api.problems import Problem, describe_problem
 from percept.api.responses import binary_response, json_response
 from percept.api.routing import DirectRoute

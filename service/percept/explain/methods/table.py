@@ -27,18 +27,19 @@ class Method:
     """A row of `METHODS`.
 
     `needs` says what `run` requests: nothing beyond the activations, passes of the tail with gradients, forward passes
-    of the tail, or passes of the whole network. `class_specific` says whether the map depends on y. A `linear_only`
-    method is defined only behind global average pooling and one linear layer, where g is one weight per channel. A
-    `nonlinear_only` method shows g without A, and there g is the same in every cell. `at_image` says whether the method
-    makes sense at the layer `image`, whose channels are colours and not features.
+    of the tail, or passes of the whole network. `class_specific` says whether the map depends on y. A method that
+    `needs_uniform_gradients` is defined only behind global average pooling and one linear layer, where g is one weight
+    per channel. A method that `needs_varying_gradients` shows g without A; behind such a head it would show the same
+    value in every cell. `at_image` says whether the method makes sense at the layer `image`, whose channels are colours
+    and not features.
     """
 
     run: Callable[[MethodInput], MethodRun]
     needs: Needs
     paper: str
     class_specific: bool = True
-    linear_only: bool = False
-    nonlinear_only: bool = False
+    needs_uniform_gradients: bool = False
+    needs_varying_gradients: bool = False
     at_image: bool = False
 
 
@@ -64,7 +65,7 @@ def _from_gradients(make_map: Callable[[Array, Array], Array]) -> Callable[[Meth
 
 
 METHODS: dict[str, Method] = {
-    "cam": Method(_from_gradients(maps.cam), "gradients", "Zhou 2016, arXiv:1512.04150", linear_only=True),
+    "cam": Method(_from_gradients(maps.cam), "gradients", "Zhou 2016, arXiv:1512.04150", needs_uniform_gradients=True),
     "gradcam": Method(_from_gradients(maps.gradcam), "gradients", "Selvaraju 2017, arXiv:1610.02391"),
     "gradcam++": Method(_from_gradients(maps.gradcam_plus_plus), "gradients", "Chattopadhay 2018, arXiv:1710.11063"),
     "xgradcam": Method(_from_gradients(maps.xgradcam), "gradients", "Fu 2020, arXiv:2008.02312"),
@@ -81,13 +82,15 @@ METHODS: dict[str, Method] = {
         _from_gradients(maps.saliency),
         "gradients",
         "Simonyan 2014, arXiv:1312.6034",
-        nonlinear_only=True,
+        needs_varying_gradients=True,
         at_image=True,
     ),
     "integrated_gradients": Method(
         integrated_gradients, "gradients", "Sundararajan 2017, arXiv:1703.01365", at_image=True
     ),
-    "smoothgrad": Method(smoothgrad, "gradients", "Smilkov 2017, arXiv:1706.03825", nonlinear_only=True, at_image=True),
+    "smoothgrad": Method(
+        smoothgrad, "gradients", "Smilkov 2017, arXiv:1706.03825", needs_varying_gradients=True, at_image=True
+    ),
     "occlusion": Method(occlusion, "image", "Zeiler 2014, arXiv:1311.2901", at_image=True),
     "rise": Method(rise, "image", "Petsiuk 2018, arXiv:1806.07421", at_image=True),
 }

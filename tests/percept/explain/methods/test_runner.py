@@ -10,7 +10,7 @@ from percept.explain.methods import runner
 from percept.explain.methods.protocol import LogitsRequest
 from percept.explain.methods.runner import PAUSE, MethodRunner
 from percept.explain.methods.table import METHODS
-from percept.runtime.model import LOGITS, Model
+from percept.runtime.model import ONLY_LOGITS, Model
 from percept.runtime.network import Network, TrunkInput
 from percept.settings import Settings
 from percept.tasks.input_image import prepare
@@ -35,7 +35,7 @@ def run(model: Model, method: str, classes: list[int]) -> tuple[list[np.ndarray]
             reply = None
             if isinstance(wait, LogitsRequest):
                 reply = np.stack(
-                    [model.network.run_trunk([TrunkInput(one, LOGITS)])[0]["logits"] for one in wait.pixels]
+                    [model.network.run_trunk([TrunkInput(one, ONLY_LOGITS)])[0]["logits"] for one in wait.pixels]
                 )
             wait = steps.send(reply)
     except StopIteration as end:
