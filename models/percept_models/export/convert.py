@@ -132,7 +132,7 @@ def _require_convertible(options: ExportOptions, manifest: Manifest) -> None:
         )
     if options.preprocessing or options.labels or options.activation or options.weights != "default":
         raise BundleError(
-            "of a bundle only --name, --version, --cam-layer, --layers, --precision and --tf32 can be changed"
+            "for a bundle, only --name, --version, --cam-layer, --layers, --precision and --tf32 can be given"
         )
 
 
@@ -158,7 +158,7 @@ def _write_verified(
     if photos:
         report(format_line("calibration", f"{len(photos)} photos"))
     compared = np.stack(photos[:: -(-len(photos) // COMPARED_PHOTOS)]) if photos else None
-    lower = _lowering(options, photos)
+    lower = _choose_conversion(options, photos)
 
     def check(folder: Path) -> None:
         """Report the checks of the finished folder, and raise where one fails."""
@@ -172,7 +172,7 @@ def _write_verified(
     return write_bundle(trunk, description, options.out, lower, check)
 
 
-def _lowering(options: ExportOptions, photos: Sequence[Array]) -> Callable[[ModelProto], ModelProto] | None:
+def _choose_conversion(options: ExportOptions, photos: Sequence[Array]) -> Callable[[ModelProto], ModelProto] | None:
     """The conversion of a trunk to the precision of the options; None for float32."""
     if options.precision == "int8":
         return partial(to_int8, photos=photos)

@@ -48,14 +48,14 @@ def remove_activation(model: ModelProto, shape: Sequence[int], image: ImageInput
     or removed.
     """
     graph = Graph(model)
-    name, place = graph.outputs[0], _class_axis(shape, image)
-    while place and (node := graph.producer.get(name)) and len(graph.consumers.get(name, ())) < 2:
+    name, class_axis = graph.outputs[0], _class_axis(shape, image)
+    while class_axis and (node := graph.producer.get(name)) and len(graph.consumers.get(name, ())) < 2:
         if node.op_type in ACTIVATIONS:
-            if node.op_type != "Sigmoid" and not _acts_on(node, place, opset_version(model)):
+            if node.op_type != "Sigmoid" and not _acts_on(node, class_axis, opset_version(model)):
                 return None
             _bypass(model, node)
             return node.op_type
-        name, place = node.input[0] if node.input else "", _axis_in_input(node, place, graph)
+        name, class_axis = node.input[0] if node.input else "", _axis_in_input(node, class_axis, graph)
     return None
 
 
@@ -101,20 +101,20 @@ def _class_axis(shape: Sequence[int], image: ImageInput) -> ClassAxis | None:
     return ClassAxis(1, tuple(shape)) if len(shape) == 2 else None
 
 
-def _acts_on(node: NodeProto, place: ClassAxis, version: int) -> bool:
+def _acts_on(node: NodeProto, class_axis: ClassAxis, version: int) -> bool:
     """Return whether a Softmax normalizes over this axis and no other."""
-    axis, shape = place
+    axis, shape = class_axis
     if version >= 13:
         return bool(attributes(node).get("axis", -1) % len(shape) == axis)
     first = attributes(node).get("axis", 1) % len(shape)  # before opset 13 it was over all axes from this one on
     return first <= axis and all(n == 1 for i, n in enumerate(shape) if i >= first and i != axis)
 
 
-def _axis_in_input(node: NodeProto, place: ClassAxis, graph: Graph) -> ClassAxis | None:
+def _axis_in_input(node: NodeProto, class_axis: ClassAxis, graph: Graph) -> ClassAxis | None:
     """Return where an axis of a node's output lies in its input; None where that is not certain."""
-    axis, y = place
+    axis, y = class_axis
     if node.op_type == "Identity":
-        return place
+        return class_axis
     if node.op_type == "Transpose":
         permutation = attributes(node).get("perm", [*reversed(range(len(y)))])
         return ClassAxis(int(permutation[axis]), tuple(y[permutation.index(i)] for i in range(len(y))))
