@@ -73,10 +73,15 @@ class DirectCall:
 
     @classmethod
     def of(cls, dependant: Dependant) -> "DirectCall | None":
-        """The direct call of an endpoint; None if the endpoint has other arguments."""
+        """The direct call of an endpoint; None if it has other arguments, or leaves its response to FastAPI."""
         query, dependencies = _query_model(dependant), _request_dependencies(dependant)
         endpoint, request_name = dependant.call, dependant.request_param_name
         if query is None or dependencies is None or endpoint is None or request_name is None:
+            return None
+        signature = inspect.signature(endpoint)
+        if set(signature.parameters) != {request_name, *query, *dependencies}:
+            return None
+        if not inspect.iscoroutinefunction(endpoint) or signature.return_annotation is not Response:
             return None
         fields = {name: field for model in query.values() for name, field in model.model_fields.items()}
         lists = frozenset(name for name, field in fields.items() if get_origin(field.annotation) is list)

@@ -52,6 +52,8 @@ class Job:
         """Call another function for this job, in its context."""
         try:
             return Outcome(self, self.context.run(function, *args))
+        except StopIteration as error:  # a future cannot hold it
+            return Outcome(self, RuntimeError(f"a job raised {error!r}"), failed=True)
         except BaseException as error:  # the caller receives it, whatever it is
             return Outcome(self, error, failed=True)
 

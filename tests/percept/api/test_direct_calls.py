@@ -203,3 +203,24 @@ def test_path_parameters_equal_those_of_fastapi(
     usual = in_process.post(url, content=b"{}", headers=named)
     assert (direct.status_code, direct.json()) == (usual.status_code, usual.json())
     assert direct.status_code in (400, 404, 422)
+
+
+async def returns_a_model(request: Request) -> Params:
+    return Params()
+
+
+def returns_from_a_thread(request: Request) -> Response:
+    return Response("synchronous")
+
+
+async def sets_a_header(request: Request, response: Response) -> Response:
+    return Response(headers={"x-same": str(response.headers is not None)})
+
+
+@pytest.mark.parametrize("endpoint", [returns_a_model, returns_from_a_thread, sets_a_header])
+def test_other_endpoints_get_fastapis_handler(endpoint: Any) -> None:
+    router = APIRouter(route_class=DirectRoute)
+    router.add_api_route("/", endpoint, response_model=None)
+    app = FastAPI()
+    app.include_router(router)
+    assert TestClient(app).get("/").status_code == 200

@@ -41,6 +41,15 @@ def test_exception_reaches_the_caller_and_the_thread_goes_on() -> None:
     assert run(call()) == 1
 
 
+def test_stop_iteration_reaches_the_caller_as_an_error() -> None:
+    async def call() -> None:
+        with worker_pool() as pool:
+            await pool.run(next, iter(()))
+
+    with pytest.raises(RuntimeError, match="a job raised StopIteration"):
+        run(call())
+
+
 def test_abandoned_job_is_skipped_and_busy_threads_are_counted() -> None:
     async def call() -> list[str]:
         gate, done = threading.Event(), list[str]()
