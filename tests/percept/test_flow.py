@@ -17,6 +17,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 import percept
+from percept.api import disconnect
 from percept.server.app import create_app
 from percept.settings import Settings
 from tests.photos import draw_marker, encode_photo
@@ -81,6 +82,8 @@ def record() -> Iterator[Callable[..., Recording]]:
     profiler = Profiler()
     threading.setprofile(profiler)  # for the threads of the client, and those that they start
     before = sys.getprofile()
+    patch = pytest.MonkeyPatch()
+    patch.setattr(disconnect, "POLL_INTERVAL_S", 60)  # a slow machine would poll for a disconnect meanwhile
     try:
         with TestClient(create_app(Settings(device="cpu"))) as client:
             for _ in range(200):
@@ -98,6 +101,7 @@ def record() -> Iterator[Callable[..., Recording]]:
 
             yield record
     finally:
+        patch.undo()
         threading.setprofile(before)
 
 
