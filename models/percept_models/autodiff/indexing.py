@@ -13,6 +13,8 @@ def slices(c: Context, g: str) -> Cotangents:
     steps = c.integers(4, "steps") or [1] * len(axes)
     before, after, sizes = [0] * rank, [0] * rank, list(c.shape(c.y))
     for axis, start, step in zip(axes, starts, steps, strict=True):
+        if axis == 0 and sizes[axis] is None:
+            raise c.unsupported("it selects images of the batch")
         whole, part = c.sizes(c.x(), [axis])[0], c.sizes(c.y, [axis])[0]
         first = min(max(start + whole if start < 0 else start, 0), whole - (step < 0))
         if step < 0:
