@@ -21,6 +21,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from percept.errors import PerceptError
+from percept.server.http_protocol import HttpProtocol
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ def run(app: ASGIApp, listener: socket.socket, deadline_s: float, **options: Any
     """
     config = uvicorn.Config(
         app,
+        http=HttpProtocol,
+        ws="none",  # no route is a WebSocket
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(deadline_s + SHUTDOWN_SLACK_S),
         **options,
