@@ -15,13 +15,13 @@ import onnx
 import onnx_ir as ir
 from onnx import ModelProto
 
-import percept.runtime.session  # noqa: F401  # it disables ONNX Runtime's telemetry, which works only before its import
 from percept.errors import BundleError
+from percept.runtime.session import merge_batch_norms
 from percept_models.graph.reader import Array
 from percept_models.sources.trunk import PIXELS
 
 # isort: split
-# After `percept.runtime.session`, see above.
+# After `percept.runtime.session`, which disables ONNX Runtime's telemetry; that works only before its import.
 from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -106,9 +106,10 @@ def _merge_batch_norms(trunk: ModelProto, folder: Path) -> Path:
 
     The tools also take a model in memory, but then move its weights out of it into files that they delete.
     """
-    source, merged = folder / "source.onnx", folder / "merged.onnx"
+    source, optimized, merged = (folder / f"{name}.onnx" for name in ("source", "optimized", "merged"))
     onnx.save(trunk, source)
-    quant_pre_process(source, merged, skip_symbolic_shape=True)
+    merge_batch_norms(source, optimized)
+    quant_pre_process(optimized, merged, skip_optimization=True, skip_symbolic_shape=True)
     model = onnx.load(merged)
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"unnamed.{number}"  # the tools identify nodes by their names

@@ -53,6 +53,11 @@ _configure_process()
 # so that the runs slow each other little. In a run that is alone on the cores they spin until it ends.
 SLEEPING = {"session.intra_op.allow_spinning": "0", "session.dynamic_block_base": "8"}
 SPINNING = {"session.intra_op.allow_spinning": "1", "session.force_spinning_stop": "1"}
+
+# `Pad_Fusion` of ONNX Runtime 1.31 merges zeros around the input of a MaxPool into the padding of the MaxPool, which is
+# -inf: wrong where values are negative (ResNetV2-BiT: logits 15 % off).
+FAULTY_OPTIMIZERS = ("Pad_Fusion",)
+DISABLED_OPTIMIZERS = "optimization.disable_specified_optimizers"  # names, separated by semicolons
 ERROR, FATAL = 3, 4  # ONNX Runtime's log levels
 
 NO_MEMORY = "out of memory: set a smaller PERCEPT_MAX_BATCH, or a larger PERCEPT_GPU_MEMORY_BYTES where one is set"
@@ -104,11 +109,13 @@ class Session:
         quiet: bool = False,
         spin: bool = False,
         gpu_options: GpuOptions = DEFAULT_GPU_OPTIONS,
+        optimize: bool = True,
     ) -> None:
         """Load a graph; external weights are looked up beside its file.
 
         `threads` is the number of threads that one run uses inside an operator; with `spin` they wait for each other
-        without sleeping. `quiet` stops ONNX Runtime from printing the errors that it also raises.
+        without sleeping. `quiet` stops ONNX Runtime from printing the errors that it also raises. Without `optimize`
+        the graph is run as it was written, slower: verification compares both.
 
         Raises `BundleError` if ONNX Runtime refuses the graph, and `DeviceError` if it did not load a provider or the
         folder for its engines cannot be created.
@@ -119,9 +126,8 @@ class Session:
         source = file if isinstance(file, bytes) else str(file)
         try:
             # With fallback, ONNX Runtime would print an error and continue on other providers, at load and in each run.
-            self._session = ort.InferenceSession(
-                source, _session_options(device, threads, quiet, spin), providers, enable_fallback=0
-            )
+            options = _session_options(device, threads, quiet, spin, optimize)
+            self._session = ort.InferenceSession(source, options, providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise BundleError(f"ONNX Runtime refuses the graph: {_describe(error)}") from error
         if missing := {name for name, _ in providers} - set(self._session.get_providers()):
@@ -177,8 +183,20 @@ def resolve_device(setting: Literal["auto", "cpu", "cuda", "tensorrt"]) -> Devic
     return "cpu"
 
 
-def _session_options(device: Device, threads: int, quiet: bool, spin: bool) -> ort.SessionOptions:
+def merge_batch_norms(source: Path, target: Path) -> None:
+    """Write a float32 graph with its batch norms merged into convolutions and its constants folded."""
     options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.add_session_config_entry(DISABLED_OPTIMIZERS, ";".join([*FAULTY_OPTIMIZERS, "ConstantSharing"]))
+    options.optimized_model_filepath = str(target)
+    ort.InferenceSession(str(source), options, ["CPUExecutionProvider"])
+
+
+def _session_options(device: Device, threads: int, quiet: bool, spin: bool, optimize: bool) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.add_session_config_entry(DISABLED_OPTIMIZERS, ";".join(FAULTY_OPTIMIZERS))
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     if threads > 1:
