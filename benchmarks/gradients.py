@@ -19,7 +19,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the reference in the tests
 
-from percept.bundle.manifest import Preprocessing
+from percept.bundle.preprocessing import Preprocessing
 from percept.explain.maps import gradcam, normalize
 from percept.imaging.geometry import compute_geometry, project_to_photo
 from percept.runtime.session import Arrays, Session

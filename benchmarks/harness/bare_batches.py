@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.harness.process_tree import cpu_seconds, find_tree, resident_mb
 from benchmarks.harness.report import percentile
 from percept.bundle.integrity import read_manifest
-from percept.bundle.manifest import Preprocessing
+from percept.bundle.preprocessing import Preprocessing
 from percept.imaging.decode import decode_reduced
 from percept.imaging.geometry import Pixels
 from percept.imaging.preprocess import prepare

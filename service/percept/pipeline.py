@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class PostedImage:
-    """An image that a client sent for a model: encoded bytes, or pixels uint8 [H,W,3] of the network's input size.
+    """An image that a client sent for a model: encoded bytes, or pixels uint8 [H,W,C] of the network's input size.
 
     A `cached` image is in the image cache already; `outputs` are the trunk outputs that the cache holds for it.
     """

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from percept.bundle.manifest import Preprocessing
+from percept.bundle.preprocessing import Preprocessing
 from percept.explain.maps import normalize
 from percept.explain.methods.protocol import MethodInput, NetworkRequest, PassResult, TailRequest
 from percept.explain.methods.table import METHODS

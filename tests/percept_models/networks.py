@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from percept.bundle.integrity import digest
-from percept.bundle.manifest import Preprocessing, Provenance
+from percept.bundle.manifest import Provenance
+from percept.bundle.preprocessing import Preprocessing
 from percept_models.export.bundle_writer import BundleDescription, write_bundle
 from percept_models.sources.libraries import import_torchvision
 from percept_models.sources.trunk import trace

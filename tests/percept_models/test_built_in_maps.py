@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from percept.bundle.manifest import Preprocessing
+from percept.bundle.preprocessing import Preprocessing
 from percept.explain.maps import normalize
 from percept.imaging.geometry import compute_geometry, project_to_photo
 from percept.imaging.preprocess import prepare

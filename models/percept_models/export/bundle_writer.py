@@ -21,16 +21,15 @@ from percept.bundle.integrity import digest
 from percept.bundle.manifest import (
     MANIFEST,
     Activation,
-    Colour,
     FilterPicture,
     Golden,
     Layer,
     Manifest,
     Precision,
-    Preprocessing,
     Provenance,
     TaskName,
 )
+from percept.bundle.preprocessing import Colour, Preprocessing
 from percept.errors import BundleError
 from percept_models.autodiff.tail import LOGITS
 from percept_models.export.filter_pictures import first_kernels, write_filter_picture

@@ -10,7 +10,8 @@ from typing import Any, get_args
 import numpy as np
 from PIL import Image
 
-from percept.bundle.manifest import IMAGE, FilterKind, FilterPicture, Preprocessing
+from percept.bundle.manifest import IMAGE, FilterKind, FilterPicture
+from percept.bundle.preprocessing import Preprocessing
 from percept_models.graph.reader import Array, Graph
 
 KINDS: tuple[FilterKind, ...] = get_args(FilterKind)

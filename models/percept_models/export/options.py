@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from percept.bundle.manifest import Activation, Precision, Preprocessing
+from percept.bundle.manifest import Activation, Precision
+from percept.bundle.preprocessing import Preprocessing
 
 PRECISIONS: Mapping[str, Precision] = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 EXAMPLES = """\

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice, pairwise
 from pathlib import Path
 
-from percept.bundle.manifest import Preprocessing
+from percept.bundle.preprocessing import Preprocessing
 from percept.errors import BrokenImage, BundleError, ImageTooLarge, NotAnImage
 from percept.imaging.decode import decode_reduced
 from percept.imaging.preprocess import prepare

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from percept.bundle.manifest import IMAGE, Activation, Preprocessing
+from percept.bundle.manifest import IMAGE, Activation
+from percept.bundle.preprocessing import Preprocessing
 from percept.errors import BundleError, first_line
 from percept_models.export.options import ExportOptions
 from percept_models.export.report import Report, format_line

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from percept.bundle.manifest import IMAGE, Preprocessing
+from percept.bundle.manifest import IMAGE
+from percept.bundle.preprocessing import Preprocessing
 from percept_models.export.bundle_writer import BundleDescription
 from percept_models.export.options import ExportOptions
 from percept_models.export.report import Report, format_line

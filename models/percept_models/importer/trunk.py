@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from percept.bundle.manifest import IMAGE, Preprocessing
+from percept.bundle.manifest import IMAGE
+from percept.bundle.preprocessing import Preprocessing
 from percept.errors import BundleError
 from percept_models.importer.conversion import infer_shapes
 from percept_models.importer.naming import CENTRED, FLIPPED, FLOATS, LAST, MEAN, ORDER, SCALED, STD

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 
 import torch
 
-from percept.bundle.manifest import Preprocessing
+from percept.bundle.preprocessing import Preprocessing
 from percept.errors import BundleError, first_line
 from percept_models.sources.preprocessing import guess_preprocessing, unit_normalization
 from percept_models.sources.state_dict import load_weights

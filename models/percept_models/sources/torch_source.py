@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from percept.bundle.manifest import Preprocessing
+from percept.bundle.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)

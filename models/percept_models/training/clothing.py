@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
 
-from percept.bundle.manifest import IMAGE, Preprocessing
+from percept.bundle.manifest import IMAGE
+from percept.bundle.preprocessing import Preprocessing
 from percept_models.export.bundle_writer import BundleDescription
 from percept_models.sources.preprocessing import unit_normalization
 from percept_models.training.blocks import ConvNorm, Residual

@@ -10,7 +10,8 @@ import numpy as np
 from onnx import ModelProto, helper
 from torch import nn
 
-from percept.bundle.manifest import Layer, Manifest, Preprocessing
+from percept.bundle.manifest import Layer, Manifest
+from percept.bundle.preprocessing import Preprocessing
 from percept_models.graph.execution import run
 from percept_models.graph.reader import Array
 from percept_models.importer.network import ImportedNetwork, import_network
@@ -27,7 +28,7 @@ def trunk_reference(trunk: ModelProto, manifest: Manifest) -> ReferenceOutputs:
     wanted = {name for layer in manifest.layers for name in _tail_inputs(layer)}
     wanted -= {output.name for output in model.graph.output}
     model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in sorted(wanted))
-    return lambda pixels: run(model, {PIXELS: pixels})
+    return lambda pixels: run(model, {PIXELS: pixels}, optimize=False)
 
 
 def _tail_inputs(layer: Layer) -> tuple[str, ...]:
@@ -47,6 +48,7 @@ def imported_network_reference(network: ImportedNetwork, preprocessing: Preproce
     def outputs(pixels: Array) -> dict[str, Array]:
         x = pixels[..., ::-1] if preprocessing.channels == "BGR" else pixels
         x = (x.astype(np.float32) - np.array(preprocessing.mean, np.float32)) / np.array(preprocessing.std, np.float32)
-        return run(network.model, {image.name: x if network.layout == "NHWC" else x.transpose(0, 3, 1, 2)})
+        feeds = {image.name: x if network.layout == "NHWC" else x.transpose(0, 3, 1, 2)}
+        return run(network.model, feeds, optimize=False)
 
     return outputs

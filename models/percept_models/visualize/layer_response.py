@@ -13,7 +13,8 @@ import torch
 from onnx import ModelProto, TensorProto, helper
 from torch import Tensor
 
-from percept.bundle.manifest import IMAGE, Layer, Preprocessing
+from percept.bundle.manifest import IMAGE, Layer
+from percept.bundle.preprocessing import Preprocessing
 from percept.runtime.session import Session, resolve_device
 from percept_models.autodiff.tail import ACTIVATIONS, GRADIENTS, LOGITS, SEED, build_tail
 from percept_models.graph.reader import Array, Graph

@@ -12,7 +12,8 @@ import numpy as np
 from onnx import ModelProto
 from PIL import Image
 
-from percept.bundle.manifest import IMAGE, FilterPicture, Layer, Preprocessing
+from percept.bundle.manifest import IMAGE, FilterPicture, Layer
+from percept.bundle.preprocessing import Preprocessing
 from percept.errors import PerceptError
 from percept_models.autodiff.errors import UnsupportedOperator
 from percept_models.export.filter_pictures import first_kernels, write_filter_picture

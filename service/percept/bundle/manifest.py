@@ -23,21 +23,26 @@ from pydantic import (
     model_validator,
 )
 
+from percept.bundle.preprocessing import Colour, Preprocessing
+
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.bin"  # the weights that the trunk and the tails share
-IMAGE = "image"  # the name of the layer that is the network's normalised input itself, [N,3,H,W]
+IMAGE = "image"  # the name of the layer that is the network's normalised input itself, [N,C,H,W]
 
 TaskName = Literal["classification", "segmentation"]
 Activation = Literal["softmax", "sigmoid", "none"]
 Precision = Literal["float32", "float16", "int8"]
 FilterKind = Literal["kernels", "maxima", "inversion"]
+MapLayout = Literal["NCHW", "NHWC", "NTC", "NCT"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Colour = tuple[
-    Annotated[int, Field(ge=0, le=255)],
-    Annotated[int, Field(ge=0, le=255)],
-    Annotated[int, Field(ge=0, le=255)],
-]
+
+
+def _check_printable(name: str) -> str:
+    """Reject control characters, which could change what a terminal or a log shows."""
+    if not name.isprintable():
+        raise ValueError(f"{name!r} contains control characters")
+    return name
 
 
 def _check_file_name(name: str) -> str:
@@ -48,42 +53,12 @@ def _check_file_name(name: str) -> str:
 
 
 Side = Annotated[int, Field(gt=0, le=1024)]
+LayerName = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_check_printable)]
 FileName = Annotated[str, Field(min_length=1), AfterValidator(_check_file_name)]
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Preprocessing(_Model):
-    """How a photo becomes the trunk's input `pixels` [N,H,W,3], and how the trunk normalises it.
-
-    `resize`: `squeeze` scales the whole photo to H x W and ignores its aspect ratio; `crop` scales the short side to
-    `short_side` and crops H x W from the centre; `pad` scales the whole photo to fit and fills the rest with `fill`.
-    `channels`, `mean` and `std` (in units of 0..255, in the order of `channels`) describe the normalisation inside the
-    graph: they are documentation, and the server does not apply them.
-    """
-
-    height: PositiveInt
-    width: PositiveInt
-    resize: Literal["squeeze", "crop", "pad"] = "squeeze"
-    short_side: PositiveInt | None = None
-    interpolation: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
-    fill: Colour = (0, 0, 0)
-    channels: Literal["RGB", "BGR"] = "RGB"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.0)
-
-    @property
-    def blank(self) -> tuple[float, float, float]:
-        """The RGB colour, 0 to 255, that the graph normalises to 0: the neutral input."""
-        return self.mean if self.channels == "RGB" else (self.mean[2], self.mean[1], self.mean[0])
-
-    @model_validator(mode="after")
-    def _check_crop(self) -> Self:
-        if self.resize == "crop" and (self.short_side or 0) < max(self.height, self.width):
-            raise ValueError("resize 'crop' needs a short_side that is at least height and width")
-        return self
 
 
 class Tail(_Model):
@@ -119,11 +94,14 @@ class ReceptiveField(_Model):
 class Layer(_Model):
     """A tapped feature map: the trunk's output of the same name, float32 [N,C,h,w].
 
-    `receptive_field` is None where it has no bound, such as after global pooling. A layer has either a `tail`, or
-    `unavailable`: the reason why it has no gradients.
+    A client may use any of its `aliases` instead of the name. `layout` is how the map lies in the source network: T are
+    its cells row by row, after other tokens such as a class token. `receptive_field` is None where it has no bound,
+    such as after global pooling. A layer has either a `tail`, or `unavailable`: the reason why it has no gradients.
     """
 
-    name: Name
+    name: LayerName
+    aliases: tuple[LayerName, ...] = ()
+    layout: MapLayout = "NCHW"
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     stride: tuple[PositiveFloat, PositiveFloat]
     dilation: tuple[PositiveInt, PositiveInt] = (1, 1)
@@ -151,7 +129,7 @@ class FilterPicture(_Model):
     """
 
     kind: FilterKind
-    layer: Name | None = None
+    layer: LayerName | None = None
     file: FileName
     tile: tuple[Side, Side]
     channels: Annotated[tuple[NonNegativeInt, ...], Field(max_length=1024)] = ()
@@ -174,8 +152,23 @@ class FilterPicture(_Model):
         return self
 
 
+class OutputHead(_Model):
+    """How the logits were made from the network's own output.
+
+    `output` is its name where the network has several; `removed` are the ONNX operators that followed the logits, the
+    last one first: the network's output is what they make of the logits. With `classes_last` it is [N,h,w,K].
+    `added` says how a class 0 was added to the only one: `zero` makes y the logits (0, y), whose softmax is
+    (1 - sigmoid(y), sigmoid(y)), and `complement` makes a probability p the scores (1 - p, p).
+    """
+
+    output: str | None = None
+    removed: tuple[Literal["ArgMax", "LogSoftmax", "Sigmoid", "Softmax"], ...] = ()
+    classes_last: StrictBool = False
+    added: Literal["zero", "complement"] | None = None
+
+
 class Golden(_Model):
-    """One input with its expected output: the arrays `pixels` uint8 [1,H,W,3] and `logits` float32 in `file`.
+    """One input with its expected output: the arrays `pixels` uint8 [1,H,W,C] and `logits` float32 in `file`.
 
     A loaded trunk must reproduce the logits within `tolerance` times their largest magnitude.
     """
@@ -213,6 +206,7 @@ class Manifest(_Model):
     palette: tuple[Colour, ...] = ()
     background: int | None = None
     logits: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=3)]
+    head: OutputHead = OutputHead()
     preprocessing: Preprocessing
     trunk: FileName = "trunk.onnx"
     layers: Annotated[tuple[Layer, ...], Field(min_length=1)]
@@ -242,7 +236,7 @@ class Manifest(_Model):
         }
 
     def _check_layers(self) -> dict[str, bool]:
-        names = [layer.name for layer in self.layers]
+        names = [name for layer in self.layers for name in (layer.name, *layer.aliases)]
         return {
             "two layers have the same name": len(set(names)) == len(names),
             f"the CAM layer {self.cam_layer!r} is not among the layers": self.cam_layer in names,
@@ -259,8 +253,8 @@ class Manifest(_Model):
         }
 
     def layer(self, name: str) -> Layer | None:
-        """The layer with this name, or None."""
-        return next((layer for layer in self.layers if layer.name == name), None)
+        """The layer with this name or alias, or None."""
+        return next((layer for layer in self.layers if name == layer.name or name in layer.aliases), None)
 
     def _has_channels(self, picture: FilterPicture) -> bool:
         layer = self.layer(picture.layer) if picture.layer else None

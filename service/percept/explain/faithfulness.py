@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import ImageFilter
 from pydantic import BaseModel, ConfigDict, Field
 
 from percept.bundle.manifest import Manifest
@@ -22,6 +22,7 @@ from percept.explain.maps import resize
 from percept.explain.methods.masks import BlankColour, fade
 from percept.explain.methods.protocol import LogitsRequest, stack_batches
 from percept.imaging.geometry import Map, Pixels
+from percept.imaging.preprocess import to_picture
 from percept.tasks.table import TASKS
 from percept.tasks.task import activate
 
@@ -99,7 +100,7 @@ def score_function(manifest: Manifest, seed: Map, target: int, against: int | No
 def measure_faithfulness(
     pixels: Pixels, logits: Map, heat: Map, score: ScoreFunction, blank: BlankColour
 ) -> Generator[LogitsRequest, Any, Faithfulness]:
-    """Measure a map `heat` [h,w] in [0,1] of an image, uint8 [H,W,3], with its `logits`.
+    """Measure a map `heat` [h,w] in [0,1] of an image, uint8 [H,W,C], with its `logits`.
 
     Yields `LogitsRequest`s of `PASSES` images together, and receives the logits [n,K] or [n,K,h,w] of each.
     """
@@ -110,9 +111,9 @@ def measure_faithfulness(
 
 
 def perturbed_images(pixels: Pixels, heat: Map, blank: BlankColour) -> Iterator[Pixels]:
-    """Make the `PASSES` images whose scores `summarize` takes, uint8 [H,W,3], in its order and one by one.
+    """Make the `PASSES` images whose scores `summarize` takes, uint8 [H,W,C], in its order and one by one.
 
-    `pixels` is I, `heat` float32 [h,w] in [0,1], `blank` the RGB colour, 0 to 255, of removed pixels.
+    `pixels` is I, `heat` float32 [h,w] in [0,1], `blank` the value, 0 to 255, of removed pixels.
 
     - I without the hot region, M >= max M / 2; then the hot region alone. A map of zeros has no hot region.
     - I times M: faded to `blank` as far as M is from 1.
@@ -170,7 +171,8 @@ def _heat_ranks(M: Map) -> NDArray[np.intp]:
 
 
 def _blur(pixels: Pixels) -> Pixels:
-    return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(BLUR * max(pixels.shape[:2]))))
+    blurred = to_picture(pixels).filter(ImageFilter.GaussianBlur(BLUR * max(pixels.shape[:2])))
+    return np.asarray(blurred).reshape(pixels.shape)
 
 
 def _area(curve: Sequence[float]) -> float:

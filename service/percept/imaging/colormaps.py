@@ -12,7 +12,7 @@ from importlib.resources import files
 import numpy as np
 from PIL import Image
 
-from percept.bundle.manifest import Colour
+from percept.bundle.preprocessing import Colour
 from percept.imaging.geometry import UNSEEN, Map, Pixels
 
 # The rows of `colormaps.png`, a picture of 256 columns, one for each level. The colours are matplotlib's.

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from percept.bundle.manifest import Preprocessing
+from percept.bundle.preprocessing import Preprocessing
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
-Pixels = NDArray[np.uint8]  # an image [H,W,3], or labels or levels [H,W]
+Pixels = NDArray[np.uint8]  # an image [H,W,C], or labels or levels [H,W]
 Map = NDArray[np.float32]  # any float32 array of a network: a map [h,w], activations [C,h,w], logits [K] or [K,h,w]
+
+MAX_RESIZED_PIXELS = 2**24  # of a photo that is resized as a whole; one in extreme proportions would be gigantic
 
 # The label, in masks, of the pixels that the network does not see.
 UNSEEN = 255
@@ -68,7 +70,23 @@ class Geometry:
 def compute_geometry(size: tuple[int, int], preprocessing: Preprocessing) -> Geometry:
     """The geometry of a photo of `size` (width, height) under a bundle's preprocessing."""
     width, height = size
-    return Geometry(width, height, RESIZE_RULES[preprocessing.resize](width, height, preprocessing))
+    if not preprocessing.resize_size:
+        return Geometry(width, height, RESIZE_RULES[preprocessing.resize](width, height, preprocessing))
+    left, top, right, bottom = place_resized(size, preprocessing)
+    fx, fy = width / (right - left), height / (bottom - top)
+    box = (-left * fx, -top * fy, (preprocessing.width - left) * fx, (preprocessing.height - top) * fy)
+    return Geometry(width, height, box)
+
+
+def place_resized(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int, int, int]:
+    """Where a photo of `size` (width, height) lies, resized as a whole for `resize_size`: (left, top, right, bottom).
+
+    In whole pixels of the network's input, beyond which it may extend. Rounds as torchvision's `Resize` and
+    `CenterCrop` do, and timm's `ResizeKeepRatio` and `CenterCropOrPad`.
+    """
+    width, height = _resized_size(size, preprocessing)
+    left, top = _centre(width, preprocessing.width), _centre(height, preprocessing.height)
+    return left, top, left + width, top + height
 
 
 def project_to_photo(values: Map, geometry: Geometry) -> Map:
@@ -116,6 +134,29 @@ def _pad(width: int, height: int, preprocessing: Preprocessing) -> Box:
     scale = max(width / preprocessing.width, height / preprocessing.height)
     dx, dy = (preprocessing.width * scale - width) / 2, (preprocessing.height * scale - height) / 2
     return -dx, -dy, width + dx, height + dy
+
+
+def _resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    """The (width, height) that a photo of `size` is resized to for `resize_size`.
+
+    torchvision's `Resize`, which timm uses to cover squares, rounds down; timm's `ResizeKeepRatio` rounds to nearest.
+    """
+    assert preprocessing.resize_size
+    target = preprocessing.resize_size[::-1]
+    if preprocessing.resize == "squeeze":
+        return target
+    ratios = [side / wanted for side, wanted in zip(size, target, strict=True)]
+    if preprocessing.resize == "crop" and target[0] == target[1]:
+        width, height = (int(target[0] * side / min(size)) for side in size)
+    else:
+        ratio = max(ratios) if preprocessing.resize == "pad" else min(ratios)
+        width, height = (max(1, round(side / ratio)) for side in size)
+    return width, height
+
+
+def _centre(length: int, frame: int) -> int:
+    """Where `length` pixels begin in a frame that they are centred in, rounded as torchvision's `center_crop` does."""
+    return (frame - length) // 2 if length <= frame else -round((length - frame) / 2)
 
 
 # `Preprocessing.resize` → the function that computes the box of the photo that the network's input covers.

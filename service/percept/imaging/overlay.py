@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from percept.bundle.manifest import Colour
+from percept.bundle.preprocessing import Colour
 from percept.imaging.colormaps import apply_colormap, class_palette, quantize
 from percept.imaging.geometry import UNSEEN, Box, Geometry, Map, Pixels, project_to_seen
 

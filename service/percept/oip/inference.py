@@ -110,7 +110,7 @@ def _parse_images(tensors: Mapping[str, Tensor]) -> Sequence[bytes | Pixels]:
             return list(pixels)
     names = ", ".join(sorted(tensors))
     raise BadParameter(
-        f"the input must be either image, BYTES [N, 1], or pixels, UINT8 [N, H, W, 3]; the request has {names}"
+        f"the input must be either image, BYTES [N, 1], or pixels, UINT8 [N, H, W, C]; the request has {names}"
     )
 
 

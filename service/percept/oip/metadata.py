@@ -87,8 +87,8 @@ class ModelConfig(BaseModel):
 
 def model_metadata(manifest: Manifest, versions: Sequence[int]) -> ModelMetadata:
     """The metadata of a model: its versions, inputs and outputs."""
-    preprocessing, classes = manifest.preprocessing, list(manifest.logits)
-    inputs = {"pixels": ("UINT8", [preprocessing.height, preprocessing.width, 3]), "image": ("BYTES", [1])}
+    classes = list(manifest.logits)
+    inputs = {"pixels": ("UINT8", list(manifest.preprocessing.shape)), "image": ("BYTES", [1])}
     outputs = {SCORES: ("FP32", classes), LOGITS: ("FP32", classes)}
     outputs |= {layer.name: ("FP32", list(layer.shape)) for layer in manifest.layers}
     outputs |= {CAM: ("FP32", [-1, -1]), TARGET: ("INT64", [])}

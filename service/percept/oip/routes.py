@@ -176,7 +176,7 @@ async def model_ready(model: RequestedModel) -> ModelReady:
 async def infer(request: Request, path: Annotated[ModelPath, Depends(model_path)], service: Service) -> Response:
     """Run a model on a batch of images. The response has the results of all images, or an error.
 
-    The input is either `image`, BYTES [N,1] or [N], encoded files, or `pixels`, UINT8 [N,H,W,3], as the network takes
+    The input is either `image`, BYTES [N,1] or [N], encoded files, or `pixels`, UINT8 [N,H,W,C], as the network takes
     them. The outputs are `scores` (the default), `logits`, every layer, `cam` [N,h,w] and `cam_target` [N]. The
     parameter `cam`, true or the name of a method, also requests a map. The parameters `method`, `target`, `against` and
     `layer`, of the request or of the output `cam`, mean the same as those of `/cam`; `scale` is `raw` or `unit`.

@@ -56,7 +56,7 @@ class Model:
         return await self.queue.submit(prepare, finish)  # type: ignore[arg-type]  # `finish` receives what `prepare` made
 
     async def logits(self, pixels: Pixels) -> Map:
-        """The logits [n,...] of images uint8 [n,H,W,3]. They are queued one batch at a time, among other requests."""
+        """The logits [n,...] of images uint8 [n,H,W,C]. They are queued one batch at a time, among other requests."""
         found: list[Map] = []
         for start in range(0, len(pixels), self.queue.concurrency):
             batch = pixels[start : start + self.queue.concurrency]

@@ -34,7 +34,7 @@ NO_LAYER_SEEDS: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
 
 @dataclass(frozen=True, eq=False)
 class TrunkInput:
-    """One prepared image, uint8 [H,W,3] RGB, and the names of the trunk outputs that it needs."""
+    """One prepared image, uint8 [H,W,C], and the names of the trunk outputs that it needs."""
 
     pixels: NDArray[np.uint8]
     outputs: frozenset[str]
@@ -171,13 +171,10 @@ class Network:
     def _load_trunk(self) -> Session:
         half = self.manifest.precision == "float16"
         gpu_options = options_for_trunk(
-            self._gpu_options, half, self._image_shape(), self._batch_sizes, self.manifest.files
+            self._gpu_options, half, self.manifest.preprocessing.shape, self._batch_sizes, self.manifest.files
         )
         file = self._folder / self.manifest.trunk
         return Session(file, self._device, self._threads, spin=self._wants_parallel_trunk, gpu_options=gpu_options)
-
-    def _image_shape(self) -> tuple[int, int, int]:
-        return self.manifest.preprocessing.height, self.manifest.preprocessing.width, 3
 
     def _weight_bytes(self) -> int:
         """Bytes of the trunk and of the weights that it shares with the tails."""
@@ -205,7 +202,7 @@ class Network:
         assert layer.tail is not None
         if not self._batch_sizes:
             return
-        black = TrunkInput(np.zeros(self._image_shape(), np.uint8), self.outputs_for_gradients(layer))
+        black = TrunkInput(np.zeros(self.manifest.preprocessing.shape, np.uint8), self.outputs_for_gradients(layer))
         (trunk_outputs,) = self.run_trunk([black])
         for size in reversed(self._batch_sizes):  # the memory that the largest size allocates serves the others
             activations = np.repeat(trunk_outputs[layer.name][None], size, axis=0)

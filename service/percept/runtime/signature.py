@@ -12,8 +12,7 @@ FLOAT = "tensor(float)"
 
 def check_trunk(trunk: Session, manifest: Manifest) -> None:
     """Raise `BundleError` if the trunk differs from the manifest."""
-    preprocessing = manifest.preprocessing
-    pixels = TensorSpec("tensor(uint8)", (None, preprocessing.height, preprocessing.width, 3))
+    pixels = TensorSpec("tensor(uint8)", (None, *manifest.preprocessing.shape))
     logits = TensorSpec(FLOAT, (None, *manifest.logits))
     layers = {layer.name: TensorSpec(FLOAT, (None, *layer.shape)) for layer in manifest.layers}
     crossing = {name for layer in manifest.layers if layer.tail for name in layer.tail.crossing}

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from percept.bundle.manifest import Manifest, Preprocessing
+from percept.bundle.manifest import Manifest
+from percept.bundle.preprocessing import Preprocessing
 from percept.errors import format_validation_errors
 from tests.bundles import create_bundle, read_manifest_json
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from percept.bundle.manifest import Preprocessing
+from percept.bundle.preprocessing import Preprocessing
 from percept.evaluation.localization import localize
 from percept.evaluation.photos import ObjectMask
 from percept.imaging.geometry import compute_geometry

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from percept.bundle.manifest import Preprocessing
+from percept.bundle.preprocessing import Preprocessing
 from percept.explain.regions import MAX_RASTER_PIXELS, HotRegion, connected_components, hot_regions, otsu
 from percept.imaging.geometry import RESIZE_RULES, Geometry, compute_geometry, project_to_photo
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from percept.bundle.manifest import Preprocessing
+from percept.bundle.preprocessing import Preprocessing
 from percept.imaging.geometry import Geometry, compute_geometry, project_to_photo, project_to_seen
 from percept.imaging.preprocess import prepare
 from tests.photos import draw_marker

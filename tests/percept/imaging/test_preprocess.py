@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from percept.bundle.manifest import Preprocessing
+from percept.bundle.preprocessing import Preprocessing
 from percept.imaging.geometry import compute_geometry
 from percept.imaging.preprocess import prepare
 from tests.photos import draw_marker

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from percept.bundle.manifest import Preprocessing
+from percept.bundle.preprocessing import Preprocessing
 from percept.imaging.geometry import compute_geometry
 from percept.tasks.classification import predict_classes, rank_classes, seed_class
 from tests.percept.tasks.manifests import create_manifest

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from percept.bundle.manifest import Preprocessing
+from percept.bundle.preprocessing import Preprocessing
 from percept.errors import TargetAbsent
 from percept.imaging.geometry import UNSEEN, compute_geometry
 from percept.tasks.segmentation import (

@@ -17,7 +17,7 @@ from onnx import ModelProto
 from onnxscript import optimizer
 from torch import nn
 
-from percept.bundle.manifest import Preprocessing
+from percept.bundle.preprocessing import Preprocessing
 from percept.explain.maps import normalize
 from percept.imaging.geometry import compute_geometry, project_to_photo
 from percept_models.autodiff.tail import LOGITS, build_tail

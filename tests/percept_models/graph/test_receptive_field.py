@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from percept.bundle.manifest import Preprocessing
+from percept.bundle.preprocessing import Preprocessing
 from percept_models.graph.reader import Graph
 from percept_models.graph.receptive_field import receptive_fields
 from percept_models.sources.libraries import import_torchvision

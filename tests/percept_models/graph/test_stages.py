@@ -4,7 +4,8 @@ import pytest
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from percept.bundle.manifest import Preprocessing, TaskName
+from percept.bundle.manifest import TaskName
+from percept.bundle.preprocessing import Preprocessing
 from percept_models.graph.reader import Graph
 from percept_models.graph.stages import suggest_layers
 from percept_models.sources.libraries import load_source

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from percept.bundle.manifest import Preprocessing
+from percept.bundle.preprocessing import Preprocessing
 from percept_models.autodiff.tail import build_tail
 from percept_models.graph.reader import Graph
 from percept_models.importer.naming import readable_name

@@ -12,7 +12,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from PIL import Image
 from pydantic import TypeAdapter
 
-from percept.bundle.manifest import Name, Preprocessing
+from percept.bundle.manifest import Name
+from percept.bundle.preprocessing import Preprocessing
 from percept.errors import BundleError
 from percept.imaging.geometry import compute_geometry
 from percept.imaging.preprocess import prepare

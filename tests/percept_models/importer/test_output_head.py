@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import NodeProto, helper
 
-from percept.bundle.manifest import Preprocessing
+from percept.bundle.preprocessing import Preprocessing
 from percept_models.graph.execution import run
 from percept_models.importer.network import import_network
 from percept_models.importer.trunk import build_trunk

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from percept.bundle.manifest import Preprocessing
+from percept.bundle.preprocessing import Preprocessing
 from percept.errors import BundleError
 from percept_models.importer.network import import_network
 from percept_models.importer.trunk import build_trunk

@@ -1,6 +1,6 @@
 """The preprocessing that a source states, merged with what the user gives."""
 
-from percept.bundle.manifest import Preprocessing
+from percept.bundle.preprocessing import Preprocessing
 from percept_models.sources.preprocessing import merge_preprocessing
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from percept.bundle.filters import cut_tiles, load_picture
 from percept.bundle.integrity import read_manifest
-from percept.bundle.manifest import Layer, Preprocessing, ReceptiveField
+from percept.bundle.manifest import Layer, ReceptiveField
+from percept.bundle.preprocessing import Preprocessing
 from percept.settings import BUILT_IN_BUNDLES
 from percept_models.export.convert import convert
 from percept_models.export.options import ExportOptions

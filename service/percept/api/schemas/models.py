@@ -5,7 +5,8 @@ Manifests and models come in; pydantic models leave. This module does not know t
 
 from pydantic import BaseModel, Field
 
-from percept.bundle.manifest import Layer, Manifest, Preprocessing, Provenance, ReceptiveField
+from percept.bundle.manifest import Layer, Manifest, Provenance, ReceptiveField
+from percept.bundle.preprocessing import Preprocessing
 from percept.explain.methods.table import METHODS
 from percept.explain.question import unavailable_reason
 from percept.runtime.model import Model

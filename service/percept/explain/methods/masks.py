@@ -12,11 +12,11 @@ from PIL import Image
 
 from percept.explain.maps import Array, resize
 
-BlankColour = tuple[float, float, float]  # RGB, 0 to 255
+BlankColour = tuple[float, ...]  # one value per channel of the image, 0 to 255
 
 
 def fade(pixels: NDArray[np.uint8], mask: Array, blank: BlankColour) -> NDArray[np.uint8]:
-    """Blend an image [H,W,3] with the blank colour: the image where the mask is 1, the colour where it is 0."""
+    """Blend an image [H,W,C] with the blank colour: the image where the mask is 1, the colour where it is 0."""
     colour = np.clip(np.array(blank, np.float32), 0, 255)
     return np.rint(colour + (pixels - colour) * mask[:, :, None]).astype(np.uint8)
 

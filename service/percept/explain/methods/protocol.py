@@ -26,8 +26,8 @@ DEFAULT_BLANK = (127.5, 127.5, 127.5)
 class MethodInput:
     """What a method knows when it starts.
 
-    `A` [C,h,w] are the activations of the layer, `pixels` uint8 [H,W,3] the network's input, and `y` is computed by
-    the trunk on that input. `rng` has the same seed for every request. `blank` is the RGB colour, 0 to 255, that stands
+    `A` [C,h,w] are the activations of the layer, `pixels` uint8 [H,W,C] the network's input, and `y` is computed by
+    the trunk on that input. `rng` has the same seed for every request. `blank` is the pixel, 0 to 255, that stands
     for "no information": preferably the mean that the network subtracts, because its input is then 0. `linear`
     says that g does not depend on A, so that y(B) = y(0) + sum(g B) and one pass of the tail replaces all others.
     `terms` is the number of logits that y adds up: the pixels of a segmenter.
@@ -52,14 +52,14 @@ class TailRequest:
 
 @dataclass(frozen=True, eq=False)
 class NetworkRequest:
-    """Run the whole network on images, uint8 [n,H,W,3], n at most `MAX_BATCH`."""
+    """Run the whole network on images, uint8 [n,H,W,C], n at most `MAX_BATCH`."""
 
     pixels: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
 class LogitsRequest:
-    """Run the whole network on images, uint8 [n,H,W,3], n at most `MAX_BATCH`; return the logits instead of y.
+    """Run the whole network on images, uint8 [n,H,W,C], n at most `MAX_BATCH`; return the logits instead of y.
 
     The measurement of faithfulness and the runner yield it; a method yields `NetworkRequest`.
     """
