@@ -3,7 +3,7 @@
 In come the bundle's folder and, optionally, a reference and images; out comes a list of `Check`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import inf
 from pathlib import Path
 
@@ -21,22 +21,36 @@ from percept_models.sources.trunk import PIXELS
 from percept_models.verify.checks import Check, difference
 from percept_models.verify.cuda import check_cuda
 from percept_models.verify.onnx_reference import Reference
-from percept_models.verify.reference_outputs import check_against_outputs
+from percept_models.verify.reference_outputs import check_against_outputs, check_trunk_against_itself
 from percept_models.verify.runner import BundleRunner
 from percept_models.verify.torch_network import check_against_torch
 
 
-def verify_bundle(folder: Path, reference: Reference = None, pixels: Array | None = None) -> list[Check]:
+def verify_bundle(
+    folder: Path,
+    reference: Reference = None,
+    pixels: Array | None = None,
+    report: Callable[[Check], None] | None = None,
+) -> list[Check]:
     """Check a bundle's files, golden input, tails against trunk, reference where one is given, and CUDA against CPU.
 
     `reference` is the torch network, or a function that gives the logits, and the layers that it knows, of images.
-    `pixels` are images uint8 [N,H,W,3]; without them eight are made of the golden input. A bundle that cannot be read
-    or run gives one failed check with the reason; nothing is raised.
+    `pixels` are images uint8 [N,H,W,C]; without them eight are made of the golden input. `report` gets each check when
+    it is done. A bundle that cannot be read or run gives one more failed check with the reason; nothing is raised.
     """
+    checks = []
+    for check in _run_checks_safely(folder, reference, pixels):
+        checks.append(check)
+        if report:
+            report(check)
+    return checks
+
+
+def _run_checks_safely(folder: Path, reference: Reference, pixels: Array | None) -> Iterator[Check]:
     try:
-        return list(_run_checks(folder, reference, pixels))
+        yield from _run_checks(folder, reference, pixels)
     except PerceptError as error:
-        return [Check("bundle", inf, 0.0, str(error))]
+        yield Check("bundle", inf, 0.0, str(error))
 
 
 def _run_checks(folder: Path, reference: Reference, pixels: Array | None) -> Iterator[Check]:
@@ -46,6 +60,7 @@ def _run_checks(folder: Path, reference: Reference, pixels: Array | None) -> Ite
         golden_pixels, golden_logits = golden["pixels"], golden["logits"]
     yield _check_golden_input(folder, manifest, golden_pixels, golden_logits)
     runner = BundleRunner(folder, manifest, golden_pixels if pixels is None else pixels)
+    yield from check_trunk_against_itself(runner)
     if isinstance(reference, nn.Module):
         yield from check_against_torch(runner, reference)
     else:

@@ -1,32 +1,64 @@
 """A bundle against outputs that another graph gave for the same images, or, without them, against itself.
 
-Tails are compared with the trunk and with finite differences. They start from the reference's activations where it has
-all that a tail needs, else from the trunk's own.
+Tails are compared with the trunk, with finite differences and with themselves without ONNX Runtime's optimizers. They
+start from the reference's activations where it has all that a tail needs, else from the trunk's own.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
-from percept.bundle.manifest import Layer
-from percept_models.autodiff.tail import LOGITS
+from percept.bundle.manifest import IMAGE, Layer
+from percept_models.autodiff.tail import GRADIENTS, LOGITS
 from percept_models.graph.reader import Array
-from percept_models.verify.checks import LIMIT, LIMITS, Check, check_activations, difference
-from percept_models.verify.finite_differences import check_finite_differences
+from percept_models.verify.checks import (
+    JUMP_LIMIT,
+    LIMIT,
+    LIMITS,
+    ROUNDING_LIMIT,
+    Check,
+    allow_jumps,
+    allow_rounding,
+    check_activations,
+    check_gradients,
+    difference,
+)
+from percept_models.verify.finite_differences import IMAGES, check_finite_differences
 from percept_models.verify.runner import BundleRunner
 
 DISAGREEMENT_LIMIT = 0.05  # the share of images, or of pixels, whose class may change in lower precision
+ROUNDING_NOTE = "the limit is how far it moves when the layer, or the image, grows by a millionth"
 
 
 def check_against_outputs(runner: BundleRunner, expected: Mapping[str, Array]) -> Iterator[Check]:
     """Compare the logits and layers that `expected` holds, and every tail."""
     limit = LIMITS[runner.manifest.precision]
     if LOGITS in expected:
-        yield Check("logits", difference(runner.outputs[LOGITS], expected[LOGITS]), limit)
-        yield _check_predictions(runner, expected[LOGITS])
+        check = judge(runner, Check("logits", difference(runner.outputs[LOGITS], expected[LOGITS]), limit))
+        yield check
+        if check.limit == limit:
+            yield _check_predictions(runner, expected[LOGITS])
     for layer in runner.manifest.layers:
         if layer.name in expected:
-            yield check_activations(layer, runner.outputs, expected, limit)
+            yield judge(runner, check_activations(layer, runner.outputs, expected, limit))
         if layer.tail:
             yield from _check_tail(runner, layer, expected, limit)
+
+
+def check_trunk_against_itself(runner: BundleRunner) -> Iterator[Check]:
+    """Compare the trunk's outputs with those of each image alone, and with those without optimizers."""
+    limit = LIMITS[runner.manifest.precision]
+    runs = {"each image alone": runner.run_trunk_on_each(), "without optimizers": runner.run_trunk(optimize=False)}
+    for name, outputs in runs.items():
+        error = max(difference(runner.outputs[output], y) for output, y in outputs.items())
+        yield judge(runner, Check(name, error, limit))
+
+
+def judge(runner: BundleRunner, check: Check) -> Check:
+    """A check of the trunk; where it failed, with a limit that the network's amplification of rounding justifies."""
+    image = runner.manifest.layer(IMAGE)
+    if check.passed or image is None or image.tail is None:
+        return check
+    return allow_rounding(check, runner.measure_rounding(image, runner.outputs)[LOGITS], ROUNDING_NOTE)
 
 
 def _check_predictions(runner: BundleRunner, expected: Array) -> Check:
@@ -39,7 +71,25 @@ def _check_predictions(runner: BundleRunner, expected: Array) -> Check:
 def _check_tail(runner: BundleRunner, layer: Layer, expected: Mapping[str, Array], limit: float) -> Iterator[Check]:
     assert layer.tail is not None
     complete = {LOGITS, layer.name, *layer.tail.crossing} <= set(expected)
-    outputs = expected if complete else runner.outputs
-    logits = runner.run_tail(layer, outputs, runner.seed)[LOGITS]
-    yield Check(f"{layer.name} tail logits", difference(logits, outputs[LOGITS]), LIMIT if complete else limit)
+    outputs = {name: values[:IMAGES] for name, values in (expected if complete else runner.outputs).items()}
+    runner = runner.first_images(IMAGES)
+    tail = runner.run_tail(layer, outputs, runner.seed)
+    logits = Check(f"{layer.name} tail logits", difference(tail[LOGITS], outputs[LOGITS]), LIMIT if complete else limit)
+    if not logits.passed:
+        logits = allow_rounding(logits, runner.measure_rounding(layer, outputs)[LOGITS], ROUNDING_NOTE)
+    yield logits
     yield check_finite_differences(runner, layer, outputs)
+    yield _check_tail_optimizers(runner, layer, outputs, tail)
+
+
+def _check_tail_optimizers(
+    runner: BundleRunner, layer: Layer, outputs: Mapping[str, Array], tail: Mapping[str, Array]
+) -> Check:
+    """Compare the gradients of a tail with those without ONNX Runtime's optimizers."""
+    plain = runner.run_tail(layer, outputs, runner.seed, optimize=False)
+    check = check_gradients(layer.name, tail[GRADIENTS], plain[GRADIENTS])
+    if not check.passed:
+        jumps = runner.measure_rounding(layer, outputs)
+        limit = ROUNDING_LIMIT if max(jumps[LOGITS]) > LIMIT else JUMP_LIMIT
+        check = allow_jumps(check, jumps[GRADIENTS], ROUNDING_NOTE, limit)
+    return replace(check, name=f"{check.name} without optimizers")

@@ -1,4 +1,4 @@
-"""Checks as a table of text."""
+"""Checks as lines of text."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,12 @@ from percept_models.verify.checks import Check
 
 
 def format_checks(checks: Sequence[Check]) -> str:
-    """Format checks one to a line: `ok` or `FAIL`, name, error, limit, note."""
-    width = max(len(check.name) for check in checks)
-    return "\n".join(_format_check(check, width) for check in checks)
+    """Format checks one to a line."""
+    return "\n".join(map(format_check, checks))
 
 
-def _format_check(check: Check, width: int) -> str:
+def format_check(check: Check) -> str:
+    """The line of a check: `ok` or `FAIL`, error, limit, name, note."""
     verdict = "ok  " if check.passed else "FAIL"
-    line = f"{verdict}  {check.name:<{width}}  {check.error:8.1e} <= {check.limit:.0e}  {check.note}"
-    return line.rstrip()
+    line = f"{verdict}  {check.error:7.1e} <= {check.limit:5.0e}  {check.name}"
+    return f"{line}: {check.note}" if check.note else line

@@ -18,9 +18,9 @@ from tests.percept_models.verify.tampering import (
 
 
 def test_bundle_passes_against_its_network(tmp_path: Path) -> None:
-    """Files, golden input, logits, and for each layer activations, tail logits and gradients."""
+    """Files, golden input, the trunk against itself, logits, and for each layer activations, tail logits, gradients."""
     checks = verify_bundle(export_bundle(tmp_path), Classifier())
-    assert len(checks) == 3 + 3 * 3
+    assert len(checks) == 5 + 3 * 3
     assert all(check.passed for check in checks), format_checks(checks)
     assert "FAIL" not in format_checks(checks)
 
@@ -28,7 +28,7 @@ def test_bundle_passes_against_its_network(tmp_path: Path) -> None:
 def test_bundle_passes_without_a_reference(tmp_path: Path) -> None:
     """The tails agree with the trunk, and their gradients with finite differences."""
     checks = verify_bundle(export_bundle(tmp_path, Pyramid(), **PYRAMID))
-    assert len(checks) == 2 + 4 * 2
+    assert len(checks) == 4 + 4 * 3
     assert all(check.passed for check in checks), format_checks(checks)
 
 
