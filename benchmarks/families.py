@@ -1,146 +1,179 @@
-"""`python benchmarks/families.py [NAME ...] [--small]`: export every supported family of networks.
+"""`python benchmarks/families.py [TEXT ...] [--jobs N]`: what the export makes of 300 networks.
 
-Each network is exported, verified against torch, loaded by the service and timed. The output is the table of
-`docs/export.md`; the exit status is 1 if a network fails. Weights are random: the table shows that the bundle computes
-what torch computes, not how accurate a network is.
+Each network is exported as `percept export` does and served from its bundle. The reference is the network itself in its
+own framework, on the same photos, through the framework's own preprocessing. The output is the table of
+`docs/models.md`; the exit status is 1 if a network is served wrongly, refused without need, or served and not refused.
+Weights are random: the table shows that a bundle computes what the framework computes, not how accurate a network is.
+With TEXT only the networks are tried whose name contains one of the texts.
 """
 
 import sys
+import warnings
 from argparse import ArgumentParser
-from collections.abc import Mapping
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
+from urllib.parse import urlencode
 
 import numpy as np
 import torch
-from torch import nn
+from PIL import Image
 
-# For the networks of the tests, and so that `percept export` finds the source `benchmarks.families:create_network`.
+# For the package `benchmarks`, and so that the export finds the source `benchmarks.harness.references:create_made_up`.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.harness.files import FILES
+from benchmarks.harness.made_up import SIZE
+from benchmarks.harness.made_up_table import MADE_UP
+from benchmarks.harness.references import MADE_UP_PREFIX, find_reference
 from benchmarks.harness.report import format_row, format_table
-from percept.bundle.manifest import Layer
+from benchmarks.harness.workspace import PHOTOS, open_workspace, photo_files
+from benchmarks.harness.zoo import LIBRARY_NETWORKS
+from percept.errors import BundleError
+from percept.imaging.decode import decode_reduced
+from percept.imaging.geometry import Map
+from percept.imaging.preprocess import prepare
+from percept.runtime.cpu_count import count_cpus
 from percept.runtime.network import Network, TrunkInput
+from percept.tasks.task import activate
 from percept_models.export.convert import convert
 from percept_models.export.options import ExportOptions
-from percept_models.export.report import Report
-from percept_models.sources.libraries import load_source
-from percept_models.verify.bundle import verify_bundle
-from percept_models.verify.checks import GRADIENT_LIMIT, LIMIT
-from tests.percept_models import networks
+
+HEADINGS = ("network", "outcome", "error", "top class", "CAM layer", "layers", "s")
+LIMIT = 1e-3  # of the difference of scores, relative to the range of the scores over classes and photos
+PHOTOS_TRIED = 4
+NETWORKS_PER_PROCESS = 12  # a process is replaced after so many, because torch's exporter keeps memory
 
 
 @dataclass(frozen=True)
-class Family:
-    """A source and the size of its input; `small` is the size in tests."""
+class Outcome:
+    """What became of one network; `passed` is what the table should say of every network."""
 
-    source: str
-    size: int
-    small: int
-
-
-FAMILIES: Mapping[str, Family] = {
-    "AlexNet": Family("torchvision:alexnet", 224, 127),
-    "VGG": Family("torchvision:vgg16", 224, 64),
-    "GoogLeNet": Family("torchvision:googlenet", 224, 64),
-    "Inception v3": Family("torchvision:inception_v3", 299, 128),
-    "ResNet": Family("torchvision:resnet50", 224, 64),
-    "ResNeXt": Family("torchvision:resnext50_32x4d", 224, 64),
-    "DenseNet": Family("torchvision:densenet121", 224, 64),
-    "MobileNet v2": Family("torchvision:mobilenet_v2", 224, 64),
-    "MobileNet v3": Family("torchvision:mobilenet_v3_large", 224, 64),
-    "Xception": Family("timm:xception41", 299, 64),
-    "SqueezeNet": Family("torchvision:squeezenet1_1", 224, 65),
-    "EfficientNet": Family("torchvision:efficientnet_b0", 224, 64),
-    "ConvNeXt": Family("torchvision:convnext_tiny", 224, 64),
-    "FPN": Family("smp:FPN?encoder_name=resnet34&classes=5", 256, 64),
-    "U-Net": Family("smp:Unet?encoder_name=resnet34&classes=5", 256, 64),
-    "DeepLabV3": Family("torchvision:deeplabv3_resnet50", 256, 64),
-    "DeepLabV3+": Family("smp:DeepLabV3Plus?encoder_name=resnet34&classes=5", 256, 64),
-    "FCN": Family("torchvision:fcn_resnet50", 128, 64),
-    "PSPNet": Family("smp:PSPNet?encoder_name=resnet34&classes=5", 256, 64),
-    "LR-ASPP": Family("torchvision:lraspp_mobilenet_v3_large", 256, 64),
-}
-HEADINGS = ("family", "source", "size", "logits", "CAM layer", "gradients", "stage before", "gradients")
-TIMES = ("export s", "load s", "predict ms", "Grad-CAM ms")
+    name: str
+    outcome: str
+    passed: bool
+    error: float | None = None
+    agreement: str = ""
+    cam_layer: str = ""
+    layers: str = ""
+    seconds: float = 0.0
 
 
-def create_network(family: str, size: int) -> nn.Module:
-    """The network of a family with random weights and calibrated batch norms."""
-    return networks.calibrate_batch_norm(load_source(FAMILIES[family].source, "none").network, size)
+def names() -> list[str]:
+    """The names of all networks."""
+    return [*LIBRARY_NETWORKS, *FILES, *(f"{MADE_UP_PREFIX}{name}" for name in MADE_UP)]
 
 
-def export_family(family: str, size: int, out: Path, report: Report = lambda _: None) -> Path:
-    """Export the bundle of a family as `percept export` does; raises `BundleError` if the verification fails."""
-    return convert(
-        ExportOptions(
-            source=f"benchmarks.families:create_network?family={family.replace('+', '%2B')}&size={size}",
-            name="family",
-            out=out,
-            preprocessing={"height": size, "width": size, "resize": "squeeze"},
-        ),
-        report,
+def try_network(name: str, photos: Sequence[Path]) -> Outcome:
+    """Export one network and compare the scores of its bundle with the framework's."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    made_up = MADE_UP.get(name.removeprefix(MADE_UP_PREFIX))
+    must_refuse = made_up.refused if made_up else None
+    start = perf_counter()
+    try:
+        with TemporaryDirectory() as scratch:
+            folder = convert(_export_options(name, Path(scratch)), lambda _: None)
+            if must_refuse:
+                return Outcome(name, f"NOT REFUSED: {must_refuse}", passed=False)
+            return _compare(name, Network(folder, "cpu", threads=1), photos, perf_counter() - start)
+    except BundleError as error:
+        rightly = must_refuse is not None and must_refuse in str(error)
+        return Outcome(name, f"{'refused' if rightly else 'WRONGLY REFUSED'}: {error}", rightly)
+    except Exception as error:  # whatever it is, the other networks are tried
+        return Outcome(name, f"FAILED: {type(error).__name__}: {error}", passed=False)
+
+
+def _export_options(name: str, out: Path) -> ExportOptions:
+    """The options with which a user exports the network."""
+    if name in FILES:
+        return ExportOptions(source=str(FILES[name].path), name="network", out=out, **FILES[name].options)
+    if not name.startswith(MADE_UP_PREFIX):
+        return ExportOptions(source=name, name="network", out=out, weights="none")
+    key = name.removeprefix(MADE_UP_PREFIX)
+    row = MADE_UP[key]
+    preprocessing: dict[str, object] = {"height": SIZE, "width": SIZE}
+    if row.channels in (1, 3, 4):
+        preprocessing |= {"mean": (127.5,) * row.channels, "std": (63.75,) * row.channels}
+    return ExportOptions(
+        source=f"benchmarks.harness.references:create_made_up?{urlencode({'name': key})}",
+        name="network",
+        out=out,
+        preprocessing=preprocessing,
+        **dict(row.options or {}),
     )
 
 
-def load_bundle(folder: Path) -> tuple[Network, list[Layer]]:
-    """Load a bundle as the service does; return it with its CAM layer and the layer before that."""
-    network = Network(folder, "cpu", threads=1)
-    layers = network.manifest.layers
-    cam = next(layer for layer in layers if layer.name == network.manifest.cam_layer)
-    return network, [cam, layers[max(layers.index(cam) - 1, 0)]]
+def _compare(name: str, network: Network, photos: Sequence[Path], seconds: float) -> Outcome:
+    """Compare a bundle with its reference on the photos."""
+    manifest = network.manifest
+    reference = find_reference(name)
+    found = [_served_scores(network, photo.read_bytes()) for photo in photos]
+    expected = [reference(Image.open(photo).convert("RGB")) for photo in photos]
+    scale = max(float(np.ptp(scores, 0).max()) for scores in expected) or 1.0
+    error = max(
+        float(np.abs(f - e).max()) / scale if f.shape == e.shape else np.inf
+        for f, e in zip(found, expected, strict=True)
+    )
+    agreement = [float((f.argmax(0) == e.argmax(0)).mean()) for f, e in zip(found, expected, strict=True)]
+    passed = error <= LIMIT
+    shape = "x".join(map(str, next(one for one in manifest.layers if one.name == manifest.cam_layer).shape))
+    with_gradients = sum(layer.tail is not None for layer in manifest.layers)
+    return Outcome(
+        name,
+        "exported" if passed else "WRONG SCORES",
+        passed,
+        error,
+        f"{np.mean(agreement):.1%}",
+        f"`{manifest.cam_layer}` {shape}",
+        f"{with_gradients} of {len(manifest.layers)}",
+        seconds,
+    )
 
 
-def measure(family: str, size: int, scratch: Path) -> tuple[str, ...]:
-    """Measure one row of the table."""
-    start = perf_counter()
-    folder = export_family(family, size, scratch)
-    export_s = perf_counter() - start
-    start = perf_counter()
-    network, layers = load_bundle(folder)
-    load_s = perf_counter() - start
-    checks = {check.name: check for check in verify_bundle(folder, create_network(family, size))}
-    gradients = [checks[f"{layer.name} gradients"].error for layer in layers]
-    if checks["logits"].error > LIMIT or max(gradients) > GRADIENT_LIMIT:
-        raise SystemExit(f"{family} does not agree with torch: {checks['logits'].error:.0e}, {gradients}")
-    predict_s, cam_s = time_passes(network, layers[0])
-    cells = [f"`{layer.name}` {'x'.join(map(str, layer.shape))}" for layer in layers]
-    layer_cells = (cells[0], f"{gradients[0]:.0e}", cells[1], f"{gradients[1]:.0e}")
-    times = (f"{export_s:.0f}", f"{load_s:.1f}", f"{1e3 * predict_s:.0f}", f"{1e3 * cam_s:.0f}")
-    return (family, f"`{FAMILIES[family].source}`", str(size), f"{checks['logits'].error:.0e}", *layer_cells, *times)
+def _served_scores(network: Network, data: bytes) -> Map:
+    """Scores [K] or [K,h,w] as the service computes them from an encoded photo."""
+    manifest = network.manifest
+    photo, geometry = decode_reduced(manifest.preprocessing, data, len(data), 10**9)
+    pixels = prepare(photo, geometry, manifest.preprocessing)
+    (outputs,) = network.run_trunk([TrunkInput(pixels, frozenset({"logits"}))])
+    return activate(outputs["logits"], manifest.activation)
 
 
-def time_passes(network: Network, layer: Layer, rounds: int = 5) -> tuple[float, float]:
-    """The median seconds of a prediction and of a prediction with its gradients, on one thread."""
-    pixels = np.zeros((network.manifest.preprocessing.height, network.manifest.preprocessing.width, 3), np.uint8)
-    trunk_input = TrunkInput(pixels, network.outputs_for_gradients(layer))
-    seed = np.ones(network.manifest.logits, np.float32)
-    spent = []
-    for _ in range(rounds):
-        start = perf_counter()
-        (outputs,) = network.run_trunk([trunk_input])
-        predict_s = perf_counter() - start
-        network.compute_gradients(layer, outputs, seed)
-        spent.append((predict_s, perf_counter() - start))
-    predict_s, cam_s = np.median(spent, axis=0)
-    return float(predict_s), float(cam_s)
+def _cells(row: Outcome) -> tuple[str, ...]:
+    outcome = " ".join(row.outcome.split()).replace("|", "\\|")
+    error = "" if row.error is None else f"{row.error:.0e}"
+    time = f"{row.seconds:.0f}" if row.seconds else ""
+    return f"`{row.name}`", outcome, error, row.agreement, row.cam_layer, row.layers, time
 
 
 def main() -> None:
-    """Print each row of the table as soon as it is measured."""
+    """Print each row of the table when its network was tried, and count the outcomes at the end."""
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("families", nargs="*", default=[], metavar="NAME", help=f"of {', '.join(FAMILIES)}")
-    parser.add_argument("--small", action="store_true", help="use the small inputs of the tests")
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="try only networks with one of these in their names")
+    parser.add_argument("--jobs", type=int, default=count_cpus(), help="networks tried at once (default: one a core)")
+    parser.add_argument("--photos", type=Path, default=PHOTOS, metavar="FOLDER", help="JPEGs (default: %(default)s)")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    print(format_table((*HEADINGS, *TIMES), ()))
-    for name in options.families or FAMILIES:
-        family = FAMILIES[name]
-        with TemporaryDirectory() as scratch:
-            row = measure(name, family.small if options.small else family.size, Path(scratch))
-        print(format_row(row), flush=True)
+    chosen = [name for name in names() if not options.texts or any(text in name for text in options.texts)]
+    with open_workspace(options.photos) as workspace:
+        photos = photo_files(workspace)
+        tried = photos[:: max(1, len(photos) // PHOTOS_TRIED)][:PHOTOS_TRIED]
+        print(format_table(HEADINGS, ()))
+        with ProcessPoolExecutor(options.jobs, get_context("spawn"), max_tasks_per_child=NETWORKS_PER_PROCESS) as pool:
+            rows = []
+            for row in pool.map(partial(try_network, photos=tried), chosen):
+                rows.append(row)
+                print(format_row(_cells(row)), flush=True)
+    failed = [row.name for row in rows if not row.passed]
+    refused = sum(row.passed and row.outcome.startswith("refused") for row in rows)
+    exported = len(rows) - refused - len(failed)
+    print(f"\n{len(rows)} networks: {exported} exported, {refused} refused rightly, {len(failed)} failed")
+    raise SystemExit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.families import FAMILIES, export_family, load_bundle
+from benchmarks.family_speed import FAMILIES, export_family, load_bundle
 from percept.explain.maps import gradcam
 from percept.runtime.network import Network, TrunkInput
 from percept.tasks.table import TASKS
@@ -42,7 +42,7 @@ def test_family_becomes_a_bundle(family: str, tmp_path: Path) -> None:
 
 def test_verification_of_a_family_can_fail(tmp_path: Path) -> None:
     """Against other weights."""
-    from benchmarks.families import create_network
+    from benchmarks.family_speed import create_network
 
     folder = export_family("SqueezeNet", 65, tmp_path)
     other = create_network("SqueezeNet", 65)
