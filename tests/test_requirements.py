@@ -26,7 +26,7 @@ EXTRAS = {
     "benchmarks": ("export", "zoo", "test"),
 }
 # The packages that only a function imports need the extra that installs them.
-OPTIONAL = {"service/percept": ("cuda", "otel")}
+OPTIONAL = {"service/percept": ("cuda", "otel", "heif", "jxl")}
 OWN = {"percept", "percept_models", "tests", "benchmarks", "docs"}
 
 

@@ -5,12 +5,16 @@ when the module is imported; the command line calls those that concern the whole
 arena is created elsewhere, in `percept.runtime.session`, the only module that imports ONNX Runtime.
 """
 
+import contextlib
 import os
 import signal
 import sys
 import warnings
 
 SWITCH_INTERVAL_S = 1e-4
+PNG_PROFILE = b"iCCP"
+PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+PNG_TEXT_BYTES = 2**22  # inflated text of one file, after which the rest is skipped
 
 
 def disable_onnxruntime_telemetry() -> None:
@@ -22,11 +26,53 @@ def disable_onnxruntime_telemetry() -> None:
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
-def lift_pillow_pixel_limit() -> None:
-    """Disable Pillow's own limit on pixels, which only warns: `percept.imaging.decode` enforces the setting."""
-    from PIL import Image
+def lift_pillow_limits() -> None:
+    """Disable Pillow's limit on pixels, which only warns, and skip in PNG files what exceeds its limits on text.
+
+    `percept.imaging.decode` enforces the setting for pixels. Percept needs no text and no colour profile, and Pillow
+    refuses a file whose text or profile is larger than 1 MB inflated. Inflating it instead would be worse: 1 MB of
+    compressed profiles took 2.4 s.
+    """
+    from PIL import Image, PngImagePlugin
+
+    class PngStream(PngImagePlugin.PngStream):
+        """Skips colour profiles, and text after the first that exceeds a limit."""
+
+        def call(self, cid: bytes, pos: int, length: int) -> bytes:
+            is_text = cid in PNG_TEXTS
+            if cid == PNG_PROFILE or (is_text and self.text_memory > PNG_TEXT_BYTES):
+                return self._skip(pos, length)
+            try:
+                return super().call(cid, pos, length)
+            except ValueError:
+                if not is_text:
+                    raise
+                self.text_memory = sys.maxsize
+                return self._skip(pos, length)
+
+        def _skip(self, pos: int, length: int) -> bytes:
+            assert self.fp is not None
+            self.fp.seek(pos)
+            return self.fp.read(length)
 
     Image.MAX_IMAGE_PIXELS = None
+    setattr(PngImagePlugin, "PngStream", PngStream)  # noqa: B010 (mypy allows no assignment to a class)
+
+
+def register_image_decoders() -> list[str]:
+    """Register the decoders of the extras `heif` and `jxl` that are installed with Pillow, and return their formats."""
+    formats = []
+    with contextlib.suppress(ImportError):
+        from pi_heif import register_heif_opener
+
+        register_heif_opener(decode_threads=1, thumbnails=False)
+        formats.append("HEIF")
+    with contextlib.suppress(ImportError):
+        from pylibjxl import register_pillow
+
+        register_pillow()
+        formats.append("JXL")
+    return formats
 
 
 def ignore_pillow_warnings() -> None:

@@ -41,7 +41,7 @@ PROBLEMS: dict[type[errors.PerceptError], ProblemType] = {
     errors.UnknownClass: ProblemType(404, "unknown_class", "The model has no such class"),
     errors.NotAcceptable: ProblemType(406, "not_acceptable", "No acceptable media type is available"),
     errors.ImageTooLarge: ProblemType(413, "image_too_large", "The image is too large"),
-    errors.NotAnImage: ProblemType(415, "not_an_image", "The bytes are not an image"),
+    errors.NotAnImage: ProblemType(415, "not_an_image", "The bytes are not an image of an accepted format"),
     errors.UnsupportedMediaType: ProblemType(415, "unsupported_media_type", "The media type is not supported"),
     errors.BrokenImage: ProblemType(422, "broken_image", "The image cannot be decoded"),
     errors.BadParameter: ProblemType(422, "bad_parameter", "A parameter is invalid"),
@@ -123,9 +123,17 @@ async def handle_unexpected_error(request: Request, _error: Exception) -> Respon
 
 async def _handle_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    known = _known_parameters(request)
     # FastAPI puts the location of a parameter (query, path) before its name.
-    fields = ((details["loc"][1:], details["msg"]) for details in error.errors())
+    fields = ((details["loc"][1:], errors.describe_invalid_field(details, known)) for details in error.errors())
     return _problem_response(request, _problem(PROBLEMS[errors.BadParameter], errors.format_invalid_fields(fields)))
+
+
+def _known_parameters(request: Request) -> list[str]:
+    """The query parameters of the endpoint that a request is for."""
+    dependant = getattr(request.scope.get("route"), "dependant", None)
+    models = [field.field_info.annotation for field in dependant.query_params] if dependant else []
+    return [name for model in models for name in getattr(model, "model_fields", ())]
 
 
 async def _handle_http_exception(request: Request, error: Exception) -> Response:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from percept.errors import PerceptError
-from percept.imaging.decode import FORMATS
+from percept.imaging.formats import FORMATS
 from percept.imaging.geometry import UNSEEN
 
 MASKS = "masks"  # the default name of the folder of masks

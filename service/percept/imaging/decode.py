@@ -6,16 +6,22 @@ the bytes. It knows no model and no HTTP.
 
 import io
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
-from percept.bundle.manifest import Preprocessing
-from percept.errors import BrokenImage, ImageTooLarge, NotAnImage
+from percept.bundle.preprocessing import Preprocessing
+from percept.errors import BrokenImage, ImageTooLarge
+from percept.imaging import tiff
+from percept.imaging.colour import scale_transparency, to_rgb, to_rgba
+from percept.imaging.formats import FORMATS, explain_unopened
 from percept.imaging.geometry import Geometry, compute_geometry
-from percept.process import lift_pillow_pixel_limit
+from percept.process import lift_pillow_limits
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0")
+REDUCIBLE = ("JPEG", "MPO")  # MPO is Pillow's name of a JPEG file with several images
+# A JPEG is decoded at reduced size for inputs of at least this side, and stays this many times as large as the input.
+# With 2 instead of 4, or inputs of 32 pixels, 6 to 8 of 100 photos get another class; so 0 to 2 do.
+REDUCED_SIDE = 128
+REDUCED_MARGIN = 4
 ORIENTATION = 0x0112  # the EXIF tag
 # The transposition that turns a photo of each EXIF orientation upright.
 TRANSPOSES = {
@@ -28,8 +34,9 @@ TRANSPOSES = {
     8: Image.Transpose.ROTATE_90,
 }
 SIDEWAYS = (TRANSPOSES[5], TRANSPOSES[6], TRANSPOSES[7], TRANSPOSES[8])
+CONVERSIONS = {"RGB": to_rgb, "RGBA": to_rgba}
 
-lift_pillow_pixel_limit()  # `_open` checks the size against the service's own limit
+lift_pillow_limits()  # `_open` checks the size against the service's own limit
 
 
 def decode(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
@@ -37,7 +44,7 @@ def decode(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
 
     Raises `NotAnImage`, `BrokenImage`, or `ImageTooLarge` (known from the header, before any pixel is decoded).
     """
-    return _load(_open(data, max_bytes, max_pixels))
+    return _load(_open(data, max_bytes, max_pixels), "RGB")
 
 
 def decode_reduced(
@@ -45,45 +52,62 @@ def decode_reduced(
 ) -> tuple[Image.Image, Geometry]:
     """Decode a photo at the resolution that a network needs; the geometry describes the photo at full size.
 
-    Decodes a large JPEG at a half, a quarter or an eighth of its size, from fewer of its DCT coefficients, but never
-    below twice the size of the network's input: the difference is then smaller than that between resampling filters.
-    Every other image is decoded at full size. Raises as `decode`.
+    Decodes a large JPEG at a half, a quarter or an eighth of its size, from fewer of its DCT coefficients, if the
+    input has at least `REDUCED_SIDE` pixels and no `resize_size`, and never below `REDUCED_MARGIN` times the input.
+    Every other image is decoded at full size. The photo is RGBA if the network takes an alpha. Raises as `decode`.
     """
+    mode = "RGBA" if preprocessing.channels == "RGBA" else "RGB"
     image = _open(data, max_bytes, max_pixels)
+    small = min(preprocessing.width, preprocessing.height) < REDUCED_SIDE
+    if image.format not in REDUCIBLE or small or preprocessing.resize_size:
+        photo = _load(image, mode)
+        return photo, compute_geometry(photo.size, preprocessing)
     sideways = _transpose_of(image) in SIDEWAYS
     geometry = compute_geometry((image.height, image.width) if sideways else image.size, preprocessing)
     left, top, right, bottom = geometry.box
-    max_factor = min((right - left) / preprocessing.width, (bottom - top) / preprocessing.height) / 2
-    factor = max((k for k in (2, 4, 8) if k <= max_factor), default=1)
+    ratio = min((right - left) / preprocessing.width, (bottom - top) / preprocessing.height)
+    factor = max((k for k in (2, 4, 8) if k * REDUCED_MARGIN <= ratio), default=1)
     image.draft(None, (max(1, image.width // factor), max(1, image.height // factor)))
-    return _load(image), geometry
+    return _load(image, mode), geometry
 
 
-def _open(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
+def _open(data: bytes, max_bytes: int, max_pixels: int) -> ImageFile:
     """Read and check the header of an image; no pixel is decoded yet."""
     if len(data) > max_bytes:
         raise ImageTooLarge(f"the image has {len(data)} bytes; at most {max_bytes} are accepted")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
-        if data.startswith(SIGNATURES):
-            raise BrokenImage("the image's header is broken or truncated") from error
-        raise NotAnImage(f"the bytes are not an image; accepted formats are {', '.join(FORMATS)}") from error
+        raise explain_unopened(data) from error
     except Exception as error:  # a hostile header can make Pillow's parsers raise nearly any exception
-        raise BrokenImage(f"the image's header is broken: {error}") from error
+        raise explain_unopened(data, str(error)) from error
     if image.width * image.height > max_pixels:
         raise ImageTooLarge(f"the image has {image.width} x {image.height} pixels; at most {max_pixels} are accepted")
+    if image.format in ("TIFF", "PNG"):
+        _adapt(image)
     # Decode in one block: between two blocks the thread would have to wait for the interpreter lock.
     image.decodermaxblock = max(len(data), 1)
     return image
 
 
-def _load(image: Image.Image) -> Image.Image:
-    """Decode the pixels of an opened image."""
+def _adapt(image: ImageFile) -> None:
+    """Correct what Pillow would decode wrongly; raises `NotAnImage` where that is impossible."""
+    try:
+        if image.format == "TIFF":
+            tiff.check_layout(image)
+        elif "transparency" in image.info:
+            scale_transparency(image)
+    except (TypeError, ValueError, LookupError) as error:  # tags of the wrong types
+        raise BrokenImage(f"the image's header is broken: {error}") from error
+
+
+def _load(image: Image.Image, mode: str) -> Image.Image:
+    """Decode the pixels of an opened image to RGB or RGBA."""
     try:
         image.load()
         # `convert` would copy an image that is RGB already.
-        photo = image if image.mode == "RGB" and not image.has_transparency_data else _to_rgb(image)
+        is_rgb = image.mode == mode == "RGB" and not image.has_transparency_data
+        photo = image if is_rgb else CONVERSIONS[mode](image)
         transpose = _transpose_of(image)
         return photo if transpose is None else photo.transpose(transpose)
     except Exception as error:  # OSError, ValueError, SyntaxError, struct.error, EOFError and more
@@ -91,25 +115,9 @@ def _load(image: Image.Image) -> Image.Image:
 
 
 def _transpose_of(image: Image.Image) -> Image.Transpose | None:
+    if image.format == "JXL":  # its decoder applies the orientation, and EXIF data repeat it
+        return None
     try:
         return TRANSPOSES.get(image.getexif().get(ORIENTATION, 1))
     except Exception:  # broken EXIF data do not make the pixels unusable
         return None
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return _to_8_bits(image).convert("RGB")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale grey of more than 8 bits to 8: 16 bits by their full range, wider types by the image's own extremes."""
-    values = np.nan_to_num(np.asarray(image).astype(np.float64))
-    low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (values.min(), values.max())
-    if image.mode == "I" and low >= 0 and high <= 65535:
-        low, high = 0.0, 65535.0
-    return Image.fromarray(((values - low) * (255 / max(high - low, 1e-12))).round().astype(np.uint8))

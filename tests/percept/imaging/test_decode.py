@@ -4,12 +4,15 @@ import io
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from percept.bundle.manifest import Preprocessing
-from percept.errors import BrokenImage, ImageTooLarge, NotAnImage
-from percept.imaging.decode import FORMATS, TRANSPOSES, decode, decode_reduced
+from percept.bundle.preprocessing import Preprocessing
+from percept.errors import BrokenImage, ImageTooLarge
+from percept.imaging.decode import TRANSPOSES, decode, decode_reduced
+from percept.imaging.formats import FORMATS
 from percept.imaging.geometry import compute_geometry
 from percept.imaging.preprocess import prepare
 from tests.photos import draw_marker, encode_photo
@@ -20,9 +23,14 @@ RULES = {
     "crop": Preprocessing(height=64, width=48, resize="crop", short_side=72),
     "pad": Preprocessing(height=64, width=48, resize="pad"),
 }
+LARGE_RULES = {  # a large JPEG is decoded at reduced size for them
+    "squeeze": Preprocessing(height=128, width=144),
+    "crop": Preprocessing(height=128, width=144, resize="crop", short_side=150),
+    "pad": Preprocessing(height=128, width=144, resize="pad"),
+}
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind != "HEIF"])  # no test can encode HEIF
 def test_every_format_is_decoded_to_rgb(kind: str) -> None:
     photo = decode(encode_photo(Image.new("RGB", (20, 10), (200, 30, 60)), kind), **LIMITS)
     assert (photo.mode, photo.size) == ("RGB", (20, 10))
@@ -30,13 +38,32 @@ def test_every_format_is_decoded_to_rgb(kind: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
+    """Once: in the photo, and in the size of its geometry."""
     upright = draw_marker((40, 24), (8, 6), 4)
-    photo = decode(encode_photo(upright, kind, orientation), **LIMITS)
-    assert photo.size == (40, 24)
+    data = encode_photo(upright, kind, orientation)
+    photo, geometry = decode_reduced(RULES["pad"], data, **LIMITS)
+    assert photo.size == decode(data, **LIMITS).size == geometry.size == (40, 24)
     red = np.asarray(photo.getchannel("R")).astype(int)
     assert red[6, 8] > red[20, 30] + 50
+
+
+def test_orientation_of_compressed_tiff_is_applied() -> None:
+    data = encode_photo(draw_marker((40, 24), (8, 6), 4), "TIFF", 6, compression="tiff_lzw")
+    assert decode_reduced(RULES["pad"], data, **LIMITS)[1].size == (40, 24)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PNG", "JPEG"])
+def test_orientation_in_xmp_is_applied(kind: str) -> None:
+    xmp = '<rdf:Description tiff:Orientation="6"/>'
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", xmp)
+    stream, photo = io.BytesIO(), Image.new("RGB", (24, 40))
+    photo.save(stream, kind, tiffinfo={700: xmp.encode()}, pnginfo=info, xmp=xmp.encode())
+    data = stream.getvalue()
+    photo, geometry = decode_reduced(RULES["pad"], data, **LIMITS)
+    assert photo.size == geometry.size == (40, 24)
 
 
 def test_exif_photos_of_all_orientations_look_the_same(shared: Path) -> None:
@@ -45,19 +72,6 @@ def test_exif_photos_of_all_orientations_look_the_same(shared: Path) -> None:
         photos = [np.asarray(decode(f.read_bytes(), 10**8, 10**8).resize((60, 60))).astype(int) for f in files]
         for photo in photos[1:]:
             assert np.abs(photo - photos[0]).mean() < 4
-
-
-def test_sixteen_bit_grey_keeps_its_range() -> None:
-    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
-    for kind in ("PNG", "TIFF"):
-        grey = np.asarray(decode(encode_photo(Image.fromarray(ramp), kind), **LIMITS))[:, :, 1].astype(int)
-        assert np.abs(grey - ramp / 257).max() <= 1
-
-
-def test_floating_point_tiff_is_scaled_to_its_own_range() -> None:
-    ramp = np.linspace(-3, 5, 256, dtype=np.float32).reshape(16, 16)
-    grey = np.asarray(decode(encode_photo(Image.fromarray(ramp), "TIFF"), **LIMITS))[:, :, 0]
-    assert (grey.min(), grey.max()) == (0, 255)
 
 
 def test_transparent_pixels_become_white() -> None:
@@ -82,13 +96,6 @@ def test_animation_gives_its_first_frame() -> None:
     for kind in ("GIF", "WEBP"):
         data = encode_photo(frames[0], kind, save_all=True, append_images=frames[1:])
         assert np.asarray(decode(data, **LIMITS))[3, 3, 0] > 200
-
-
-@pytest.mark.parametrize("data", [b"", b"hello", b"%PDF-1.4", b"\x00" * 100, b"<svg/>", b"P6\n1 1\n255\nabc"])
-def test_bytes_that_are_not_an_image_are_rejected(data: bytes) -> None:
-    with pytest.raises((NotAnImage, BrokenImage)) as caught:
-        decode(data, **LIMITS)
-    assert caught.type is (BrokenImage if data.startswith(b"\0\0\0") else NotAnImage)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF"])
@@ -118,24 +125,58 @@ def test_broken_exif_is_ignored() -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, *TRANSPOSES])
-@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("rule", LARGE_RULES.values(), ids=LARGE_RULES)
 def test_large_jpeg_is_reduced_with_nearly_the_same_input(rule: Preprocessing, orientation: int) -> None:
-    """It stays at least twice as large as the input, and the geometry is that of the whole photo."""
-    data = encode_photo(draw_marker((901, 700), (300, 250), 150), "JPEG", orientation)
-    full = decode(data, **LIMITS)
-    reduced, geometry = decode_reduced(rule, data, **LIMITS)
-    assert geometry == compute_geometry((901, 700), rule) == compute_geometry(full.size, rule)
-    assert 2 * reduced.width <= full.width + 2
+    """It stays at least four times as large as the input, and the geometry is that of the whole photo."""
+    data = encode_photo(draw_marker((1601, 1250), (600, 500), 250), "JPEG", orientation)
+    full = decode(data, 10**7, 10**7)
+    reduced, geometry = decode_reduced(rule, data, 10**7, 10**7)
+    assert geometry == compute_geometry((1601, 1250), rule) == compute_geometry(full.size, rule)
+    assert reduced.size == (801, 625)
     left, _, right, _ = geometry.resized(*reduced.size).box
-    assert right - left >= 2 * rule.width
+    assert right - left >= 4 * rule.width
     difference = prepare(reduced, geometry, rule).astype(int) - prepare(full, geometry, rule)
     assert np.abs(difference).mean() < 1
-    assert np.abs(difference).max() < 60
+    assert np.abs(difference).max() < 30
 
 
 @pytest.mark.parametrize(
-    ("kind", "size"), [("JPEG", (190, 250)), ("JPEG", (2000, 40)), ("JPEG", (3, 3)), ("PNG", (900, 700))]
+    ("kind", "size"), [("JPEG", (700, 900)), ("JPEG", (2000, 40)), ("JPEG", (3, 3)), ("PNG", (1400, 1400))]
 )
 def test_small_jpeg_and_png_are_decoded_in_full(kind: str, size: tuple[int, int]) -> None:
-    photo, geometry = decode_reduced(RULES["squeeze"], encode_photo(draw_marker(size, (1, 1), 1), kind), **LIMITS)
+    data = encode_photo(draw_marker(size, (1, 1), 1), kind)
+    photo, geometry = decode_reduced(LARGE_RULES["squeeze"], data, 10**7, 10**7)
     assert photo.size == geometry.size == size
+
+
+@pytest.mark.parametrize(
+    "rule", [*RULES.values(), LARGE_RULES["squeeze"].model_copy(update={"resize_size": (128, 144)})]
+)
+def test_jpeg_is_decoded_in_full_for_small_inputs_and_exact_pixels(rule: Preprocessing) -> None:
+    data = encode_photo(draw_marker((1601, 1250), (600, 500), 250), "JPEG")
+    photo, geometry = decode_reduced(rule, data, 10**7, 10**7)
+    assert photo.size == geometry.size == (1601, 1250)
+
+
+@pytest.mark.prove
+def test_reduced_jpegs_keep_the_classes_of_photos(shared: Path) -> None:
+    """Of 100 photos, enlarged until JPEGs are decoded at half their size, as good as all keep their class.
+
+    MobileNetV1 0.25 at 128 pixels is the worst case: the smallest input, and a network that changes 1 class of 100 when
+    0.4 % of its input's values change by 1. With half the margin 6 photos would change their class.
+    """
+    rule = Preprocessing(height=128, width=128, resize="crop", short_side=146)
+    network = ort.InferenceSession(shared / "models" / "mobilenet_v1_0.25_128.onnx")
+    classes = []
+    for file in sorted((shared / "images" / "imagenet").iterdir()):
+        photo = Image.open(file).convert("RGB")
+        factor = 1200 / min(photo.size)
+        data = encode_photo(photo.resize((round(photo.width * factor), round(photo.height * factor))), "JPEG")
+        reduced, geometry = decode_reduced(rule, data, 10**8, 10**8)
+        full = decode(data, 10**8, 10**8)
+        assert 2 * reduced.width <= full.width + 1
+        images = np.stack([prepare(image, geometry, rule) for image in (reduced, full)]).transpose(0, 3, 1, 2)
+        name = network.get_inputs()[0].name
+        classes.append([network.run(None, {name: image[None] / np.float32(127.5) - 1})[0].argmax() for image in images])
+    assert len(classes) == 100
+    assert sum(a == b for a, b in classes) >= 96

@@ -49,6 +49,18 @@ def test_segmenter_returns_the_share_of_each_class(client: httpx.Client) -> None
     assert shares["red"] == pytest.approx(28 * 28 / (150 * 110), rel=0.25)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_sizes_are_those_of_the_upright_photo(client: httpx.Client, kind: str) -> None:
+    data = encode_photo(PHOTO, kind, orientation=6)
+    model = "model=segmentation-squeeze"
+    assert client.post(f"/predict?{model}", content=data).json()["image"] == {"width": 150, "height": 110}
+    assert open_picture(client.post(f"/predict?{model}&view=mask", content=data)).size == (150, 110)
+    cam = f"/cam?{model}&target=red&view=overlay"
+    assert open_picture(client.post(cam, content=data)).size == (150, 110)
+    array = client.post(f"/cam?{model}&target=red&format=npy&size=photo", content=data).content
+    assert np.load(io.BytesIO(array)).shape[-2:] == (110, 150)
+
+
 def test_mask_is_an_indexed_png_of_the_photos_size(client: httpx.Client) -> None:
     url = "/predict?model=segmentation-squeeze"
     for response in (
