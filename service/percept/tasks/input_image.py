@@ -8,6 +8,7 @@ from PIL import Image
 
 from percept.errors import BadParameter
 from percept.imaging import preprocess
+from percept.imaging.colour import to_rgb
 from percept.imaging.decode import decode, decode_reduced
 from percept.imaging.geometry import Geometry, Pixels
 from percept.runtime.model import Model
@@ -19,9 +20,10 @@ from percept.telemetry.context import stage
 
 @dataclass(frozen=True, eq=False)
 class InputImage:
-    """A photo, the part of it that the network sees (`geometry`), and the network's input `pixels` uint8 [H,W,3].
+    """A photo, the part of it that the network sees (`geometry`), and the network's input `pixels` uint8 [H,W,C].
 
-    `decoded` may be smaller than the photo that the `geometry` describes; `decode_full` then decodes it again.
+    `decoded` may be smaller than the photo that the `geometry` describes; `decode_full` then decodes it again. It has
+    an alpha if the network takes one.
     """
 
     id: str
@@ -36,7 +38,8 @@ class InputImage:
     def photo(self) -> Image.Image:
         """The photo at its full size, mode `RGB`, upright."""
         size = (self.geometry.width, self.geometry.height)
-        return self.decoded if self.decoded.size == size else self.decode_full()
+        photo = self.decoded if self.decoded.size == size else self.decode_full()
+        return photo if photo.mode == "RGB" else to_rgb(photo)
 
 
 def prepare(model: Model, data: bytes, id: str, settings: Settings) -> InputImage:
@@ -51,16 +54,17 @@ def prepare(model: Model, data: bytes, id: str, settings: Settings) -> InputImag
 
 
 def from_pixels(model: Model, pixels: Pixels, id: str) -> InputImage:
-    """Take pixels uint8 [H,W,3] that already have the size of the model's input: they are the photo, all of it seen.
+    """Take pixels uint8 [H,W,C] that already have the size of the model's input: they are the photo, all of it seen.
 
     Raises `BadParameter` if they have another shape.
     """
     preprocessing = model.manifest.preprocessing
-    if pixels.shape != (preprocessing.height, preprocessing.width, 3):
+    if pixels.shape != preprocessing.shape:
+        height, width, channels = preprocessing.shape
         raise BadParameter(
-            f"model {model.manifest.name!r} takes pixels of [N, {preprocessing.height}, {preprocessing.width}, 3], not "
+            f"model {model.manifest.name!r} takes pixels of [N, {height}, {width}, {channels}], not "
             f"{['N', *pixels.shape]}: resize them, or send encoded images"
         )
-    photo = Image.fromarray(pixels)
+    photo = to_rgb(preprocess.to_picture(pixels))
     whole = Geometry(preprocessing.width, preprocessing.height, (0, 0, preprocessing.width, preprocessing.height))
     return InputImage(id, model, TASKS[model.manifest.task], photo, whole, pixels, lambda: photo)
