@@ -8,6 +8,7 @@ fixed seed) or a file with a state dict.
 import sys
 from ast import literal_eval
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,17 @@ from percept_models.sources.user_module import load_user_network
 
 # The signature of torchvision's compiled operators `nms` and `qnms`.
 NMS_SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+OTHER_FLOATS = {torch.float16, torch.bfloat16, torch.float64}  # bundles are computed in float32
+# torchvision's segmenters take photos of any proportions.
+SQUEEZED = (
+    "torchvision keeps the proportions of a photo, and a bundle squeezes it to one size: only photos in the "
+    "proportions of --size get torchvision's pixels, such as those of 4:3 with --size 520x693"
+)
 CROP_MODES = {"center": "crop", "squash": "squeeze", "border": "pad"}  # timm's words for `Preprocessing.resize`
 
 
 def load_source(source: str, weights: str = "default") -> TorchSource:
-    """The network of a source in `eval` mode; raises `BundleError` with the remedy where it cannot be loaded."""
+    """The network of a source in `eval` mode and float32; raises `BundleError` with the remedy if it cannot be loaded."""
     library, _, rest = source.partition(":")
     name, _, query = rest.partition("?")
     if not name:
@@ -39,8 +46,10 @@ def load_source(source: str, weights: str = "default") -> TorchSource:
     found = _load(library, SourceRequest(name, arguments, weights), source)
     if weights not in ("default", "none"):
         load_weights(found.network, Path(weights))
-    found.network.eval()
-    return found
+    kinds = {tensor.dtype for tensor in found.network.state_dict().values() if isinstance(tensor, torch.Tensor)}
+    converted = sorted(str(kind).removeprefix("torch.") for kind in kinds & OTHER_FLOATS)
+    found.network.eval().float()
+    return replace(found, notes=(*found.notes, *(f"its {kind} weights became float32" for kind in converted)))
 
 
 def _load(library: str, request: SourceRequest, source: str) -> TorchSource:
@@ -68,20 +77,23 @@ def _load_torchvision(request: SourceRequest) -> TorchSource:
         options |= {"aux_logits": False, "init_weights": False}
     network = models.get_model(request.name, **options | dict(request.arguments))
     weights = str(known) if request.pretrained else request.weights
-    return TorchSource(
-        network, _torchvision_preprocessing(known.transforms()), weights, tuple(known.meta["categories"])
-    )
+    preprocessing = _torchvision_preprocessing(known.transforms())
+    notes = (SQUEEZED,) if preprocessing.resize == "squeeze" else ()
+    return TorchSource(network, preprocessing, weights, tuple(known.meta["categories"]), notes=notes)
 
 
 def _torchvision_preprocessing(preset: Any) -> Preprocessing:
     """The preprocessing of torchvision's transforms for a network; segmenters have no crop."""
-    crop = getattr(preset, "crop_size", None)
-    short_side = preset.resize_size[0]
-    size = (crop or preset.resize_size)[0]
-    fields: dict[str, Any] = {"height": size, "width": size, "interpolation": preset.interpolation.value}
-    if crop:
-        fields |= {"resize": "crop", "short_side": short_side}
-    return Preprocessing(**fields, **unit_normalization(preset.mean, preset.std))
+    resized = preset.resize_size[0]
+    size = getattr(preset, "crop_size", preset.resize_size)[0]
+    return Preprocessing(
+        height=size,
+        width=size,
+        resize="crop" if hasattr(preset, "crop_size") else "squeeze",
+        resize_size=(resized, resized),
+        interpolation=preset.interpolation.value.removesuffix("-exact"),  # the same in Pillow
+        **unit_normalization(preset.mean, preset.std),
+    )
 
 
 def _load_timm(request: SourceRequest) -> TorchSource:
@@ -97,17 +109,18 @@ def _load_timm(request: SourceRequest) -> TorchSource:
 
 
 def _timm_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
-    """The preprocessing of timm's data configuration."""
+    """The preprocessing of timm's data configuration, as its `transforms_imagenet_eval` executes it."""
     _, height, width = config["input_size"]
-    fields: dict[str, Any] = {
-        "height": height,
-        "width": width,
-        "interpolation": config["interpolation"] if config["interpolation"] != "random" else "bilinear",
-        "resize": CROP_MODES[config["crop_mode"]],
-    }
-    if fields["resize"] == "crop":
-        fields["short_side"] = int(max(height, width) / config["crop_pct"])
-    return Preprocessing(**fields, **unit_normalization(config["mean"], config["std"]))
+    border = config["crop_mode"] == "border"
+    return Preprocessing(
+        height=height,
+        width=width,
+        resize=CROP_MODES[config["crop_mode"]],
+        resize_size=(int(height / config["crop_pct"]), int(width / config["crop_pct"])),
+        fill=tuple(round(255 * v) for v in config["mean"]) if border else (0, 0, 0),
+        interpolation=config["interpolation"] if config["interpolation"] != "random" else "bilinear",
+        **unit_normalization(config["mean"], config["std"]),
+    )
 
 
 def _load_smp(request: SourceRequest) -> TorchSource:

@@ -25,10 +25,14 @@ class SourceRequest:
 
 @dataclass(frozen=True)
 class TorchSource:
-    """A torch network with what its makers state about it; `labels` are empty where they state none."""
+    """A torch network with what its makers state about it; `labels` are empty where they state none.
+
+    `notes` say in short sentences what was changed.
+    """
 
     network: nn.Module
     preprocessing: Preprocessing
     weights: str
     labels: tuple[str, ...] = ()
     license: str = "not stated"
+    notes: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from percept.bundle.preprocessing import Preprocessing
-from percept.imaging.geometry import Geometry, compute_geometry, project_to_photo, project_to_seen
+from percept.imaging.geometry import Geometry, compute_geometry, place_resized, project_to_photo, project_to_seen
 from percept.imaging.preprocess import prepare
 from tests.photos import draw_marker
 
@@ -17,6 +17,10 @@ RULES = {
     "squeeze": Preprocessing(height=64, width=48),
     "crop": Preprocessing(height=64, width=48, resize="crop", short_side=72),
     "pad": Preprocessing(height=64, width=48, resize="pad"),
+    "squeeze, then crop": Preprocessing(height=64, width=48, resize_size=(72, 54)),
+    "cover, then crop": Preprocessing(height=64, width=48, resize="crop", resize_size=(72, 72)),
+    "cover less, then pad": Preprocessing(height=64, width=48, resize="crop", resize_size=(56, 56)),
+    "fit, then pad": Preprocessing(height=64, width=48, resize="pad", resize_size=(72, 54)),
 }
 
 
@@ -69,7 +73,7 @@ def test_projection_equals_bilinear_interpolation_of_torch() -> None:
 
 
 def test_map_positions_lie_at_the_right_photo_points() -> None:
-    squeeze, crop, pad = (compute_geometry((400, 200), rule) for rule in RULES.values())
+    squeeze, crop, pad = (compute_geometry((400, 200), RULES[name]) for name in ("squeeze", "crop", "pad"))
     assert squeeze.to_photo(0.5, 0.5, (2, 4)) == (50, 50)
     assert crop.to_photo(4, 4, (8, 8)) == pytest.approx((200, 100), abs=2)
     assert pad.to_photo(0, 0, (8, 8)) == (0, 0)
@@ -95,3 +99,26 @@ def test_scaled_geometry_covers_the_same_part() -> None:
     assert geometry.size == (200, 100)
     assert geometry.box == pytest.approx(compute_geometry((200, 100), RULES["crop"]).box)
     assert Geometry(3, 3, (0, 0, 3, 3)).scaled(0.01).size == (1, 1)
+
+
+def test_box_follows_the_rounding_of_the_resized_photo() -> None:
+    """500 x 375 becomes 341 x 256, of which the columns from 58 and the rows from 16 are cropped."""
+    rule = Preprocessing(height=224, width=224, resize="crop", resize_size=(256, 256))
+    fx, fy = 500 / 341, 375 / 256
+    assert place_resized((500, 375), rule) == (-58, -16, 283, 240)
+    assert compute_geometry((500, 375), rule).box == pytest.approx((58 * fx, 16 * fy, 282 * fx, 240 * fy))
+
+
+@pytest.mark.parametrize(
+    ("resize", "size", "place"),
+    [
+        ("squeeze", (500, 375), (-16, -16, 240, 240)),
+        ("crop", (500, 375), (-58, -16, 283, 240)),
+        ("pad", (500, 375), (-16, 16, 240, 208)),  # 256 x 192
+        ("pad", (500, 371), (-16, 17, 240, 207)),  # 190 of 189.95 rows
+        ("crop", (1, 9), (-16, -1040, 240, 1264)),
+    ],
+)
+def test_resized_photos_lie_in_the_centre(resize: str, size: tuple[int, int], place: tuple[int, ...]) -> None:
+    rule = Preprocessing(height=224, width=224, resize=resize, resize_size=(256, 256))
+    assert place_resized(size, rule) == place

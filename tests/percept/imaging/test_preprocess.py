@@ -38,3 +38,22 @@ def test_reduced_photo_gives_nearly_the_same_input(resize: str) -> None:
     geometry = compute_geometry(photo.size, rule)
     difference = prepare(photo.reduce(2), geometry, rule).astype(int) - prepare(photo, geometry, rule)
     assert np.abs(difference).mean() < 2
+
+
+def test_input_may_extend_beyond_a_resized_photo() -> None:
+    """Its pixels lie in the centre, the fill around them; what is outside the input is cropped."""
+    rule = Preprocessing(height=8, width=8, resize="crop", resize_size=(5, 5), fill=(1, 2, 3))
+    photo = draw_marker((10, 20), (5, 10), 4)
+    pixels = prepare(photo, compute_geometry(photo.size, rule), rule)
+    resized = np.asarray(photo.resize((5, 10), Image.Resampling.BILINEAR))
+    assert (pixels[:, 1:6] == resized[1:9]).all()
+    assert (pixels[:, [0, 6, 7]] == (1, 2, 3)).all()
+
+
+def test_photo_in_extreme_proportions_is_not_resized_as_a_whole() -> None:
+    """It would have 256 x 2,560,000 pixels; the part that the network sees is nearly the same."""
+    rule = Preprocessing(height=224, width=224, resize="crop", resize_size=(256, 256))
+    strip = Image.fromarray(np.random.default_rng(0).integers(0, 256, (10000, 1, 3), np.uint8))
+    middle = strip.crop((0, 4950, 1, 5050))  # of the same scale, and small enough
+    pixels, expected = (prepare(photo, compute_geometry(photo.size, rule), rule) for photo in (strip, middle))
+    assert np.abs(pixels.astype(int) - expected).max() <= 1

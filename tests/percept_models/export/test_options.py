@@ -51,6 +51,23 @@ def test_mean_and_std_beyond_one_are_in_units_of_bytes(tmp_path: Path) -> None:
     assert options.preprocessing == {"mean": (104, 117, 123), "std": (1, 1, 1)}
 
 
+def test_resize_size_and_fill_become_pixels_and_a_colour(tmp_path: Path) -> None:
+    def given(*options: str) -> dict[str, object]:
+        return dict(parse_options(["a:b", "--name", "c", *options], tmp_path).preprocessing)
+
+    assert given("--resize", "pad", "--fill", "1,2,255") == {"resize": "pad", "fill": (1, 2, 255)}
+    assert given("--resize-size", "256") == {"resize_size": (256, 256)}
+    assert given("--resize-size", "240x320") == {"resize_size": (240, 320)}
+    assert given("--resize-size", "none") == {"resize_size": None}
+
+
+@pytest.mark.parametrize("colour", ["red", "1,2", "1,2,256", "-1,0,0"])
+def test_invalid_fill_is_refused_with_its_form(tmp_path: Path, colour: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_options(["a:b", "--name", "c", f"--fill={colour}"], tmp_path)
+    assert "R,G,B" in capsys.readouterr().err
+
+
 def test_out_replaces_the_default_folder(tmp_path: Path) -> None:
     assert parse_options(["a:b", "--name", "c"], tmp_path).out == tmp_path
     assert parse_options(["a:b", "--name", "c", "--out", "d"], tmp_path).out == Path("d")

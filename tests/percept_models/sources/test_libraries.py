@@ -25,7 +25,7 @@ HERE = "tests.percept_models.sources.test_libraries"
 def test_torchvision_states_the_preprocessing() -> None:
     source = load_source("torchvision:squeezenet1_1", "none")
     guess = source.preprocessing
-    assert (guess.height, guess.width, guess.resize, guess.short_side) == (224, 224, "crop", 256)
+    assert (guess.height, guess.width, guess.resize, guess.resize_size) == (224, 224, "crop", (256, 256))
     assert guess.interpolation == "bilinear"
     assert guess.mean == pytest.approx((123.675, 116.28, 103.53))
     assert source.labels[281:283] == ("tabby", "tiger cat")
@@ -33,18 +33,19 @@ def test_torchvision_states_the_preprocessing() -> None:
 
 
 def test_torchvision_segmenters_get_the_whole_photo() -> None:
-    """Their transforms have no crop; VOC's labels begin with the background."""
+    """Their transforms have no crop, and keep the proportions; VOC's labels begin with the background."""
     source = load_source("torchvision:lraspp_mobilenet_v3_large", "none")
     assert (source.preprocessing.resize, source.preprocessing.height) == ("squeeze", 520)
+    assert "keeps the proportions" in source.notes[0]
     assert source.labels[0] == "__background__"
     assert len(source.labels) == 21
 
 
 def test_timm_states_the_preprocessing() -> None:
-    """A crop percentage becomes the length of the short side; the labels are ImageNet's."""
+    """A crop percentage becomes the size before the crop; the labels are ImageNet's."""
     source = load_source("timm:resnet10t", "none")
     guess = source.preprocessing
-    assert (guess.height, guess.resize, guess.short_side, guess.interpolation) == (176, "crop", 201, "bicubic")
+    assert (guess.height, guess.resize, guess.resize_size, guess.interpolation) == (176, "crop", (201, 201), "bicubic")
     assert source.license == "apache-2.0"
     assert len(source.labels) == 1000
 
