@@ -17,6 +17,7 @@ from percept_models.autodiff.errors import UnsupportedOperator
 from percept_models.autodiff.reverse import backpropagate, varying_tensors
 from percept_models.graph.builder import OPSET, Builder
 from percept_models.graph.reader import Graph, attributes
+from percept_models.graph.receptive_field import SIZES
 from percept_models.graph.subgraph import nodes_between, required_nodes
 
 ACTIVATIONS, SEED, LOGITS, GRADIENTS = "activations", "seed", "logits", "gradients"
@@ -29,8 +30,8 @@ def build_tail(
 
     Each tensor in `seeds`, all between the cut and the logits, gets an input `seed_name(tensor)` of its rank, whose
     sizes broadcast to its own; the sum of this seed times the tensor is differentiated too. Raises
-    `UnsupportedOperator` where an operator on the path has no rule, and `ValueError` where the logits do not depend on
-    the cut.
+    `UnsupportedOperator` where an operator on the path has no rule, or operators with a derivative of 0 are on every
+    path, and `ValueError` where the logits do not depend on the cut.
     """
     if taken := {ACTIVATIONS, SEED, GRADIENTS, *map(seed_name, seeds)} & set(graph.shapes):
         raise ValueError(f"the names {sorted(taken)} are reserved for the tail")
@@ -38,10 +39,11 @@ def build_tail(
     builder = Builder([*graph.shapes, *graph.producer, *graph.constants])
     _recompute_sizes(builder, graph, cut, path)
     builder.nodes += [_copy(node) for node in path]
-    cotangents = {logits: SEED} | {name: seed_name(name) for name in seeds}
+    op = builder.op
+    cotangents = {logits: SEED} | {name: op.Expand(seed_name(name), op.Shape(name)) for name in seeds}
     gradient = backpropagate(builder, graph, varying_tensors(graph, cut, path), cotangents).get(cut)
-    if gradient is None:
-        raise ValueError(f"the logits do not vary with {cut!r}")
+    if gradient is None or not _depends_on(builder, gradient, SEED):
+        raise _gradients_end(graph, cut, path)
     if gradient == SEED:
         gradient = builder.op.Identity(gradient)
     foldable = [node for node in graph.nodes if node.output[0] in graph.foldable]
@@ -57,6 +59,18 @@ def build_tail(
     tail = helper.make_graph(nodes, "tail", inputs, outputs, weights)
     imports = graph.model.opset_import or [helper.make_opsetid("", OPSET)]
     return helper.make_model(tail, opset_imports=imports, ir_version=graph.model.ir_version), crossing
+
+
+def _depends_on(builder: Builder, name: str, source: str) -> bool:
+    """Return whether a tensor is, or is computed from, an input of the tail."""
+    return name == source or any(source in node.input for node in required_nodes(builder.nodes, {name}))
+
+
+def _gradients_end(graph: Graph, cut: str, path: Sequence[NodeProto]) -> UnsupportedOperator:
+    """Return the error that names the operators between the cut and the logits through which no gradient passes."""
+    varying = varying_tensors(graph, cut, path)
+    ends = {n.op_type for n in path if not varying.isdisjoint(n.input) and varying.isdisjoint(n.output)} - SIZES
+    return UnsupportedOperator(" or ".join(sorted(ends)), "its result is a step function, whose derivative is 0")
 
 
 def _recompute_sizes(builder: Builder, graph: Graph, cut: str, path: Sequence[NodeProto]) -> None:

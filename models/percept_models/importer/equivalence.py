@@ -5,6 +5,7 @@ converted network is run on all images in one batch, which shows whether an imag
 """
 
 from collections.abc import Callable, Sequence
+from math import inf
 
 import numpy as np
 from onnx import ModelProto
@@ -25,30 +26,31 @@ def sample_images(shape: Sequence[int]) -> Array:
     return np.stack([rng.uniform(low, high, shape) for low, high in RANGES]).astype(np.float32)
 
 
-def run_each(model: ModelProto, images: Array, n: int) -> Array:
-    """Run a model whose batch is n on each image alone and return its only output, one row per image.
+def run_each(model: ModelProto, images: Array, n: int, kinds: str = "f") -> Array:
+    """Run a model whose batch is n on each image alone and return its only output as float32, one row per image.
 
-    Raises `BundleError` where the model cannot be run, or does not give one float32 row per image.
+    `kinds` are NumPy's letters of the types that the output may have. Raises `BundleError` where the model cannot be
+    run, or does not give one row of such a type per image.
     """
     session = Session(model.SerializeToString(), quiet=True)
     (output,) = session.outputs
-    rows = [_run_one(session, image, n) for image in images]
+    rows = [_run_one(session, image, n, kinds) for image in images]
     if len({row.shape for row in rows}) > 1:
         raise BundleError(f"the size of the output {output!r} differs from image to image")
     return np.concatenate(rows)
 
 
-def _run_one(session: Session, image: Array, n: int) -> Array:
+def _run_one(session: Session, image: Array, n: int, kinds: str) -> Array:
     (feed,), (output,) = session.inputs, session.outputs
     try:
         y = session.run({feed: np.stack([image] * n)}, [output])[output]
     except InferenceError as error:
         raise BundleError(f"the file does not run on an image of shape {image.shape}: {error}") from error
-    if not isinstance(y, np.ndarray) or y.dtype != np.float32:
-        raise BundleError(f"the output {output!r} is not float32: name one that is with --output")
+    if not isinstance(y, np.ndarray) or y.dtype.kind not in kinds:
+        raise BundleError(f"the output {output!r} is not floating-point: name one that is with --output")
     if y.shape[:1] != (n,):
         raise BundleError(f"the output {output!r} {list(y.shape)} has no row for each image of a batch of {n}")
-    return y[:1]
+    return y[:1].astype(np.float32)
 
 
 def check_equivalence(model: ModelProto, images: Array, expected: Array, undo: Undo, fixed: int | None) -> None:
@@ -75,9 +77,19 @@ def _difference(session: Session, images: Array, expected: Array, undo: Undo) ->
         return str(error)
     if found.shape != expected.shape:
         return f"its shape is {list(found.shape)} instead of {list(expected.shape)}"
+    worst = greatest_error(found, expected)
+    if worst == inf:
+        return "it gives numbers that are not finite"
+    return None if worst <= TOLERANCE else f"a number differs by {worst:.1e} of the greatest one"
+
+
+def greatest_error(found: Array, expected: Array) -> float:
+    """Return the greatest difference of all rows, relative to the greatest magnitude of the row.
+
+    Infinite where the numbers that are finite are not the same in both, or there is none.
+    """
     finite = np.isfinite(expected)
     if not (finite.any() and np.array_equal(np.isfinite(found), finite)):
-        return "it gives numbers that are not finite"
+        return inf
     found, expected = (np.where(finite, y, 0).astype(np.float64) for y in (found, expected))
-    errors = [np.abs(y - e).max() / (np.abs(e).max() or 1) for y, e in zip(found, expected, strict=True)]
-    return None if max(errors) <= TOLERANCE else f"a number differs by {max(errors):.1e} of the greatest one"
+    return max(float(np.abs(y - e).max() / (np.abs(e).max() or 1)) for y, e in zip(found, expected, strict=True))

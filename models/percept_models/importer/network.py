@@ -22,6 +22,7 @@ from percept_models.graph.simplification import simplify
 from percept_models.importer.batch import make_batch_symbolic, set_batch_size
 from percept_models.importer.conversion import convert_opset, infer_shapes
 from percept_models.importer.equivalence import check_equivalence, run_each, sample_images
+from percept_models.importer.float_types import check_float32, to_float32
 from percept_models.importer.model_file import IR_VERSION, iterate_messages, load_model, opset_version, root_cause
 from percept_models.importer.naming import rename_tensors
 from percept_models.importer.output_head import PADDED, convert_output, remove_activation
@@ -61,6 +62,11 @@ def _import(file: Path, size: tuple[int, int] | None, output: str | None) -> Imp
     with _explain_errors("the graph is invalid"):
         model = select_output(model, output)
     n, samples = fixed or 1, sample_images(dimensions(model.graph.input[0])[1:])
+    converted, float_types = to_float32(model)
+    if float_types:
+        changes = check_float32(model, converted, samples, n)
+        notes.append(f"{' and '.join(float_types)} became float32: {changes}")
+        model = converted
     shape = run_each(model, samples[:1], n).shape
     removed = remove_activation(model, shape, image)
     expected = run_each(model, samples, n)

@@ -10,7 +10,7 @@ from tests.percept_models.importer.graphs import node, pool_and_flatten, write_c
 
 REJECTED = {
     "no classes": ([node("ReduceMean", "c", "y", axes=[1], keepdims=0)], r"\[N,8,6\] is neither \[N,K\] nor"),
-    "integers": ([node("ArgMax", "c", "y", axis=1)], "is not float32"),
+    "integers": ([node("ArgMax", "c", "y", axis=1)], "is not floating-point"),
     "no batch axis": ([node("ReduceMean", "c", "y", axes=[0], keepdims=0)], "no row for each image"),
     "size depends on values": ([node("NonZero", "c", "z"), node("Cast", "z", "y", to=1)], "no row for each"),
     "random": ([node("RandomNormalLike", "c", "n"), *pool_and_flatten("n")], "a number differs"),
