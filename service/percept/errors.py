@@ -3,9 +3,18 @@
 An error message is written for the person who can fix the cause: it says what is wrong, and what would be right.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
 
 from pydantic import ValidationError
+
+TERMINAL_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+
+MAX_SUGGESTIONS = 2
+# Comparing names takes 10 ms for a thousand of them.
+MAX_COMPARED_NAMES, MAX_COMPARED_CHARACTERS = 2000, 64
 
 
 class PerceptError(Exception):
@@ -108,9 +117,9 @@ class NotReady(PerceptError):
     """The models are still being loaded, none could be loaded, or the server is shutting down."""
 
 
-def format_validation_errors(error: ValidationError) -> str:
-    """Format the invalid fields of a pydantic model in one line."""
-    return format_invalid_fields((details["loc"], details["msg"]) for details in error.errors())
+def format_validation_errors(error: ValidationError, known: Collection[str] = ()) -> str:
+    """Format the invalid fields of a pydantic model in one line; for an unknown one, suggest one of the `known`."""
+    return format_invalid_fields((details["loc"], describe_invalid_field(details, known)) for details in error.errors())
 
 
 def format_invalid_fields(fields: Iterable[tuple[Iterable[str | int], str]]) -> str:
@@ -118,6 +127,31 @@ def format_invalid_fields(fields: Iterable[tuple[Iterable[str | int], str]]) -> 
     return "; ".join(": ".join(filter(None, (".".join(map(str, path)), message))) for path, message in fields)
 
 
+def describe_invalid_field(details: Mapping[str, Any], known: Collection[str] = ()) -> str:
+    """The message of one of pydantic's error details, with a suggestion if a name or a value is nearly right."""
+    if details["type"] == "extra_forbidden" and known:
+        return "unknown parameter" + (did_you_mean(str(details["loc"][-1]), known) or f"; there are {', '.join(known)}")
+    suggestion = ""
+    if details["type"] == "literal_error":
+        suggestion = did_you_mean(str(details["input"]), re.findall(r"'([^']*)'", details["ctx"]["expected"]))
+    return f"{details['msg']}{suggestion}"
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """Return `; did you mean a or b?` for the known names that resemble a wrong one, or nothing."""
+    if len(name) > MAX_COMPARED_CHARACTERS or len(known) > MAX_COMPARED_NAMES:
+        return ""
+    names = {simplify_name(one): one for one in known}
+    simple = simplify_name(name)
+    close = [simple] if simple in names else get_close_matches(simple, names, n=MAX_SUGGESTIONS)
+    return f"; did you mean {' or '.join(names[one] for one in close)}?" if close else ""
+
+
+def simplify_name(name: str) -> str:
+    """The name without case, spaces, underscores and hyphens, for comparisons."""
+    return re.sub(r"[\s_-]+", "", name.casefold())
+
+
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or the name of its type where the message is empty."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an error's message without terminal escapes, or the name of its type if it has no message."""
+    return (TERMINAL_ESCAPES.sub("", str(error)).strip() or type(error).__name__).splitlines()[0]

@@ -102,7 +102,8 @@ class CamParams(Style, CamTargetParams):
     def output(self, accept: str | None) -> CamOutput:
         """The format and style of the response; raises `BadParameter` or `NotAcceptable`."""
         format = choose_format(self.format, accept, FORMATS[self.view])
-        reject_inapplicable(self, RULES, view=self.view, format=format)
+        if self.model_fields_set:
+            reject_inapplicable(self, RULES, view=self.view, format=format)
         return CamOutput(format, self, self.boxes)
 
     def question(self) -> Question:

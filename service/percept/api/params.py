@@ -1,14 +1,16 @@
 """What all query parameters share: the base class, the choice of the model, and the rejection of unused parameters.
 
 A parameter that is unknown, or that would have no effect, is an error. All parameters are validated before the body of
-the request is read.
+the request is read, except where the body is a form, whose fields are parameters too.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Self, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import ImmutableMultiDict
 
-from percept.errors import BadParameter
+from percept.errors import BadParameter, format_validation_errors
 
 # Parameter → what it depends on (such as `view`) → the values with which it has an effect.
 Rules = Mapping[str, Mapping[str, Sequence[str]]]
@@ -25,6 +27,21 @@ class Params(BaseModel):
         fields = type(self).model_fields
         return {name for name in self.model_fields_set if getattr(self, name) != fields[name].get_default()}
 
+    def merged(self, fields: ImmutableMultiDict[str, Any]) -> Self:
+        """The same parameters with those of a form; raises `BadParameter` if one is wrong or has another value here."""
+        lists = repeatable_parameters(type(self))
+        try:
+            form = self.model_validate(
+                {name: fields.getlist(name) if name in lists else fields[name] for name in fields}
+            )
+        except ValidationError as error:
+            raise BadParameter(f"the form: {format_validation_errors(error, type(self).model_fields)}") from error
+        for name in sorted(form.model_fields_set & self.model_fields_set):
+            if getattr(form, name) != getattr(self, name):
+                values = f"{getattr(self, name)!r} in the query and {getattr(form, name)!r} in the form"
+                raise BadParameter(f"{name} is {values}: give it once")
+        return self.model_copy(update={name: getattr(form, name) for name in form.model_fields_set})
+
 
 class ModelParams(Params):
     """The parameters that choose the model."""
@@ -33,10 +50,13 @@ class ModelParams(Params):
     version: int | None = Field(None, description="version of the model; default: the newest")
 
 
+def repeatable_parameters(params: type[BaseModel]) -> frozenset[str]:
+    """The parameters that may be given several times."""
+    return frozenset(name for name, field in params.model_fields.items() if get_origin(field.annotation) is list)
+
+
 def reject_inapplicable(params: Params, rules: Rules, **actual: str | None) -> None:
     """Raise `BadParameter` if a parameter was changed that has no effect with the `actual` values, such as the view."""
-    if not params.model_fields_set:
-        return
     for name in sorted(params.changed & rules.keys()):
         for condition, values in rules[name].items():
             if actual[condition] not in values:

@@ -32,7 +32,8 @@ class PredictParams(ModelParams):
 
     def picture(self, manifest: Manifest, accept: str | None) -> MaskPicture | None:
         """The picture that the response consists of; None for JSON. Raises `BadParameter` or `NotAcceptable`."""
-        reject_inapplicable(self, PREDICT_RULES, task=manifest.task, view=self.view)
+        if self.model_fields_set:
+            reject_inapplicable(self, PREDICT_RULES, task=manifest.task, view=self.view)
         if not TASKS[manifest.task].spatial:
             if self.view is not None:
                 raise BadParameter(f"model {manifest.name!r} has no {self.view}: its task is {manifest.task}")

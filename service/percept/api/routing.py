@@ -12,7 +12,7 @@ and exception handlers are outside of both.
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_origin
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
@@ -20,6 +20,8 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import QueryParams
+
+from percept.api.params import repeatable_parameters
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Dependency = Callable[..., Awaitable[Any]]
@@ -83,8 +85,7 @@ class DirectCall:
             return None
         if not inspect.iscoroutinefunction(endpoint) or signature.return_annotation is not Response:
             return None
-        fields = {name: field for model in query.values() for name, field in model.model_fields.items()}
-        lists = frozenset(name for name, field in fields.items() if get_origin(field.annotation) is list)
+        lists = frozenset().union(*map(repeatable_parameters, query.values()))
         return cls(endpoint, request_name, query, lists, dependencies)
 
     def parse(self, request: Request) -> dict[str, Any]:

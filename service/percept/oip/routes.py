@@ -18,7 +18,7 @@ from percept.api.negotiation import MEDIA_TYPES
 from percept.api.openapi import IMAGE_ERRORS, inline_schema, problem_responses
 from percept.api.routing import DirectRoute, documentation_only
 from percept.api.state import AppState, Service
-from percept.errors import BadParameter, BadRequest, ImageTooLarge, UnsupportedMediaType, format_validation_errors
+from percept.errors import BadParameter, BadRequest, ImageTooLarge, format_validation_errors
 from percept.oip.codec import InferRequest, InferResponse, decode_request, encode_response
 from percept.oip.inference import ParsedRequest, output_tensors, parse_request
 from percept.oip.metadata import (
@@ -190,8 +190,6 @@ async def infer(request: Request, path: Annotated[ModelPath, Depends(model_path)
 
 async def _read_body(request: Request, settings: Settings) -> tuple[bytes, int | None]:
     """Receive a bounded body, and the number of its bytes that are JSON if binary data follow."""
-    if (coding := request.headers.get("content-encoding", "identity")) != "identity":
-        raise UnsupportedMediaType(f"a body with the coding {coding} is not supported; send it uncompressed")
     with stage("receive"):
         body = await read_body(request, settings.max_image_bytes * settings.max_images + ENVELOPE_BYTES)
     declared = request.headers.get(JSON_BYTES)

@@ -4,8 +4,8 @@ Java's HttpClient offers `Upgrade: h2c` with every request, and some proxies sen
 ignore the offer (RFC 9110, section 7.8). httptools instead ends such a request after its headers: the body would be
 lost. So the headers are parsed once more without the offer, by a new parser, which then finds the body.
 
-CPU time of `GET /health/live`, the least of seven rounds of wrk: 0.31 ms as with uvicorn's own protocol, 0.34 ms with an
-offer; 0.43 and 0.55 ms with h11, which needs none of this.
+CPU time of `GET /health/live`, the least of seven rounds of wrk: 0.31 ms as with uvicorn's own protocol, 0.34 ms with
+an offer; 0.43 and 0.55 ms with h11, which needs none of this.
 """
 
 from typing import Any

@@ -33,7 +33,7 @@ def test_chunked_body_is_an_image(client: httpx.Client) -> None:
 
 
 def test_multipart_file_is_an_image(client: httpx.Client) -> None:
-    response = client.post("/predict", files=IMAGE_PART, data={"comment": "fields are ignored"})
+    response = client.post("/predict", files=IMAGE_PART)
     assert response.json()["image"] == {"width": 60, "height": 40}
 
 
@@ -60,7 +60,7 @@ def test_json_without_an_image_is_a_bad_request(client: httpx.Client, body: str)
         ("multipart/form-data; boundary=x", b"--x\r\nbroken"),
         (
             "multipart/form-data; boundary=x",
-            b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\ntext\r\n--x--\r\n',
+            b'--x\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n1\r\n--x--\r\n',
         ),
     ],
 )
@@ -73,6 +73,19 @@ def test_other_media_types_are_unsupported(client: httpx.Client) -> None:
     for kind in ("text/plain", "application/pdf", "video/mp4"):
         response = client.post("/predict", content=PHOTO, headers={"content-type": kind})
         assert problem_of(response) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "GZIP", "gzip, identity"])
+def test_compressed_bodies_are_unsupported(client: httpx.Client, coding: str) -> None:
+    for path in ("/predict", "/cam", "/features?layer=colour", "/v2/models/classification-squeeze/infer"):
+        for body in ({"content": PHOTO}, {"files": IMAGE_PART}, {"json": {"image": ""}}):
+            response = client.post(path, headers={"content-encoding": coding}, **body)
+            assert problem_of(response) == (415, "unsupported_media_type")
+            assert coding in response.json()["detail"]
+
+
+def test_identity_is_no_coding(client: httpx.Client) -> None:
+    assert client.post("/predict", content=PHOTO, headers={"content-encoding": "Identity"}).status_code == 200
 
 
 def test_too_many_bytes_are_rejected_in_every_form(client: httpx.Client) -> None:

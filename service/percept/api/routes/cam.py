@@ -7,10 +7,11 @@ from fastapi.responses import Response
 
 from percept import errors
 from percept.api.archive import archive_response
-from percept.api.body import REQUEST_BODY, read_image
+from percept.api.body import read_image
 from percept.api.cam_params import ARCHIVES, CamParams, CamRequestParams
 from percept.api.disconnect import cancel_on_disconnect
 from percept.api.etag import compute_etag, not_modified
+from percept.api.form import form_request_body, read_form
 from percept.api.negotiation import PICTURES
 from percept.api.openapi import CACHED_IMAGE_ERRORS, IMAGE_ERRORS, format_responses, problem_responses
 from percept.api.responses import binary_response, cache_headers, json_response
@@ -37,7 +38,7 @@ CONTENT = {"content": format_responses(*PICTURES, "npy", *ARCHIVES)}
     summary="Class-activation heatmap",
     response_model=CamAnswer | CamsAnswer,
     responses={200: CONTENT, **problem_responses(*IMAGE_ERRORS, *ERRORS)},
-    openapi_extra={"requestBody": REQUEST_BODY},
+    openapi_extra={"requestBody": form_request_body(CamRequestParams)},
 )
 async def cam(request: Request, params: Annotated[CamRequestParams, Query()], service: Service) -> Response:
     """Where the network looks for a class.
@@ -53,11 +54,13 @@ async def cam(request: Request, params: Annotated[CamRequestParams, Query()], se
     it, `cam.json`, `map.npy`, `overlay.jpg` (or `heatmap.png`), for a segmenter `mask.png`, for a sheet `sheet.jpg`.
     The pictures of several maps are numbered from 0 as in `cam.json`, and so are maps of different sizes.
     """
+    params, files = await read_form(request, params, service, max_images=1)
     model = service.find_model(params.model, params.version)
     output = params.output(request.headers.get("accept"))
     question = await service.pipeline.resolve(model, params.question())
     model.queue.check_capacity()
-    image = PostedImage(model, await read_image(request, service.settings))
+    [data] = files or [await read_image(request, service.settings)]
+    image = PostedImage(model, data)
     async with cancel_on_disconnect(request), service.pipeline.admit(model):
         return await _respond(await service.pipeline.explain(image, question, output), output, service)
 

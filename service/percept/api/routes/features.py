@@ -6,10 +6,11 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
 from percept import errors
-from percept.api.body import REQUEST_BODY, read_image
+from percept.api.body import read_image
 from percept.api.disconnect import cancel_on_disconnect
 from percept.api.etag import compute_etag, not_modified
 from percept.api.features_params import FeaturesParams, FeaturesRequestParams
+from percept.api.form import form_request_body, read_form
 from percept.api.openapi import CACHED_IMAGE_ERRORS, IMAGE_ERRORS, format_responses, problem_responses
 from percept.api.responses import binary_response, cache_headers, json_response
 from percept.api.routing import DirectRoute
@@ -32,7 +33,7 @@ CONTENT = {"content": format_responses("npy", "png", "jpeg", "webp")}
     summary="Feature maps",
     response_model=FeaturesAnswer | LayersAnswer,
     responses={200: CONTENT, **problem_responses(*IMAGE_ERRORS, *ERRORS)},
-    openapi_extra={"requestBody": {**REQUEST_BODY, "required": False}},
+    openapi_extra={"requestBody": {**form_request_body(FeaturesRequestParams), "required": False}},
 )
 async def features(request: Request, params: Annotated[FeaturesRequestParams, Query()], service: Service) -> Response:
     """The feature map of a layer.
@@ -46,6 +47,7 @@ async def features(request: Request, params: Annotated[FeaturesRequestParams, Qu
     influence of every pixel on that cell. The part of the photo that the network does not see is grey, and transparent
     in the picture of a channel. In JSON `x`, `y` add the receptive field.
     """
+    params, files = await read_form(request, params, service, max_images=1)
     model = service.find_model(params.model, params.version)
     if params.layer is None:
         return _list_layers(params, model)
@@ -53,7 +55,8 @@ async def features(request: Request, params: Annotated[FeaturesRequestParams, Qu
     output = params.output(model.manifest, request.headers.get("accept"))
     service.pipeline.check_features(model, layer, output)
     model.queue.check_capacity()
-    image = PostedImage(model, await read_image(request, service.settings))
+    [data] = files or [await read_image(request, service.settings)]
+    image = PostedImage(model, data)
     async with cancel_on_disconnect(request), service.pipeline.admit(model):
         return _respond(await service.pipeline.features(image, layer, output), output)
 

@@ -5,8 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from percept.api.body import REQUEST_BODY, read_images
+from percept.api.body import read_image
 from percept.api.disconnect import cancel_on_disconnect
+from percept.api.form import form_request_body, read_form
 from percept.api.openapi import IMAGE_ERRORS, format_responses, problem_responses
 from percept.api.predict_params import PredictParams
 from percept.api.problems import Problem, describe_problem
@@ -28,7 +29,7 @@ router = APIRouter(tags=["images"], route_class=DirectRoute)
         200: {"content": format_responses("png", "jpeg", "webp")},
         **problem_responses(*IMAGE_ERRORS),
     },
-    openapi_extra={"requestBody": REQUEST_BODY},
+    openapi_extra={"requestBody": form_request_body(PredictParams)},
 )
 async def predict(request: Request, params: Annotated[PredictParams, Query()], service: Service) -> Response:
     """Run a model on an image.
@@ -37,10 +38,12 @@ async def predict(request: Request, params: Annotated[PredictParams, Query()], s
     `Accept: image/png` the mask as an indexed PNG exactly as large as the photo, with `view=overlay` the mask laid
     over it. Several files in one request return `results` in order, each a result or a problem.
     """
+    params, files = await read_form(request, params, service)
     model = service.find_model(params.model, params.version)
     picture = params.picture(model.manifest, request.headers.get("accept"))
     model.queue.check_capacity()
-    images = [PostedImage(model, data) for data in await read_images(request, service.settings)]
+    files = files or [await read_image(request, service.settings)]
+    images = [PostedImage(model, data) for data in files]
     if len(images) > 1 and picture:
         raise BadParameter("several images are only possible in JSON: remove format and view, or send one image")
     async with cancel_on_disconnect(request), service.pipeline.admit(model) as deadline:
