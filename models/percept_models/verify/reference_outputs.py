@@ -46,7 +46,7 @@ def check_against_outputs(runner: BundleRunner, expected: Mapping[str, Array]) -
 
 def check_trunk_against_itself(runner: BundleRunner) -> Iterator[Check]:
     """Compare the trunk's outputs with those of each image alone, and with those without optimizers."""
-    limit = LIMITS[runner.manifest.precision]
+    runner, limit = runner.first_images(IMAGES), LIMITS[runner.manifest.precision]
     runs = {"each image alone": runner.run_trunk_on_each(), "without optimizers": runner.run_trunk(optimize=False)}
     for name, outputs in runs.items():
         error = max(difference(runner.outputs[output], y) for output, y in outputs.items())
