@@ -4,8 +4,10 @@ import onnx
 from onnx import ModelProto, NodeProto, helper, inliner, version_converter
 
 from percept_models.graph.builder import OPSET
+from percept_models.graph.reader import Graph
 from percept_models.importer.model_file import iterate_messages, opset_version
 
+ASYMMETRIC_OPSET = 10  # the last one whose Upsample and Resize have no coordinate_transformation_mode
 SHAPELESS = frozenset({"GroupNormalization"})  # ONNX defines no shape inference for them
 
 
@@ -21,12 +23,31 @@ def convert_opset(model: ModelProto) -> ModelProto:
         return model
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     try:
-        return version_converter.convert_version(model, OPSET)
+        converted = version_converter.convert_version(model, OPSET)
     except RuntimeError:
         if version < OPSET:
             raise
         model.opset_import[0].version = OPSET
         return model
+    return _with_old_coordinates(converted) if version <= ASYMMETRIC_OPSET else converted
+
+
+def _with_old_coordinates(model: ModelProto) -> ModelProto:
+    """Give every Resize, in place, the coordinates that opset 10 and older ones have: cell i is at i / scale.
+
+    The version converter leaves half_pixel, the default of newer opsets. The nearest cell was the one before this
+    point, or the one after it where a map becomes smaller (ONNX Runtime; the specification does not say).
+    """
+    graph = Graph(model)
+    for node in iterate_messages(model.graph, NodeProto):
+        if node.op_type == "Resize":
+            scales = graph.value(node.input[2])
+            smaller = scales is not None and scales.max() <= 1 and scales.min() < 1
+            old = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "ceil" if smaller else "floor"}
+            kept = [attribute for attribute in node.attribute if attribute.name not in old]
+            del node.attribute[:]
+            node.attribute.extend([*kept, *(helper.make_attribute(name, value) for name, value in old.items())])
+    return model
 
 
 def infer_shapes(model: ModelProto) -> ModelProto:

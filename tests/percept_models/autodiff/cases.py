@@ -121,6 +121,17 @@ def resize(x: Array, size: tuple[int, int], torch_mode: str, **attributes: Any) 
     return Case(lambda x, *_: F.interpolate(x, size, mode=torch_mode, **corners), (x, *target), attributes)
 
 
+def asymmetric(x: Tensor, *_: Tensor) -> Tensor:
+    """Linear interpolation of [N,4,6,5] to [N,4,9,10], cell i at i / scale of the input, constant beyond its end."""
+    for axis, size in ((2, 9), (3, 10)):
+        position = torch.arange(size, dtype=x.dtype) * (x.shape[axis] / size)
+        low = position.floor().long()
+        high = (low + 1).clamp(max=x.shape[axis] - 1)
+        share = (position - low).reshape([size if a == axis else 1 for a in range(4)])
+        x = x.index_select(axis, low) * (1 - share) + x.index_select(axis, high) * share
+    return x
+
+
 def depth_to_space(x: Tensor) -> Tensor:
     """DepthToSpace by blocks of 2 x 2; the position in a block varies slowest along the channels."""
     n, c, h, w = x.shape
@@ -315,6 +326,11 @@ CASES: dict[str, list[Case]] = {
             X, (12, 15), "nearest", mode="nearest", nearest_mode="floor", coordinate_transformation_mode="asymmetric"
         ),
         resize(X, (11, 9), "bilinear", mode="linear", coordinate_transformation_mode="align_corners"),
+        Case(
+            asymmetric,
+            (X, None, None, ints(2, 4, 9, 10)),
+            {"mode": "linear", "coordinate_transformation_mode": "asymmetric"},
+        ),
     ],
     "Round": [step(torch.round)],
     "Selu": [Case(F.selu, (X,))],

@@ -189,6 +189,9 @@ FINITE: Mapping[str, Body] = {
     "ReduceSumSquare": reduce("ReduceSumSquare"),
     "Reshape": channel_shuffle,
     "Resize": bilinear,
+    "Resize asymmetric": lambda b, x: b.op.Resize(
+        x, "", "", b.ints(36, 15), axes=[2, 3], mode="linear", coordinate_transformation_mode="asymmetric"
+    ),
     "Resize nearest": lambda b, x: b.op.Resize(x, "", "", b.ints(36, 15), axes=[2, 3]),
     "Slice": lambda b, x: b.op.Slice(x, b.ints(1, -9), b.ints(99, -1), b.ints(2, 3), b.ints(3, 2)),
     "Slice focus": focus,
