@@ -1,7 +1,8 @@
 """The commands of the export toolchain: `export`, `verify`, `layers`, `visualize` and `teach`.
 
 Each function takes the arguments after its name and returns the exit status; the command `percept` finds it by an entry
-point and prints the errors that it raises.
+point and prints the errors that it raises. What a command works with is imported by its function, after the arguments
+were checked: torch takes seconds to import, and help and wrong arguments do not need it.
 """
 
 import shlex
@@ -13,17 +14,13 @@ from pathlib import Path
 from percept.bundle.integrity import read_manifest
 from percept.bundle.manifest import Layer
 from percept.errors import PerceptError
+from percept.process import silence_libraries
 from percept.settings import Settings
-from percept_models.export.convert import convert
+from percept_models.export import preconditions
 from percept_models.export.options import add_out_option, parse_options
 from percept_models.export.report import timed_report
-from percept_models.reference import bundle_photos, find_reference
-from percept_models.training.bundles import train_bundle
-from percept_models.training.recipes import RECIPES
-from percept_models.verify.bundle import verify_bundle
-from percept_models.verify.table import format_checks
-from percept_models.visualize.command import visualize as draw_filters
-from percept_models.visualize.pictures import CHANNELS, STEPS, VisualizeOptions
+from percept_models.training.names import NAMES
+from percept_models.visualize.options import CHANNELS, STEPS, VisualizeOptions
 
 HEADINGS = ("layer", "shape", "stride", "dilation", "field", "start", "gradients")
 
@@ -31,7 +28,10 @@ HEADINGS = ("layer", "shape", "stride", "dilation", "field", "start", "gradients
 def export(arguments: Sequence[str]) -> int:
     """`export SOURCE --name NAME ...`: exports and verifies a bundle, and prints every guess and every check."""
     options = parse_options(arguments, Settings().models)
-    with _file_errors():
+    preconditions.check_request(options)
+    with _toolchain():
+        from percept_models.export.convert import convert
+
         print(_format_written(convert(options, timed_report()), options.out))
     return 0
 
@@ -50,11 +50,19 @@ def verify(arguments: Sequence[str]) -> int:
     parser.add_argument("--weights", default="default", help="the weights of a source: default, none or a file")
     parser.add_argument("--images", type=Path, help="a folder of photos to compare on instead of the golden input")
     parsed = parser.parse_args(arguments)
-    with _file_errors():
+    preconditions.require_bundle(parsed.bundle)
+    if parsed.against not in (None, "torch", "nothing"):
+        preconditions.check_source(parsed.against, parsed.weights)
+    if parsed.images:
+        preconditions.require_folder(parsed.images)
+    with _toolchain():
+        from percept_models.reference import bundle_photos, find_reference
+        from percept_models.verify.bundle import verify_bundle
+        from percept_models.verify.table import format_check
+
         reference = find_reference(parsed.bundle, parsed.against, parsed.weights)
         pixels = bundle_photos(parsed.bundle, parsed.images) if parsed.images else None
-        checks = verify_bundle(parsed.bundle, reference, pixels)
-    print(format_checks(checks))
+        checks = verify_bundle(parsed.bundle, reference, pixels, lambda check: print(format_check(check), flush=True))
     return 0 if all(check.passed for check in checks) else 1
 
 
@@ -62,7 +70,9 @@ def layers(arguments: Sequence[str]) -> int:
     """`layers BUNDLE`: prints a table of the tapped layers."""
     parser = ArgumentParser("percept layers", description="List the layers of a bundle.")
     _add_bundle_argument(parser)
-    manifest = read_manifest(parser.parse_args(arguments).bundle)
+    bundle = parser.parse_args(arguments).bundle
+    preconditions.require_bundle(bundle)
+    manifest = read_manifest(bundle)
     rows = [HEADINGS, *(_format_layer(layer) for layer in manifest.layers)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -88,8 +98,13 @@ def visualize(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--steps", type=_positive, default=STEPS, help=f"steps of the optimization (default: {STEPS})")
     parsed = parser.parse_args(arguments)
+    preconditions.require_bundle(parsed.bundle)
+    if parsed.photo:
+        preconditions.require_file(parsed.photo)
     options = VisualizeOptions(tuple(parsed.layers), parsed.channels, parsed.steps, parsed.photo)
-    with _file_errors():
+    with _toolchain():
+        from percept_models.visualize.command import visualize as draw_filters
+
         draw_filters(parsed.bundle, options, timed_report())
     return 0
 
@@ -97,13 +112,18 @@ def visualize(arguments: Sequence[str]) -> int:
 def teach(arguments: Sequence[str]) -> int:
     """`teach NAME --data DIR`: trains, verifies, measures and exports a built-in bundle."""
     parser = ArgumentParser("percept teach", description="Train a built-in bundle on its data set.")
-    parser.add_argument("name", choices=sorted(RECIPES), help="the bundle to train")
+    parser.add_argument("name", choices=NAMES, help="the bundle to train")
     parser.add_argument("--data", type=Path, required=True, help="the folder of the data set")
     add_out_option(parser, Settings().models)
     parser.add_argument("--epochs", type=int, help="epochs of each phase (default: those of the recipe)")
     parser.add_argument("--weights", type=Path, help="use this trained state dict instead of training")
     parsed = parser.parse_args(arguments)
-    with _file_errors():
+    preconditions.require_folder(parsed.data)
+    if parsed.weights:
+        preconditions.require_file(parsed.weights)
+    with _toolchain():
+        from percept_models.training.bundles import train_bundle
+
         folder = train_bundle(parsed.name, parsed.data, parsed.out, parsed.epochs, parsed.weights)
     print(_format_written(folder, parsed.out))
     return 0
@@ -148,8 +168,9 @@ def _positive(text: str) -> int:
 
 
 @contextmanager
-def _file_errors() -> Iterator[None]:
-    """Turn errors of the file system into errors that `percept` prints in one line."""
+def _toolchain() -> Iterator[None]:
+    """Keep the messages of libraries from the terminal, and turn errors of the file system into one line."""
+    silence_libraries()
     try:
         yield
     except OSError as error:

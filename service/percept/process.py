@@ -6,6 +6,7 @@ arena is created elsewhere, in `percept.runtime.session`, the only module that i
 """
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -78,6 +79,14 @@ def register_image_decoders() -> list[str]:
 def ignore_pillow_warnings() -> None:
     """Ignore Pillow's warnings about odd image files: clients send them, and operators cannot act on them."""
     warnings.filterwarnings("ignore", module=r"PIL\b")
+
+
+def silence_libraries() -> None:
+    """Keep deprecation warnings, logs and tracebacks of torch and onnx off the terminal: `percept` says what failed."""
+    warnings.simplefilter("ignore", FutureWarning)
+    warnings.simplefilter("ignore", DeprecationWarning)
+    for name in ("torch", "onnx_ir", "onnxscript"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def disable_created_metrics() -> None:

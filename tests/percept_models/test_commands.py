@@ -1,5 +1,7 @@
 """The commands of the export toolchain: exit statuses, and one default folder of bundles with the server."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,38 @@ def test_commands_return_0_for_sound_bundles_only(tmp_path: Path, capsys: pytest
     assert main(["verify", str(folder)]) == 1
     assert main(["layers", str(tmp_path)]) == 1
     assert main(["verify", str(tmp_path), "--against", "nothing"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "line"),
+    [
+        (["export", "--help"], 0, "usage: percept export"),
+        (["verify", "--help"], 0, "usage: percept verify"),
+        (["visualize", "--help"], 0, "usage: percept visualize"),
+        (["teach", "--help"], 0, "usage: percept teach"),
+        (["export", "a:b", "--name", "x", "--resize", "tile"], 2, "invalid choice: 'tile'"),
+        (["export", "a:b", "--name", "my net"], 1, "percept export: 'my net' is no name of a model"),
+        (["export", "absent.onnx", "--name", "x"], 1, "percept export: there is no file absent.onnx"),
+        (["export", "json:b", "--name", "x", "--out", __file__], 1, f"percept export: {__file__} cannot be written"),
+        (["verify", "absent"], 1, "percept verify: there is no folder absent"),
+        (["layers", "absent"], 1, "percept layers: there is no folder absent"),
+        (["visualize", "absent"], 1, "percept visualize: there is no folder absent"),
+        (["teach", "cifar10", "--data", "absent"], 1, "percept teach: there is no folder absent"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_help_and_wrong_arguments_do_not_import_torch(arguments: list[str], status: int, line: str) -> None:
+    code = (
+        "import sys\n"
+        "from percept.server.cli import main\n"
+        "try:\n"
+        f"    status = main({arguments})\n"
+        "except SystemExit as exit:\n"
+        "    status = exit.code\n"
+        "assert not {'torch', 'onnx', 'onnxruntime'} & sys.modules.keys()\n"
+        "sys.exit(status)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    assert line in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

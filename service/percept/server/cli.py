@@ -8,12 +8,12 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 
 from pydantic import ValidationError
 
 from percept import process
-from percept.errors import PerceptError
+from percept.errors import TERMINAL_ESCAPES, PerceptError
 from percept.settings import Settings, describe_settings, format_settings_errors
 from percept.telemetry import logs
 
@@ -40,14 +40,18 @@ def main(arguments: list[str] | None = None) -> int:
     name = _parser(sorted(points)).parse_args(arguments[:1]).command
     process.ignore_pillow_warnings()
     try:
-        return _load(points[name])(arguments[1:])
+        command: Callable[[list[str]], int] = points[name].load()
+        return command(arguments[1:])
     except PerceptError as error:
-        print(f"percept {name}: {error}", file=sys.stderr)
-        return 1
+        lines, status = [" ".join(TERMINAL_ESCAPES.sub("", str(error)).split())], 1
+    except ModuleNotFoundError as error:  # a command imports what it needs when it runs
+        extra = "[export]" if points[name].module.startswith("percept_models") else ""
+        lines, status = [f"the package {error.name} is not installed: run pip install 'percept-serve{extra}'"], 1
     except ValidationError as error:  # of the settings: an invalid bundle raises `BundleError`
-        for line in format_settings_errors(error):
-            print(f"percept {name}: {line}", file=sys.stderr)
-        return 2
+        lines, status = format_settings_errors(error), 2
+    for line in lines:
+        print(f"percept {name}: {line}", file=sys.stderr)
+    return status
 
 
 def serve(arguments: list[str]) -> int:
@@ -109,15 +113,3 @@ def _parse_settings(arguments: list[str]) -> Settings:
 def _table(rows: Mapping[str, str]) -> str:
     width = max(map(len, rows))
     return "\n".join(f"  {name:<{width}}  {text}" for name, text in rows.items())
-
-
-def _load(point: EntryPoint) -> Callable[[list[str]], int]:
-    """Import the function of a command; raises `PerceptError` if a package that it needs is not installed."""
-    try:
-        command: Callable[[list[str]], int] = point.load()
-    except ModuleNotFoundError as error:
-        extra = "[export]" if point.module.startswith("percept_models") else ""
-        raise PerceptError(
-            f"the package {error.name} is not installed: run pip install 'percept-serve{extra}'"
-        ) from error
-    return command

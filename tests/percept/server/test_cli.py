@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from percept.errors import PerceptError
 from percept.server.cli import COMMANDS, ENTRY_POINT_GROUP, main
 from percept.settings import Settings, variable
+from percept_models.export import preconditions
 
 PERCEPT = Path(sys.executable).with_name("percept")
 
@@ -76,3 +78,32 @@ def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setitem(sys.modules, "percept_models.commands", None)
     assert main(["verify", "x"]) == 1
     assert "pip install 'percept-serve[export]'" in capsys.readouterr().err
+
+
+def test_missing_package_is_named_with_its_extra(tmp_path: Path) -> None:
+    source = tmp_path / "net.onnx"
+    source.touch()
+    arguments = ["export", str(source), "--name", "net", "--out", str(tmp_path)]
+    code = (
+        "import sys\n"
+        "sys.modules['onnx'] = sys.modules['torch'] = None\n"
+        "from percept.server.cli import main\n"
+        f"sys.exit(main({arguments}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"percept export: the package (torch|onnx) is not installed: run pip install 'percept-serve\[export\]'\n",
+        done.stderr,
+    )
+
+
+def test_error_is_one_line_without_terminal_escapes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(bundle: Path) -> None:
+        raise PerceptError("\x1b[96mstep 3\x1b[0m of\n\n  several")
+
+    monkeypatch.setattr(preconditions, "require_bundle", fail)
+    assert main(["layers", "any"]) == 1
+    assert capsys.readouterr().err == "percept layers: step 3 of several\n"

@@ -18,7 +18,7 @@ from percept_models.training.recipes import RECIPES
 from percept_models.verify.bundle import verify_bundle
 from percept_models.verify.table import format_checks
 from percept_models.visualize.command import visualize
-from percept_models.visualize.pictures import VisualizeOptions
+from percept_models.visualize.options import VisualizeOptions
 
 
 @pytest.fixture

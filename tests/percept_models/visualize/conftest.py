@@ -8,7 +8,7 @@ import pytest
 from percept.bundle.integrity import read_manifest
 from percept_models.visualize.command import visualize
 from percept_models.visualize.layer_response import LayerResponse
-from percept_models.visualize.pictures import VisualizeOptions
+from percept_models.visualize.options import VisualizeOptions
 from tests.percept_models.networks import PREPROCESSING, export_bundle
 
 LAYERS = ("image", "stem", "stage1", "stage2")

@@ -17,7 +17,7 @@ from percept_models.verify.bundle import verify_bundle
 from percept_models.verify.table import format_checks
 from percept_models.visualize import command
 from percept_models.visualize.command import visualize
-from percept_models.visualize.pictures import VisualizeOptions
+from percept_models.visualize.options import VisualizeOptions
 from tests.percept_models.networks import digests, export_bundle
 from tests.percept_models.visualize.conftest import LAYERS, QUICK, ignore
 from tests.photos import draw_marker, encode_photo

@@ -14,7 +14,8 @@ from percept.settings import BUILT_IN_BUNDLES
 from percept_models.export.convert import convert
 from percept_models.export.options import ExportOptions
 from percept_models.visualize.command import visualize
-from percept_models.visualize.pictures import VisualizeOptions, picture_size
+from percept_models.visualize.options import VisualizeOptions
+from percept_models.visualize.pictures import picture_size
 from tests.percept_models.networks import PREPROCESSING, PYRAMID, Pyramid, SineClassifier, export_bundle
 from tests.percept_models.visualize.conftest import QUICK, ignore
 

@@ -1,0 +1,3 @@
+"""The names of the built-in bundles that `percept teach` trains, known without torch."""
+
+NAMES = ("cifar10", "clothing")
