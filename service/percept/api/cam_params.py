@@ -1,6 +1,5 @@
 """The query parameters of `/cam`: which maps, how they are shown, and in which format."""
 
-import re
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -116,8 +115,7 @@ class CamParams(Style, CamTargetParams):
             raise BadParameter("top is for the most important classes: it has no effect with target")
         return Question(
             methods=(self.method,),
-            # A plus in a query string is decoded as a space.
-            layers=tuple(tuple(re.split(r"[+ ]", group)) for group in self.layer),
+            layers=tuple(self.layer),
             targets=tuple(self.target),
             top=self.top,
             against=self.against,

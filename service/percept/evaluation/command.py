@@ -18,7 +18,7 @@ from percept.evaluation.photos import ObjectMask, PhotoFolder
 from percept.evaluation.report import SHEET_PHOTOS, Report, write_report
 from percept.explain.faithfulness import require_scores
 from percept.explain.methods.table import METHODS
-from percept.explain.question import Question, ResolvedQuestion, find_layer, resolve, unavailable_reason
+from percept.explain.question import Question, ResolvedQuestion, find_layers, resolve, unavailable_reason
 from percept.explain.runner import Progress, advance, drive
 from percept.runtime.cpu_count import count_cpus
 from percept.runtime.execution_plan import create_worker_pools, plan_execution
@@ -53,9 +53,8 @@ def _evaluate(options: Namespace, model: Model, settings: Settings, workers: Wor
     out: Path = options.out or Path(f"evaluation-{manifest.name}")
     folder = PhotoFolder(options.folder, options.masks, [out])
     layer: str = options.layer or manifest.cam_layer
-    group = tuple(layer.split("+"))
-    methods, left_out = _choose_methods(options, model, group)
-    questions = {name: resolve(model, Question((name,), (group,))) for name in methods}
+    methods, left_out = _choose_methods(options, model, layer)
+    questions = {name: resolve(model, Question((name,), (layer,))) for name in methods}
     out.mkdir(parents=True, exist_ok=True)
     for name, reason in left_out.items():
         _print_progress(f"left out: {name}, {reason}")
@@ -132,14 +131,14 @@ class FolderMeasurement:
             self.shown.append(measured)
 
 
-def _choose_methods(options: Namespace, model: Model, group: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+def _choose_methods(options: Namespace, model: Model, layer: str) -> tuple[list[str], dict[str, str]]:
     """The methods that the options name, or all that work at these layers; and why each other method is left out."""
     if options.methods:
         names = options.methods.split(",")
         if unknown := [name for name in names if name not in METHODS]:
             raise BadParameter(f"there is no method {unknown[0]!r}; there are {', '.join(METHODS)}")
         return names, {}
-    layers = [find_layer(model, name) for name in group]
+    layers = find_layers(model, layer)
     left_out: dict[str, str] = {}
     for name, method in METHODS.items():
         reasons = filter(None, (unavailable_reason(model, layer, name) for layer in layers))
@@ -148,7 +147,7 @@ def _choose_methods(options: Namespace, model: Model, group: tuple[str, ...]) ->
         elif method.needs == "image" and not options.all:
             left_out[name] = "slow; name it with --methods, or use --all"
     if len(left_out) == len(METHODS):
-        raise BadParameter(f"no method works at {'+'.join(group)}: {next(iter(left_out.values()))}")
+        raise BadParameter(f"no method works at {layer}: {next(iter(left_out.values()))}")
     return [name for name in METHODS if name not in left_out], left_out
 
 

@@ -4,6 +4,8 @@ A `Question` names methods, layers and classes as the client does. `resolve` ret
 model, or raises the reason why the model cannot answer the question. It knows no image.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
@@ -27,15 +29,15 @@ MAX_COMPARED_CLASSES = 6  # on a contact sheet
 class Question:
     """What is to be explained. An empty field has the default of the model.
 
-    Each entry of `layers` is a group of layers whose maps are fused into one. Without `targets` the `top` most
-    important classes are explained. `against` is a class that is subtracted from each target. `place` is a rectangle
-    (left, top, right, bottom) of the photo, or a point without extent: for a segmenter, the pixels to explain.
-    `compare` adds all methods, classes or layers that a contact sheet shows. `faithfulness` measures each map;
+    Each entry of `layers` is a layer, or several joined by a plus whose maps are fused into one. Without `targets` the
+    `top` most important classes are explained. `against` is a class that is subtracted from each target. `place` is a
+    rectangle (left, top, right, bottom) of the photo, or a point without extent: for a segmenter, the pixels to
+    explain. `compare` adds all methods, classes or layers that a contact sheet shows. `faithfulness` measures each map;
     `effective` computes the effective receptive field of its hottest cell.
     """
 
     methods: tuple[str, ...] = ("gradcam",)
-    layers: tuple[tuple[str, ...], ...] = ()
+    layers: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     top: int = 1
     against: str | None = None
@@ -76,8 +78,7 @@ def resolve(model: Model, question: Question) -> ResolvedQuestion:
         raise BadParameter("x, y and region are for segmentation: a classifier's classes have no pixels")
     if question.compare:
         question = _expand_comparison(model, question)
-    names = question.layers or ((manifest.cam_layer,),)
-    groups = tuple(tuple(find_layer(model, name) for name in group) for group in names)
+    groups = tuple(find_layers(model, names) for names in question.layers or (manifest.cam_layer,))
     layers = {layer.name: layer for group in groups for layer in group}.values()
     for method, layer in product(question.methods, layers):
         if reason := unavailable_reason(model, layer, method):
@@ -112,8 +113,9 @@ def needs_probe(model: Model, question: Question) -> bool:
         METHODS[name].needs_uniform_gradients or METHODS[name].needs_varying_gradients for name in question.methods
     ):
         return False
-    names = {name for group in question.layers for name in group} or {model.manifest.cam_layer}
-    layers = [layer for layer in model.manifest.layers if question.compare == "layers" or layer.name in names]
+    layers = _named_layers(model, question)
+    if question.compare == "layers":
+        layers = list(model.manifest.layers)
     return not all(map(model.network.knows_linearity, layers))
 
 
@@ -124,6 +126,20 @@ def find_layer(model: Model, name: str) -> Layer:
         names = ", ".join(layer.name for layer in model.manifest.layers)
         raise UnknownLayer(f"model {model.manifest.name!r} has no layer {name!r}; it has {names}")
     return layer
+
+
+def find_layers(model: Model, names: str) -> tuple[Layer, ...]:
+    """The layer of a name, or the layers of several names joined by a plus; raises `UnknownLayer`.
+
+    A query string decodes a plus as a space. The longest names are found first, because a name may contain both.
+    """
+    if layer := model.manifest.layer(names):
+        return (layer,)
+    parts = re.split(r"([+ ])", names)  # names and what separates them
+    ends = (end for end in range(len(parts) - 2, 0, -2) if model.manifest.layer("".join(parts[:end])))
+    end = next(ends, 1)
+    rest = "".join(parts[end + 1 :])
+    return (find_layer(model, "".join(parts[:end])), *(find_layers(model, rest) if len(parts) > end else ()))
 
 
 def unavailable_reason(model: Model, layer: Layer, method: str) -> PerceptError | None:
@@ -152,19 +168,24 @@ def _expand_comparison(model: Model, question: Question) -> Question:
     manifest = model.manifest
     match question.compare:
         case "methods":
-            return replace(question, methods=_fast_methods(model, question.layers or ((manifest.cam_layer,),)))
+            return replace(question, methods=_fast_methods(model, _named_layers(model, question)))
         case "layers" if not question.layers:
             [method] = question.methods
             usable = [layer.name for layer in manifest.layers if not unavailable_reason(model, layer, method)]
-            return replace(question, layers=tuple((name,) for name in usable))
+            return replace(question, layers=tuple(usable))
         case "classes" if not question.targets and question.top == 1:
             return replace(question, top=min(MAX_COMPARED_CLASSES, len(manifest.labels)))
     return question
 
 
-def _fast_methods(model: Model, groups: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+def _named_layers(model: Model, question: Question) -> list[Layer]:
+    """The layers that a question names, else the CAM layer of the model."""
+    names = question.layers or (model.manifest.cam_layer,)
+    return [layer for group in names for layer in find_layers(model, group)]
+
+
+def _fast_methods(model: Model, layers: Sequence[Layer]) -> tuple[str, ...]:
     """The methods that work at these layers without passes of the whole network."""
-    layers = [layer for layer in model.manifest.layers if any(layer.name in group for group in groups)]
     fast = (name for name, method in METHODS.items() if method.needs != "image")
     return tuple(name for name in fast if not any(unavailable_reason(model, layer, name) for layer in layers))
 

@@ -21,7 +21,7 @@ from percept.oip.codec import ALL_BINARY, BINARY, InferRequest, OutputTensor, Pa
 from percept.oip.metadata import CAM, LOGITS, SCORES, TARGET
 from percept.pipeline import Inferred
 from percept.runtime.model import Model
-from percept.tasks.task import activate
+from percept.tasks.task import activate, not_finite
 
 TOP = "classification"  # parameter of an output: the number of best classes to return as text (Triton's extension)
 SCALES = {"raw": "raw", "unit": "heat"}  # the attribute of an explanation, by `scale`
@@ -44,7 +44,7 @@ class CamParameters(BaseModel):
         """The question about each image."""
         return Question(
             methods=(self.method,),
-            layers=(tuple(self.layer.split("+")),) if self.layer else (),
+            layers=(self.layer,) if self.layer else (),
             targets=() if self.target is None else (str(self.target),),
             against=None if self.against is None else str(self.against),
         )
@@ -159,10 +159,13 @@ def _output_tensor(
         return OutputTensor(CAM, array, output.binary, parameters)
     if cam and output.name == TARGET:
         return OutputTensor(TARGET, np.array([result.maps[0].target for result in results], np.int64), output.binary)
+    name = LOGITS if output.name == SCORES else output.name
+    values = np.stack([result.outputs[name] for result in results])
+    is_raw = output.binary and output.name != SCORES and not output.top  # returned whatever its values are
+    if not is_raw and not np.isfinite(values).all():
+        raise not_finite(manifest, f"output {name!r}")
     if output.name == SCORES:
-        values = np.stack([activate(result.outputs[LOGITS], manifest.activation) for result in results])
-    else:
-        values = np.stack([result.outputs[output.name] for result in results])
+        values = np.stack([activate(row, manifest.activation) for row in values])
     array = _best_classes(values, manifest.labels, output.top) if output.top else values
     return OutputTensor(output.name, array, output.binary)
 

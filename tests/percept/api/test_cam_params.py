@@ -100,7 +100,7 @@ def test_question_has_every_parameter() -> None:
     )
     assert params.question() == Question(
         methods=("gradcam++",),
-        layers=(("x", "y"), ("v", "w"), ("z",)),
+        layers=("x+y", "v w", "z"),
         targets=("a", "b"),
         against="c",
         place=(1, 2, 3.5, 4),

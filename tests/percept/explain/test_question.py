@@ -45,7 +45,7 @@ def test_empty_question_is_about_the_cam_layer(load: Load) -> None:
 
 def test_names_become_indices_and_layers(load: Load) -> None:
     question = Question(
-        methods=("integrated_gradients",), layers=(("image", "stem"), ("stage2",)), targets=("dog", "3"), against="cat"
+        methods=("integrated_gradients",), layers=("image+stem", "stage2"), targets=("dog", "3"), against="cat"
     )
     resolved = resolve(load("cifar10"), question)
     assert [[layer.name for layer in group] for group in resolved.groups] == [["image", "stem"], ["stage2"]]
@@ -59,15 +59,15 @@ def test_outputs_hold_the_tensors_that_bypass_a_layer(load: Load) -> None:
     for layer in model.manifest.layers:
         crossing = layer.tail.crossing if layer.tail else ()
         if layer.tail and layer.name != "image":
-            resolved = resolve(model, Question(layers=((layer.name,),)))
+            resolved = resolve(model, Question(layers=(layer.name,)))
             assert resolved.outputs == {"logits", layer.name, *crossing}
 
 
 @pytest.mark.parametrize(
     ("name", "question", "error", "message"),
     [
-        ("classification-squeeze", Question(layers=(("body",),)), UnknownLayer, "no layer 'body'; it has colour"),
-        ("classification-squeeze", Question(layers=(("colour", "body"),)), UnknownLayer, "no layer 'body'"),
+        ("classification-squeeze", Question(layers=("body",)), UnknownLayer, "no layer 'body'; it has colour"),
+        ("classification-squeeze", Question(layers=("colour+body",)), UnknownLayer, "no layer 'body'"),
         ("classification-squeeze", Question(targets=("purple",)), UnknownClass, "no class 'purple'"),
         ("classification-squeeze", Question(targets=("red",), against="purple"), UnknownClass, "no class 'purple'"),
         ("classification-squeeze", Question(place=(1, 1, 1, 1)), BadParameter, "for segmentation"),
@@ -81,8 +81,8 @@ def test_outputs_hold_the_tensors_that_bypass_a_layer(load: Load) -> None:
         ),
         ("no-gradients", Question(), GradientsUnavailable, "no rule for Colour"),
         ("segmentation-squeeze", Question(methods=("cam",)), MethodUnavailable, "global average pooling"),
-        ("cifar10", Question(layers=(("image",),)), MethodUnavailable, "use saliency"),
-        ("cifar10", Question(layers=(("stage1", "stage2"),), effective=True), BadParameter, "maps of one layer"),
+        ("cifar10", Question(layers=("image",)), MethodUnavailable, "use saliency"),
+        ("cifar10", Question(layers=("stage1+stage2",), effective=True), BadParameter, "maps of one layer"),
     ],
 )
 def test_impossible_question_is_an_error(
@@ -127,7 +127,7 @@ def test_compared_layers_are_those_of_the_method(load: Load) -> None:
     model = load("cifar10")
     groups = resolve(model, Question(compare="layers")).groups
     assert [group[0].name for group in groups] == [one.name for one in model.manifest.layers if one.name != "image"]
-    named = resolve(model, Question(compare="layers", layers=(("stage2",),))).groups
+    named = resolve(model, Question(compare="layers", layers=("stage2",))).groups
     assert [group[0].name for group in named] == ["stage2"], "layers that the client names are kept"
 
 
@@ -145,7 +145,7 @@ def test_compared_classes_are_bounded(load: Load) -> None:
         Question(methods=("saliency",)),
         Question(methods=("smoothgrad",)),
         Question(compare="methods"),
-        Question(methods=("cam",), layers=(("colour",),)),
+        Question(methods=("cam",), layers=("colour",)),
     ],
 )
 def test_linearity_is_probed_once(fresh: Model, question: Question) -> None:

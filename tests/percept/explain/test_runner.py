@@ -61,7 +61,7 @@ def explain_all(model: Model, question: Question, data: bytes = DATA) -> list[Ex
 
 
 def test_maps_are_ordered_by_method_layer_and_class(load: Load) -> None:
-    question = Question(methods=("gradcam", "eigencam"), layers=(("stage1",), ("stage2",)), targets=("cat", "dog"))
+    question = Question(methods=("gradcam", "eigencam"), layers=("stage1", "stage2"), targets=("cat", "dog"))
     found = [(one.method, one.layer, one.target) for one in explain_all(load("cifar10"), question)]
     assert found == [
         (method, layer, target)
@@ -95,7 +95,7 @@ def test_map_against_a_class_is_the_difference_of_maps(load: Load) -> None:
 
 
 def test_fused_layers_give_one_map(load: Load) -> None:
-    [fused] = explain_all(load("cifar10"), Question(layers=(("stage1", "stage2"),)))
+    [fused] = explain_all(load("cifar10"), Question(layers=("stage1+stage2",)))
     finest = max(load("cifar10").manifest.layers[-2:], key=lambda layer: layer.shape[1]).shape[1:]
     assert fused.layer == "stage1+stage2"
     assert fused.raw.shape == fused.heat.shape == tuple(finest)

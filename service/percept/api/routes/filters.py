@@ -77,16 +77,15 @@ def select_pictures(model: Model, params: FiltersParams, format: str) -> list[Fi
     Raises `BadParameter` for parameters that exclude each other, `UnknownLayer`, or `UnknownFilters`, which lists the
     available pictures.
     """
-    if params.layer is not None:
-        find_layer(model, params.layer)
-    view = params.view or (None if format == "json" else "maxima" if params.layer else "kernels")
-    if view == "kernels" and params.layer is not None:
+    layer = None if params.layer is None else find_layer(model, params.layer).name
+    view = params.view or (None if format == "json" else "maxima" if layer else "kernels")
+    if view == "kernels" and layer is not None:
         raise BadParameter("kernels are those of the first convolution: omit layer, or use view=maxima")
-    if params.channel is not None and (format == "json" or not _has_channels(view, params.layer)):
+    if params.channel is not None and (format == "json" or not _has_channels(view, layer)):
         raise BadParameter("channel requires a picture of kernels, or of the maxima of one layer")
-    selected = [p for p in _sorted(model) if view in (None, p.kind) and params.layer in (None, p.layer)]
-    if not selected and (format != "json" or view or params.layer):
-        raise UnknownFilters(_missing(model, view or "filters", params.layer))
+    selected = [p for p in _sorted(model) if view in (None, p.kind) and layer in (None, p.layer)]
+    if not selected and (format != "json" or view or layer):
+        raise UnknownFilters(_missing(model, view or "filters", layer))
     return selected
 
 

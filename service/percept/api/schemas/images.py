@@ -197,7 +197,7 @@ def cam_headers(explanation: Explanation) -> dict[str, str]:
         "Percept-Id": explanation.image.id,
         "Percept-Model": f"{manifest.name}/{manifest.version}",
         "Percept-Method": explanation.method,
-        "Percept-Layer": explanation.layer,
+        "Percept-Layer": quote(explanation.layer, safe="+/"),
         "Percept-Target": f"{explanation.target}; label={label}; score={explanation.score:.6g}{against}",
         "Percept-Raw-Range": f"{raw.min():.6g} {raw.max():.6g}",
         **({"Percept-Faithfulness": faithfulness.header_value} if faithfulness else {}),

@@ -24,6 +24,10 @@ class LayerInfo(BaseModel):
     """A tapped layer: its shape [C,h,w], stride and receptive field in input pixels along (y, x)."""
 
     name: str = Field(examples=["stage2"])
+    aliases: list[str] = Field(description="other names of the layer, which work as well")
+    layout: str = Field(
+        description="how the map lies in the source network: NCHW, NHWC, or as tokens, NTC or NCT", examples=["NCHW"]
+    )
     shape: tuple[int, int, int] = Field(examples=[(224, 8, 8)])
     stride: tuple[float, float] = Field(examples=[(4.0, 4.0)])
     dilation: tuple[int, int] = Field(examples=[(1, 1)])

@@ -22,6 +22,8 @@ def load_array(response: httpx.Response) -> np.ndarray:
 def test_layers_are_listed_without_an_image(client: httpx.Client) -> None:
     expected = {
         "name": "colour",
+        "aliases": [],
+        "layout": "NCHW",
         "shape": [3, 16, 12],
         "stride": [4, 4],
         "dilation": [1, 1],
