@@ -71,6 +71,33 @@ def create_bundle(
     return folder
 
 
+def make_not_finite(folder: Path, file: str, output: str, source: str, value: str) -> None:
+    """Change a graph of a bundle: where `source` is above 0.7, as for pure colours, `output` is `nan` or `inf`."""
+    model = onnx.load(folder / file)
+    graph = model.graph
+    for node in graph.node:
+        node.output[:] = [f"finite_{name}" if name == output else name for name in node.output]
+        node.input[:] = [f"finite_{name}" if name == output else name for name in node.input]
+    source = f"finite_{source}" if source == output else source
+    function, slope = ("Sqrt", -1) if value == "nan" else ("Exp", 1000)
+    constants = {"limit": np.float32(0.7), "slope": np.float32(slope), "zero": np.float32(0)}
+    graph.initializer.extend(numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items())
+    graph.node.extend(
+        [
+            helper.make_node("Sub", [source, "limit"], ["above"]),
+            helper.make_node("Mul", ["above", "slope"], ["steep"]),
+            helper.make_node(function, ["steep"], ["term"]),
+            helper.make_node("Mul", ["term", "zero"] if value == "nan" else ["term", "term"], ["added"]),
+            helper.make_node("Add", [f"finite_{output}", "added"], [output]),
+        ]
+    )
+    _save_model(folder / file, model)
+    if file == "trunk.onnx":
+        manifest = read_manifest_json(folder)
+        _write_golden(folder, manifest["preprocessing"]["height"], manifest["preprocessing"]["width"])
+    write_manifest(folder, read_manifest_json(folder), rehash=True)
+
+
 def read_manifest_json(folder: Path) -> dict[str, Any]:
     """The manifest as plain JSON, unchecked."""
     found: dict[str, Any] = json.loads((folder / "manifest.json").read_text())

@@ -53,6 +53,10 @@ class TargetAbsent(PerceptError):
     """The network predicts the target class nowhere in this image."""
 
 
+class NetworkNotFinite(PerceptError):
+    """The network computed values that are NaN or infinite for this image."""
+
+
 class GradientsUnavailable(PerceptError):
     """The layer has no tail graph, so gradients cannot be computed there."""
 

@@ -12,16 +12,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 from pydantic import BaseModel
 
 from percept.bundle.manifest import Layer
 from percept.errors import DeadlineExceeded, PerceptError
 from percept.explain.explanation import Explanation
-from percept.explain.features import POOLS, FeatureMap, FeatureOutput, channel_statistics, encode_features
+from percept.explain.features import FeatureMap, FeatureOutput, build_feature_map
 from percept.explain.methods.runner import Steps
 from percept.explain.presentation import ENCODED_FORMATS, CamOutput, encode_maps
 from percept.explain.question import Question, ResolvedQuestion, needs_probe, resolve
-from percept.explain.receptive_field import field_at_point, measure_influence, require_image_layer
+from percept.explain.receptive_field import require_image_layer
 from percept.explain.regions import hot_regions
 from percept.explain.runner import advance, drive, explain
 from percept.imaging.geometry import Map, Pixels
@@ -33,6 +34,7 @@ from percept.runtime.worker_pool import WorkerPool
 from percept.settings import Settings
 from percept.tasks.input_image import InputImage, from_pixels, prepare
 from percept.tasks.mask_picture import MaskPicture, encode_mask
+from percept.tasks.task import not_finite
 from percept.telemetry.context import stage
 
 TOP_K = 5  # classes of a classifier's prediction, by default
@@ -150,17 +152,20 @@ class Pipeline:
     async def features(self, image: PostedImage, layer: Layer, output: FeatureOutput) -> FeatureMap:
         """The feature map of a layer, with what the output shows of it.
 
-        Raises `BadParameter` if the network does not see the point of the output.
+        Raises `BadParameter` if the network does not see the point of the output, or `NetworkNotFinite`.
         """
         wanted = frozenset({layer.name})
         if output.view == "effective":
             wanted |= {"logits", require_image_layer(image.model, layer).name}
-        return await self._run(image, wanted, partial(_features, layer, output))
+        return await self._run(
+            image, wanted, lambda prepared, outputs: build_feature_map(prepared.image, layer, output, outputs)
+        )
 
     async def explain(self, image: PostedImage, question: ResolvedQuestion, output: CamOutput) -> Explained:
         """One map for each method, group of layers and class of the question.
 
-        Raises `TargetAbsent` or `BadParameter` if the image has nothing of the class or the place.
+        Raises `TargetAbsent` or `BadParameter` if the image has nothing of the class or the place, or
+        `NetworkNotFinite`.
         """
         progress = await self._run(
             image,
@@ -265,22 +270,11 @@ async def _gather(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
 
 def _predict(top_k: int, picture: MaskPicture | None, prepared: PreparedInput, outputs: Arrays) -> Predicted:
     image, logits = prepared.image, outputs["logits"]
+    if not np.isfinite(logits).all():
+        raise not_finite(image.model.manifest, "logits")
     with stage("render"):
         answer = image.task.predict(image.model.manifest, logits, image.geometry, top_k)
     return Predicted(image, answer, encode_mask(image, logits, picture) if picture else None)
-
-
-def _features(layer: Layer, output: FeatureOutput, prepared: PreparedInput, outputs: Arrays) -> FeatureMap:
-    image, A = prepared.image, outputs[layer.name]
-    features = FeatureMap(image, layer, A)
-    if output.view == "effective" and output.point:
-        cell = field_at_point(image, layer, *output.point).cell
-        features = replace(features, influence=measure_influence(image, outputs, layer, cell))
-    if output.format != "json":
-        return replace(features, encoded=encode_features(features, output))
-    if output.pool is not None:
-        return replace(features, embedding=POOLS[output.pool](A))
-    return replace(features, statistics=channel_statistics(A))
 
 
 def _explain_and_encode(

@@ -21,6 +21,7 @@ IMAGE_ERRORS = (
     errors.UnsupportedMediaType,
     errors.BrokenImage,
     errors.BadParameter,
+    errors.NetworkNotFinite,
     errors.QueueFull,
     errors.NotReady,
     errors.DeadlineExceeded,
@@ -30,6 +31,7 @@ CACHED_IMAGE_ERRORS = (
     errors.UnknownImage,
     errors.NotAcceptable,
     errors.BadParameter,
+    errors.NetworkNotFinite,
     errors.QueueFull,
     errors.DeadlineExceeded,
 )

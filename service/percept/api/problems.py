@@ -46,6 +46,7 @@ PROBLEMS: dict[type[errors.PerceptError], ProblemType] = {
     errors.BrokenImage: ProblemType(422, "broken_image", "The image cannot be decoded"),
     errors.BadParameter: ProblemType(422, "bad_parameter", "A parameter is invalid"),
     errors.TargetAbsent: ProblemType(422, "target_absent", "The class is absent from the image"),
+    errors.NetworkNotFinite: ProblemType(422, "network_not_finite", "The network computed values that are not finite"),
     errors.GradientsUnavailable: ProblemType(422, "gradients_unavailable", "The layer has no gradients"),
     errors.MethodUnavailable: ProblemType(422, "method_unavailable", "The method does not work at this layer"),
     errors.BundleRefused: ProblemType(422, "bundle_refused", "A bundle of the model is refused"),

@@ -6,7 +6,7 @@ Letters: A [C,h,w] the activations of the layer.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -15,14 +15,16 @@ from PIL import Image
 from percept.bundle.manifest import Layer
 from percept.explain.maps import normalize
 from percept.explain.principal_components import principal_components, scale_to_colours
-from percept.explain.receptive_field import cell_box, effective_field, field_at_point
+from percept.explain.receptive_field import cell_box, effective_field, field_at_point, measure_influence
 from percept.explain.runner import FULL_HEAT_QUANTILE
 from percept.imaging.colormaps import GREY, render_heatmap, scale_channel
 from percept.imaging.encode import encode, encode_npy
 from percept.imaging.geometry import Map, project_to_photo
 from percept.imaging.overlay import PEAK_COLOUR, outline_cell, overlay_heatmap, pixel_box
 from percept.imaging.sheet import render_channels
+from percept.runtime.session import Arrays
 from percept.tasks.input_image import InputImage
+from percept.tasks.task import not_finite
 from percept.telemetry.context import stage
 
 View = Literal["grid", "components", "channel", "field", "effective"]
@@ -58,6 +60,11 @@ class FeatureOutput:
     colormap: str = "viridis"
     point: Point | None = None
 
+    @property
+    def is_array(self) -> bool:
+        """Whether the response is the feature map itself."""
+        return self.format == "npy" and self.pool is None
+
 
 @dataclass(frozen=True, eq=False)
 class FeatureMap:
@@ -79,6 +86,26 @@ class FeatureMap:
 def channel_statistics(A: Map) -> ChannelStatistics:
     """The statistics of every channel."""
     return ChannelStatistics(A.mean((1, 2)), A.std((1, 2)), A.min((1, 2)), A.max((1, 2)), (A > 0).mean((1, 2)))
+
+
+def build_feature_map(image: InputImage, layer: Layer, output: FeatureOutput, outputs: Arrays) -> FeatureMap:
+    """The feature map of a layer in the trunk outputs of an image, with what the output shows of it.
+
+    The array itself is returned whatever its values are. Anything computed from values that are not finite raises
+    `NetworkNotFinite`.
+    """
+    A = outputs[layer.name]
+    features = FeatureMap(image, layer, A)
+    if output.view == "effective" and output.point:
+        cell = field_at_point(image, layer, *output.point).cell
+        features = replace(features, influence=measure_influence(image, outputs, layer, cell))
+    elif not (output.is_array or output.view == "field" or np.isfinite(A).all()):
+        raise not_finite(image.model.manifest, f"activations of layer {layer.name!r}")
+    if output.format != "json":
+        return replace(features, encoded=encode_features(features, output))
+    if output.pool is not None:
+        return replace(features, embedding=POOLS[output.pool](A))
+    return replace(features, statistics=channel_statistics(A))
 
 
 @stage("render")

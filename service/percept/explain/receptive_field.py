@@ -20,6 +20,7 @@ from percept.imaging.geometry import Box, Map
 from percept.runtime.model import Model
 from percept.runtime.session import Arrays
 from percept.tasks.input_image import InputImage
+from percept.tasks.task import not_finite
 
 OUTER_SHARE = 0.02275  # of the influence outside of each side: two standard deviations of a normal distribution
 
@@ -134,7 +135,7 @@ def measure_influence(image: InputImage, outputs: Arrays, layer: Layer, cell: Ce
 
     `outputs` are the trunk outputs of the image, with the layer `image` and the logits. The tail of the layer `image`,
     which has a seed for every layer, computes the gradient. The map is 0 if the ReLUs of all the cell's channels are
-    inactive.
+    inactive. Raises `NetworkNotFinite`.
     """
     network, image_layer = image.model.network, require_image_layer(image.model, layer)
     layer_seed = np.zeros((1, *layer.shape), np.float32)
@@ -142,7 +143,10 @@ def measure_influence(image: InputImage, outputs: Arrays, layer: Layer, cell: Ce
     logits_seed = np.zeros((1, *outputs["logits"].shape), np.float32)
     seeds = {layer.name: layer_seed}
     result = network.run_tail(image_layer, outputs, outputs[IMAGE][None], logits_seed, ["gradients"], seeds)
-    return np.asarray(np.sqrt((result["gradients"][0] ** 2).sum(0)), np.float32)
+    influence = np.asarray(np.sqrt((result["gradients"][0] ** 2).sum(0)), np.float32)
+    if not np.isfinite(influence).all():
+        raise not_finite(image.model.manifest, f"gradients of layer {layer.name!r} at the image")
+    return influence
 
 
 def require_image_layer(model: Model, layer: Layer) -> Layer:

@@ -27,7 +27,7 @@ from percept.imaging.geometry import Box, Map
 from percept.runtime.model import Model
 from percept.runtime.session import Arrays
 from percept.tasks.input_image import InputImage
-from percept.tasks.task import Region
+from percept.tasks.task import Region, not_finite
 
 FULL_HEAT_QUANTILE = 0.99  # at the image's own pixels the hottest hundredth counts as the maximum
 
@@ -57,6 +57,8 @@ async def drive(progress: Progress[T], model: Model, run_on_worker: RunOnWorker)
     while progress.wait is not None:
         request = progress.wait
         reply = await model.logits(request.pixels) if isinstance(request, LogitsRequest) else None
+        if reply is not None and not np.isfinite(reply).all():
+            raise not_finite(model.manifest, "logits of changed images")
         progress = await run_on_worker(advance, progress.steps, reply)
     return progress.value  # type: ignore[return-value]  # the generator is at its end
 
@@ -64,9 +66,11 @@ async def drive(progress: Progress[T], model: Model, run_on_worker: RunOnWorker)
 def explain(question: ResolvedQuestion, image: InputImage, outputs: Arrays) -> Steps[list[Explanation]]:
     """The maps by method, then group of layers, then class. `outputs` are the trunk outputs of the image.
 
-    Raises `TargetAbsent` or `BadParameter` if the image has nothing of the class or the place.
+    Raises `TargetAbsent` or `BadParameter` if the image has nothing of the class or the place, or `NetworkNotFinite`.
     """
     manifest, task, logits = question.model.manifest, image.task, outputs["logits"]
+    if not np.isfinite(logits).all():
+        raise not_finite(manifest, "logits")
     region = _region(image, question.place, logits.shape[1:]) if question.place else None
     targets = question.targets or task.targets(manifest, logits, region)[: question.top]
     seeds = [task.seed(manifest, logits, target, region) for target in targets]
@@ -92,9 +96,9 @@ def explain(question: ResolvedQuestion, image: InputImage, outputs: Arrays) -> S
 
 
 def _subtract_class(against: int, target: int, seed: Map) -> Map:
-    """The seed of a class, minus the same seed at the class `against`."""
+    """The seed of a class, minus the same seed at the class `against`, which the seed may hold already."""
     difference = seed.copy()
-    difference[against] -= seed[target]
+    difference[against] = seed[against].clip(0) - seed[target]
     return difference
 
 

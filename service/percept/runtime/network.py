@@ -162,10 +162,7 @@ class Network:
             A = rng.standard_normal((2, *layer.shape)).astype(np.float32)
             seed = rng.standard_normal((1, *self.manifest.logits)).astype(np.float32)
             g = self.run_tail(layer, {}, A, np.repeat(seed, 2, axis=0), ["gradients"])["gradients"]
-            limit = 1e-4 * np.abs(g).max()
-            linear = np.abs(g[0] - g[1]).max() <= limit
-            uniform = np.abs(g - g.mean((2, 3), keepdims=True)).max() <= limit
-            self._linearity[layer.name] = Linearity(bool(linear), bool(uniform))
+            self._linearity[layer.name] = _compare_gradients(g)
         return self._linearity[layer.name]
 
     def _load_trunk(self) -> Session:
@@ -209,6 +206,16 @@ class Network:
             seeds = np.ones((size, *self.manifest.logits), np.float32)
             feeds = _tail_feeds(layer.tail, trunk_outputs, activations, seeds)
             run_batches(tail.run, feeds, ["logits", "gradients"], self._batch_sizes)
+
+
+def _compare_gradients(g: NDArray[np.float32]) -> Linearity:
+    """The linearity of a tail with the gradients g [2,C,h,w] at two activations."""
+    if not np.isfinite(g).all():
+        return Linearity(False, False)
+    limit = 1e-4 * np.abs(g).max()
+    linear = np.abs(g[0] - g[1]).max() <= limit
+    uniform = np.abs(g - g.mean((2, 3), keepdims=True)).max() <= limit
+    return Linearity(bool(linear), bool(uniform))
 
 
 def _tail_feeds(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from percept.bundle.manifest import Activation, Manifest
-from percept.errors import UnknownClass
+from percept.errors import NetworkNotFinite, UnknownClass
 from percept.imaging.geometry import Geometry, Map
 
 MAX_LABELS_LISTED = 20  # in an error message
@@ -47,6 +47,15 @@ def activate(logits: Map, activation: Activation) -> Map:
     if activation == "sigmoid":
         return np.asarray(1 / (1 + np.exp(-logits.clip(-80, 80))), np.float32)
     return logits
+
+
+def not_finite(manifest: Manifest, values: str) -> NetworkNotFinite:
+    """The error for values of a network that are NaN or infinite, such as its `logits`."""
+    return NetworkNotFinite(
+        f"the {values} of model {manifest.name!r} are not finite for this image: check that mean, std and channels are "
+        "those that the network was trained with (`GET /models/{name}` has them), and its weights (`percept verify`); "
+        "float16 has no values above 65504"
+    )
 
 
 def class_index(manifest: Manifest, target: str) -> int:

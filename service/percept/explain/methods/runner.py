@@ -26,6 +26,7 @@ from percept.explain.methods.table import Method
 from percept.imaging.geometry import Map, Pixels
 from percept.runtime.session import Arrays
 from percept.tasks.input_image import InputImage
+from percept.tasks.task import not_finite
 
 SLICE_S = 0.05  # of a worker thread before the runner pauses
 MAX_PASS_S = 0.1  # a pass of the tail that takes longer makes the next batch smaller
@@ -53,7 +54,9 @@ class MethodRunner:
         self._slice_start = perf_counter()
 
     def run(self, method: Method, layer: Layer) -> Steps[list[Map]]:
-        """The map before ReLU for every seed, float32 [h,w]."""
+        """The map before ReLU for every seed, float32 [h,w]; raises `NetworkNotFinite`."""
+        if not np.isfinite(self._outputs[layer.name]).all():
+            raise not_finite(self._image.model.manifest, f"activations of layer {layer.name!r}")
         linear = self._network.is_linear(layer)
         blank = self._image.model.manifest.preprocessing.blank
         runs = [
@@ -76,6 +79,8 @@ class MethodRunner:
         while requests:
             results = yield from self._execute(requests, layer)
             requests = _resume(runs, results, maps)
+        if not all(np.isfinite(one).all() for one in maps.values()):  # such as a power that is too large for float32
+            raise not_finite(self._image.model.manifest, f"products in the map at layer {layer.name!r}")
         return [maps[i] for i in range(len(runs))]
 
     def _execute(self, requests: Mapping[int, PassRequest], layer: Layer) -> Steps[dict[int, PassResult]]:
@@ -108,6 +113,8 @@ class MethodRunner:
             part = slice(len(y), len(y) + self._batch_size)
             seeds = np.stack([self._seeds[i] for i in owners[part]])
             found = self._network.run_tail(layer, self._outputs, np.stack(rows[part]), seeds, names)
+            if not all(np.isfinite(values).all() for values in found.values()):
+                raise not_finite(self._image.model.manifest, f"logits or gradients after layer {layer.name!r}")
             y.extend(_weighted_sums(found["logits"], seeds))
             g.extend(found.get("gradients", ()))
             end = perf_counter()
