@@ -13,7 +13,7 @@ from percept.bundle.integrity import read_manifest
 from percept.bundle.manifest import MANIFEST, Manifest
 from percept.errors import BundleError
 from percept_models.export.photos import read_photos
-from percept_models.export.source_network import is_onnx_file
+from percept_models.export.preconditions import is_onnx_file
 from percept_models.export.weights import read_parameters
 from percept_models.graph.reader import Array
 from percept_models.sources.libraries import load_source
@@ -40,12 +40,12 @@ def find_reference(bundle: Path, against: str | None, weights: str = "default") 
         other = read_manifest(Path(against))
         return trunk_reference(onnx.load(Path(against) / other.trunk), manifest)
     if is_onnx_file(against):
-        return onnx_file_reference(Path(against), manifest.preprocessing)
+        return onnx_file_reference(Path(against), manifest)
     return load_source(against, weights).network
 
 
 def bundle_photos(bundle: Path, folder: Path) -> Array:
-    """The photos in a folder as pixels of a bundle's trunk, uint8 [n,H,W,3]."""
+    """The photos in a folder as pixels of a bundle's trunk, uint8 [n,H,W,C]."""
     return np.stack(list(read_photos(folder, read_manifest(bundle).preprocessing)))
 
 

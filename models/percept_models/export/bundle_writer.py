@@ -4,10 +4,9 @@ In come the ONNX model of a trunk and a `BundleDescription`; out comes the folde
 appears complete or not at all.
 """
 
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -25,15 +24,17 @@ from percept.bundle.manifest import (
     Golden,
     Layer,
     Manifest,
+    MapLayout,
+    OutputHead,
     Precision,
     Provenance,
     TaskName,
 )
 from percept.bundle.preprocessing import Colour, Preprocessing
-from percept.errors import BundleError
 from percept_models.autodiff.tail import LOGITS
 from percept_models.export.filter_pictures import first_kernels, write_filter_picture
 from percept_models.export.layers import describe_layer
+from percept_models.export.preconditions import new_bundle_folder, unwritable
 from percept_models.export.tails import TappedLayer, build_tails
 from percept_models.export.trunk import tap_trunk
 from percept_models.export.weights import WeightsFile
@@ -53,9 +54,10 @@ PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")  # 
 class BundleDescription:
     """What the manifest of a bundle says that its graphs do not contain.
 
-    `layers` are the names of the tensors to tap, feature maps [N,C,h,w]. Only the layers `with_tails` get gradients
+    `layers` are the names of the tensors to tap, feature maps [N,C,h,w]; `aliases` are other names of them, `layouts`
+    how the maps lie in the source network where that is another layout. Only the layers `with_tails` get gradients
     (None: all), because tails hold the float32 weights of the rest of the network. `precision` is that of the trunk;
-    `tf32` lets a GPU round float32, also of the tails.
+    `tf32` lets a GPU round float32, also of the tails. `head` says how the logits were made of the network's own output.
     """
 
     name: str
@@ -72,6 +74,9 @@ class BundleDescription:
     with_tails: Collection[str] | None = None
     precision: Precision = "float32"
     tf32: bool = False
+    aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    layouts: Mapping[str, MapLayout] = field(default_factory=dict)
+    head: OutputHead = field(default_factory=OutputHead)
 
 
 def write_bundle(
@@ -80,20 +85,26 @@ def write_bundle(
     out: Path,
     lower: Callable[[ModelProto], ModelProto] | None = None,
     check: Callable[[Path], None] | None = None,
+    tails: Sequence[TappedLayer] = (),
 ) -> Path:
     """Write the bundle of a float32 trunk and return its folder `<out>/<name>/<version>`.
 
     `lower` converts the trunk to the described precision; the tails stay float32. `check` gets the finished folder
-    before it is moved to its place. A layer gets no tail if an operator after it has no reverse-mode rule; the
+    before it is moved to its place. `tails` are those of the layers, which are built if they are left out. A layer gets no tail if an operator after it has no reverse-mode rule; the
     manifest then names the operator. Raises `BundleError` where the bundle exists or `out` is not writable,
     `ValueError` where the description does not fit the network, and what `check` raises; no file remains then.
     """
     target = new_bundle_folder(out, description.name, description.version)
     graph = Graph(trunk)
-    tapped_layers = build_tails(graph, description.layers, description.with_tails)
+    tapped_layers = tails or build_tails(graph, description.layers, description.with_tails)
     tapped_trunk = tap_trunk(trunk, graph, tapped_layers)
     fields = receptive_fields(graph)
-    layers = [describe_layer(graph, layer, fields) for layer in tapped_layers]
+    layers = [
+        describe_layer(
+            graph, layer, fields, description.layouts.get(layer.name, "NCHW"), description.aliases.get(layer.name, ())
+        )
+        for layer in tapped_layers
+    ]
     with _staging_folder(target) as folder:
         _write_graphs(folder, lower(tapped_trunk) if lower else tapped_trunk, tapped_layers)
         _write_golden_input(folder, golden_input(description.preprocessing))
@@ -105,26 +116,15 @@ def write_bundle(
     return target
 
 
-def new_bundle_folder(out: Path, name: str, version: int) -> Path:
-    """The folder of a bundle that is to be written; raises `BundleError` where it exists or `out` is not writable."""
-    target = out / name / str(version)
-    if target.exists():
-        raise BundleError(f"{target} exists already: remove it, or choose another --out, name or version")
-    existing = next((folder for folder in (out, *out.absolute().parents) if folder.exists()), out)
-    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-        raise _unwritable(out)
-    return target
-
-
-def _unwritable(out: Path) -> BundleError:
-    return BundleError(f"{out} cannot be written: choose another folder with --out or PERCEPT_MODELS")
-
-
 def golden_input(preprocessing: Preprocessing, seed: int = 0) -> Array:
-    """A smooth image of random colours, uint8 [1,H,W,3]; it belongs to no data set."""
-    colours = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
-    size = (preprocessing.width, preprocessing.height)
-    return np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.BICUBIC))[None]
+    """A smooth image of random colours and alpha, uint8 [1,H,W,C]; it belongs to no data set."""
+    height, width, channels = preprocessing.shape
+    colours = np.random.default_rng(seed).integers(0, 256, (8, 8, channels), np.uint8)
+    planes = (
+        Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC)
+        for plane in np.moveaxis(colours, -1, 0)
+    )
+    return np.stack([np.asarray(plane) for plane in planes], -1)[None]
 
 
 def _write_graphs(folder: Path, trunk: ModelProto, layers: Sequence[TappedLayer]) -> None:
@@ -167,6 +167,7 @@ def _build_manifest(
         palette=tuple(description.palette),
         background=description.background,
         logits=tuple(size or 0 for size in graph.shapes[LOGITS][1:]),
+        head=description.head,
         preprocessing=description.preprocessing,
         trunk=TRUNK,
         layers=tuple(layers),
@@ -201,7 +202,7 @@ def _staging_folder(target: Path) -> Iterator[Path]:
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(root) from error
+        raise unwritable(root) from error
     try:
         with TemporaryDirectory(prefix=".", dir=root) as scratch:
             folder = Path(scratch, *target.parts[-2:])

@@ -13,22 +13,24 @@ import onnx
 from onnx import ModelProto
 
 from percept.bundle.integrity import read_manifest
-from percept.bundle.manifest import MANIFEST, Manifest, Provenance, TaskName
+from percept.bundle.manifest import MANIFEST, Manifest, OutputHead, Provenance, TaskName
 from percept.errors import BundleError
 from percept_models.autodiff.tail import LOGITS
-from percept_models.export.bundle_writer import BundleDescription, new_bundle_folder, write_bundle
-from percept_models.export.layers import select_layers
+from percept_models.export.bundle_writer import BundleDescription, write_bundle
 from percept_models.export.options import ExportOptions
 from percept_models.export.photos import read_photos
 from percept_models.export.precision import to_float16, to_int8
+from percept_models.export.preconditions import check_request, is_onnx_file
 from percept_models.export.report import Report, format_line
-from percept_models.export.source_network import SourceNetwork, is_onnx_file, open_source
+from percept_models.export.source_network import SourceNetwork, open_source
 from percept_models.export.summary import format_shape, report_description
-from percept_models.graph.reader import Array, Graph
+from percept_models.export.tails import TappedLayer, build_tails
+from percept_models.export.taps import TappedNetwork, tap_network
+from percept_models.graph.reader import Array, Graph, Shape
 from percept_models.sources.labels import choose_labels
 from percept_models.verify.bundle import verify_bundle
 from percept_models.verify.onnx_reference import Reference, trunk_reference
-from percept_models.verify.table import format_checks
+from percept_models.verify.table import format_check
 
 TASKS: Mapping[int, TaskName] = {2: "classification", 4: "segmentation"}  # by the rank of the logits
 COMPARED_PHOTOS = 32  # photos on which lower precision is compared with float32
@@ -40,11 +42,7 @@ def convert(options: ExportOptions, report: Report) -> Path:
     Raises `BundleError` with the reason where the source cannot be loaded, does not fit the options, or the bundle
     does not compute the same; no file remains then.
     """
-    new_bundle_folder(options.out, options.name, options.version)
-    if (options.precision == "int8") != (options.calibration is not None):
-        raise BundleError(
-            "--precision int8 and --calibrate FOLDER, with photos like those that will be served, need each other"
-        )
+    check_request(options)
     try:
         if (Path(options.source) / MANIFEST).is_file():
             return _convert_bundle(options, report)
@@ -56,10 +54,16 @@ def convert(options: ExportOptions, report: Report) -> Path:
 def _convert_network(options: ExportOptions, report: Report) -> Path:
     """Export a torch network or an ONNX file."""
     source = open_source(options, report)
-    graph = Graph(source.trunk)
-    description = _describe_network(options, source, graph)
-    report_description(report, options, source, graph, description)
-    return _write_verified(source.trunk, description, source.reference, options, report)
+    logits = Graph(source.trunk).shapes[LOGITS]
+    if len(logits) not in TASKS or None in logits[1:]:
+        raise BundleError(f"logits of shape {format_shape(logits)} are neither [N,K] nor [N,K,h,w]")
+    tapped = tap_network(options, source, TASKS[len(logits)])
+    description = _describe_network(options, source, logits, tapped)
+    report_description(report, options, source, description, tapped)
+    folder = _write_verified(tapped.trunk, description, source.reference, options, report, tapped.layers)
+    for warning in tapped.warnings:
+        report(format_line("warning", warning))
+    return folder
 
 
 def _convert_bundle(options: ExportOptions, report: Report) -> Path:
@@ -69,60 +73,74 @@ def _convert_bundle(options: ExportOptions, report: Report) -> Path:
     _require_convertible(options, manifest)
     report(format_line("source", f"{manifest.name}/{manifest.version}, a bundle"))
     description = _describe_bundle(options, manifest)
-    return _write_verified(onnx.load(folder / manifest.trunk), description, None, options, report)
+    trunk = onnx.load(folder / manifest.trunk)
+    unavailable = {layer.name: layer.unavailable for layer in manifest.layers if layer.unavailable}
+    tails = build_tails(Graph(trunk), description.layers, description.with_tails, unavailable)
+    return _write_verified(trunk, description, None, options, report, tails)
 
 
-def _describe_network(options: ExportOptions, source: SourceNetwork, graph: Graph) -> BundleDescription:
+def _describe_network(
+    options: ExportOptions, source: SourceNetwork, logits: Shape, tapped: TappedNetwork
+) -> BundleDescription:
     """The description of a network's bundle: the options, completed by what the source states and by guesses."""
-    shape = graph.shapes[LOGITS]
-    if len(shape) not in TASKS or None in shape[1:]:
-        raise BundleError(f"logits of shape {format_shape(shape)} are neither [N,K] nor [N,K,h,w]")
-    task = TASKS[len(shape)]
-    layers, cam_layer = select_layers(options, source, graph, task)
-    labels = choose_labels(options.labels, source.labels, shape[1] or 0)
+    task = TASKS[len(logits)]
+    labels = choose_labels(options.labels, source.labels, logits[1] or 0, source.head.added is not None)
     return BundleDescription(
         name=options.name,
         version=options.version,
         task=task,
         labels=labels,
-        activation=options.activation or source.activation or "softmax",
+        activation=source.activation,
+        head=source.head,
         preprocessing=source.preprocessing,
-        layers=layers,
-        cam_layer=cam_layer,
+        layers=[layer.name for layer in tapped.layers],
+        cam_layer=tapped.cam_layer,
         provenance=Provenance(
             source=Path(options.source).name if is_onnx_file(options.source) else options.source,
             weights=source.weights,
             license=options.license or source.license,
         ),
-        background=_choose_background(options, task, labels),
-        with_tails=_layers_with_tails(options, cam_layer),
+        background=_choose_background(options, task, labels, source.head),
         precision=options.precision,
         tf32=options.tf32,
+        aliases=tapped.aliases,
+        layouts=tapped.layouts,
     )
 
 
 def _describe_bundle(options: ExportOptions, manifest: Manifest) -> BundleDescription:
     """The description of a bundle that is exported from another one: the manifest, changed by the options."""
     layers = [layer.name for layer in manifest.layers]
-    cam_layer = options.cam_layer or manifest.cam_layer
-    if unknown := {*options.layers, cam_layer} - set(layers):
-        raise BundleError(f"the bundle has no layer {min(unknown)!r}; it has {', '.join(layers)}")
+    named, cam_layer = _find_layers(manifest, options.layers), options.cam_layer or manifest.cam_layer
+    (cam_layer,) = _find_layers(manifest, [cam_layer])
     return BundleDescription(
         name=options.name,
         version=options.version,
         task=manifest.task,
         labels=manifest.labels,
         activation=manifest.activation,
+        head=manifest.head,
         preprocessing=manifest.preprocessing,
         layers=layers,
         cam_layer=cam_layer,
         provenance=manifest.provenance.model_copy(update={"metrics": {}}),  # measured in float32
         palette=manifest.palette,
         background=manifest.background,
-        with_tails=_layers_with_tails(options, cam_layer),
+        with_tails={*named, cam_layer},
         precision=options.precision,
         tf32=options.tf32 or manifest.tf32,
+        aliases={layer.name: layer.aliases for layer in manifest.layers},
+        layouts={layer.name: layer.layout for layer in manifest.layers},
     )
+
+
+def _find_layers(manifest: Manifest, names: Sequence[str]) -> list[str]:
+    """The names of the layers that have these names or aliases."""
+    layers = [manifest.layer(name) for name in names]
+    if None in layers:
+        known = ", ".join(layer.name for layer in manifest.layers)
+        raise BundleError(f"the bundle has no layer {names[layers.index(None)]!r}; it has {known}")
+    return [layer.name for layer in layers if layer]
 
 
 def _require_convertible(options: ExportOptions, manifest: Manifest) -> None:
@@ -136,22 +154,23 @@ def _require_convertible(options: ExportOptions, manifest: Manifest) -> None:
         )
 
 
-def _layers_with_tails(options: ExportOptions, cam_layer: str) -> set[str] | None:
-    """The layers that keep their float32 tails: in lower precision only those that the user named and the CAM layer."""
-    return None if options.precision == "float32" else {*options.layers, cam_layer}
-
-
-def _choose_background(options: ExportOptions, task: TaskName, labels: Sequence[str]) -> int | None:
-    """The class of the background: from the options, else the first class of a segmenter if it has that name."""
+def _choose_background(options: ExportOptions, task: TaskName, labels: Sequence[str], head: OutputHead) -> int | None:
+    """The class of the background: from the options, else class 0 of a segmenter if it was added or has that name."""
     if options.background not in (None, *range(len(labels))):
         raise BundleError(f"the background {options.background} is not a class: there are 0 to {len(labels) - 1}")
     if options.background is not None:
         return options.background
-    return 0 if task == "segmentation" and labels[0].strip("_").lower() == "background" else None
+    is_background = head.added is not None or labels[0].strip("_").lower() == "background"
+    return 0 if task == "segmentation" and is_background else None
 
 
 def _write_verified(
-    trunk: ModelProto, description: BundleDescription, reference: Reference, options: ExportOptions, report: Report
+    trunk: ModelProto,
+    description: BundleDescription,
+    reference: Reference,
+    options: ExportOptions,
+    report: Report,
+    tails: Sequence[TappedLayer],
 ) -> Path:
     """Write the bundle; verify it before it takes its place: lower precision against the float32 trunk."""
     photos = list(read_photos(options.calibration, description.preprocessing)) if options.calibration else []
@@ -163,13 +182,13 @@ def _write_verified(
     def check(folder: Path) -> None:
         """Report the checks of the finished folder, and raise where one fails."""
         report(_format_size(folder, description))
-        checks = verify_bundle(folder, trunk_reference(trunk, read_manifest(folder)) if lower else reference, compared)
-        report(format_checks(checks))
+        expected = trunk_reference(trunk, read_manifest(folder)) if lower else reference
+        checks = verify_bundle(folder, expected, compared, lambda check: report(format_check(check)))
         if not all(check.passed for check in checks):
             problem = f"{options.precision} loses too much" if lower else "the bundle does not compute the same"
             raise BundleError(f"{problem}: see the failed checks above")
 
-    return write_bundle(trunk, description, options.out, lower, check)
+    return write_bundle(trunk, description, options.out, lower, check, tails)
 
 
 def _choose_conversion(options: ExportOptions, photos: Sequence[Array]) -> Callable[[ModelProto], ModelProto] | None:

@@ -31,7 +31,7 @@ class ExportOptions:
     """What the user requests of an export; the source decides each field that is None or empty.
 
     The bundle becomes `<out>/<name>/<version>`. `preprocessing` holds the fields of `Preprocessing` that the user
-    gave, `weights` is `default`, `none` or a file, `output` is the tensor of an ONNX file that holds the logits,
+    gave, `weights` is `default`, `none` or a file, `output` is the output of several that holds the logits,
     `calibration` a folder of photos like those that will be served, and `tf32` lets a GPU round float32 to TF32.
     """
 
@@ -68,7 +68,7 @@ def parse_options(arguments: Sequence[str], default_out: Path) -> ExportOptions:
         labels=parsed.labels,
         layers=tuple(parsed.layers),
         cam_layer=parsed.cam_layer,
-        preprocessing=_given_preprocessing(parsed),
+        preprocessing=given_preprocessing(parsed),
         activation=parsed.activation,
         background=parsed.background,
         output=parsed.output,
@@ -77,6 +77,13 @@ def parse_options(arguments: Sequence[str], default_out: Path) -> ExportOptions:
         calibration=parsed.calibrate,
         tf32=parsed.tf32,
     )
+
+
+def parse_preprocessing(arguments: Sequence[str]) -> dict[str, Any]:
+    """The fields of `Preprocessing` that options such as `--mean 0.5 --std 0.5` give."""
+    parser = ArgumentParser()
+    add_preprocessing_options(parser)
+    return given_preprocessing(parser.parse_args(arguments))
 
 
 def add_out_option(parser: ArgumentParser, default: Path) -> None:
@@ -102,14 +109,19 @@ def _create_parser(default_out: Path) -> ArgumentParser:
     parser.add_argument("--name", required=True, help="the name of the model")
     parser.add_argument("--version", type=int, default=1, help="the version of the bundle (default: 1)")
     add_out_option(parser, default_out)
+    add_weights_option(parser)
+    parser.add_argument("--license", help="the license of the weights, written into the manifest")
+    _add_network_options(parser)
+    add_preprocessing_options(parser)
+    _add_precision_options(parser)
+    return parser
+
+
+def add_weights_option(parser: ArgumentParser) -> None:
+    """Add `--weights`, the weights that a torch network gets."""
     parser.add_argument(
         "--weights", default="default", help="default (those of the source), none (random) or a file with a state dict"
     )
-    parser.add_argument("--license", help="the license of the weights, written into the manifest")
-    _add_network_options(parser)
-    _add_preprocessing_options(parser)
-    _add_precision_options(parser)
-    return parser
 
 
 def _add_network_options(parser: ArgumentParser) -> None:
@@ -117,14 +129,24 @@ def _add_network_options(parser: ArgumentParser) -> None:
     group.add_argument(
         "--labels", type=Path, help="the labels: a JSON list, a JSON object by index, or one label per line"
     )
-    group.add_argument("--activation", choices=get_args(Activation), help="the function from logits to scores")
+    group.add_argument(
+        "--activation",
+        choices=get_args(Activation),
+        help="the function from logits to scores (default: that at the end of the network, else softmax)",
+    )
     group.add_argument("--background", type=int, help="the background class of a segmenter")
     group.add_argument("--layers", nargs="+", default=(), metavar="LAYER", help="the layers to tap, with gradients")
     group.add_argument("--cam-layer", metavar="LAYER", help="the layer that /cam explains by default")
-    group.add_argument("--output", metavar="TENSOR", help="the logits of an ONNX file that has several outputs")
+    group.add_argument(
+        "--output",
+        metavar="NAME",
+        help="the output that holds the classes, where the network has several: an index, key or field, such as 0, logits "
+        "or heads.age, or any tensor of an ONNX file",
+    )
 
 
-def _add_preprocessing_options(parser: ArgumentParser) -> None:
+def add_preprocessing_options(parser: ArgumentParser) -> None:
+    """Add the options about a network's input, which `given_preprocessing` reads."""
     group = parser.add_argument_group("the input of the network")
     group.add_argument("--size", type=_parse_size, metavar="H[xW]", help="the size of the input in pixels")
     group.add_argument("--resize", choices=_choices("resize"), help="how a photo is resized to that size")
@@ -138,8 +160,13 @@ def _add_preprocessing_options(parser: ArgumentParser) -> None:
     )
     group.add_argument("--fill", type=_parse_colour, metavar="R,G,B", help="the colour around a photo that is padded")
     group.add_argument("--interpolation", choices=_choices("interpolation"), help="the interpolation of the resize")
-    group.add_argument("--channels", choices=_choices("channels"), type=str.upper, help="what the network takes: grey, colour in this "
-        "order, or colour with alpha (the number of channels is guessed from the network)")
+    group.add_argument(
+        "--channels",
+        choices=_choices("channels"),
+        type=str.upper,
+        help="what the network takes: grey, colours in this order, or colours and alpha; their number is guessed from "
+        "the network",
+    )
     group.add_argument(
         "--mean",
         type=_parse_channels,
@@ -173,8 +200,8 @@ def _choices(name: str) -> tuple[str, ...]:
     return get_args(Preprocessing.model_fields[name].annotation)
 
 
-def _given_preprocessing(parsed: Namespace) -> dict[str, Any]:
-    """The fields of `Preprocessing` that the user gave; mean and std in units of 0..255."""
+def given_preprocessing(parsed: Namespace) -> dict[str, Any]:
+    """The fields of `Preprocessing` that were given as options; mean and std in units of 0..255."""
     given: dict[str, Any] = {}
     if parsed.size:
         given["height"], given["width"] = parsed.size

@@ -20,9 +20,11 @@ TOLERANCE = 1e-4  # relative to the greatest magnitude in the output of one imag
 Undo = Callable[[Array], Array]
 
 
-def sample_images(shape: Sequence[int]) -> Array:
-    """Return one image of uniform noise for each of `RANGES`, float32 [3,*shape]."""
+def sample_images(shape: Sequence[int], pixels: bool = False) -> Array:
+    """Return one image of uniform noise for each of `RANGES`, float32 [3,*shape]; of `pixels`, integers of 0..255."""
     rng = np.random.default_rng(0)
+    if pixels:
+        return rng.integers(0, 256, (len(RANGES), *shape)).astype(np.float32)
     return np.stack([rng.uniform(low, high, shape) for low, high in RANGES]).astype(np.float32)
 
 
@@ -32,7 +34,7 @@ def run_each(model: ModelProto, images: Array, n: int, kinds: str = "f") -> Arra
     `kinds` are NumPy's letters of the types that the output may have. Raises `BundleError` where the model cannot be
     run, or does not give one row of such a type per image.
     """
-    session = Session(model.SerializeToString(), quiet=True)
+    session = Session(model.SerializeToString(), quiet=True, optimize=False)
     (output,) = session.outputs
     rows = [_run_one(session, image, n, kinds) for image in images]
     if len({row.shape for row in rows}) > 1:
@@ -58,7 +60,7 @@ def check_equivalence(model: ModelProto, images: Array, expected: Array, undo: U
 
     `undo` reverts the conversion of its output; `fixed` is the batch of the file where that is fixed.
     """
-    session = Session(model.SerializeToString(), quiet=True)
+    session = Session(model.SerializeToString(), quiet=True, optimize=False)
     for image, row in zip(images, expected, strict=True):
         n = fixed or 1
         if difference := _difference(session, np.stack([image] * n), np.stack([row] * n), undo):

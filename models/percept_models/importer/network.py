@@ -6,7 +6,7 @@ sizes computed at run time, a softmax at the end. It checks that the new graph c
 the file computes for each alone. This module knows neither the layers nor the meaning of the classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx import ModelProto, TensorProto, helper
 
-from percept.bundle.manifest import IMAGE, Activation
+from percept.bundle.manifest import IMAGE, Activation, OutputHead
 from percept.errors import BundleError, first_line
 from percept_models.autodiff.tail import LOGITS
 from percept_models.graph.builder import OPSET
@@ -23,9 +23,11 @@ from percept_models.importer.batch import make_batch_symbolic, set_batch_size
 from percept_models.importer.conversion import convert_opset, infer_shapes
 from percept_models.importer.equivalence import check_equivalence, run_each, sample_images
 from percept_models.importer.float_types import check_float32, to_float32
+from percept_models.importer.input_type import cast_input, remove_input_cast
 from percept_models.importer.model_file import IR_VERSION, iterate_messages, load_model, opset_version, root_cause
+from percept_models.importer.modules import module_outputs
 from percept_models.importer.naming import rename_tensors
-from percept_models.importer.output_head import PADDED, convert_output, remove_activation
+from percept_models.importer.output_head import append_logits, find_head
 from percept_models.importer.signature import Layout, dimensions, read_image_input, select_output
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
@@ -33,58 +35,86 @@ CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 @dataclass(frozen=True)
 class ImportedNetwork:
-    """A network from a file: `image` float32 [N,3,H,W] or [N,H,W,3] → `logits` [N,K] or [N,K,h,w].
+    """A network from a file: `image` float32 [N,C,H,W] or [N,H,W,C] → `logits` [N,K] or [N,K,h,w].
 
-    `size` is (height, width); `notes` say in short sentences what was changed.
+    `size` is (height, width); `head` says how the logits were made; `notes` say in short sentences what was changed.
+    `names` has the name in the file of each tensor, `modules` the path of the module whose output a tensor is.
+    One that `takes_pixels` had an input of uint8: it normalizes them itself.
     """
 
     model: ModelProto
     layout: Layout
     size: tuple[int, int]
     activation: Activation
+    head: OutputHead
     notes: tuple[str, ...]
+    names: Mapping[str, str]
+    modules: Mapping[str, str]
+    channels: int = 3
+    takes_pixels: bool = False
 
 
-def import_network(file: Path, size: tuple[int, int] | None = None, output: str | None = None) -> ImportedNetwork:
+def import_network(
+    file: Path,
+    size: tuple[int, int] | None = None,
+    output: str | None = None,
+    activation: Activation | None = None,
+) -> ImportedNetwork:
     """Convert a file to a graph of opset 18 with the batch N.
 
     `size` (height, width) is needed where the file leaves it open; `output` names an output, or any other tensor,
-    where the file has several. Raises `BundleError` with the reason where the file does not hold a network of one
-    image, or cannot be converted.
+    where the file has several; `activation` is what the user asks for. Raises `BundleError` with the reason where the
+    file does not hold a network of one image, or cannot be converted.
     """
     with _explain_errors(f"{file.name} cannot be used"):
-        return _import(file, size, output)
+        return _import(file, size, output, activation)
 
 
-def _import(file: Path, size: tuple[int, int] | None, output: str | None) -> ImportedNetwork:
+def _import(
+    file: Path, size: tuple[int, int] | None, output: str | None, requested: Activation | None
+) -> ImportedNetwork:
     model, notes = load_model(file)
+    modules = module_outputs(model)
     image, fixed = read_image_input(model, size)
     with _explain_errors("the graph is invalid"):
         model = select_output(model, output)
-    n, samples = fixed or 1, sample_images(dimensions(model.graph.input[0])[1:])
-    converted, float_types = to_float32(model)
-    if float_types:
-        changes = check_float32(model, converted, samples, n)
-        notes.append(f"{' and '.join(float_types)} became float32: {changes}")
-        model = converted
-    shape = run_each(model, samples[:1], n).shape
-    removed = remove_activation(model, shape, image)
+    cast_input(model)
+    n, samples = fixed or 1, sample_images(dimensions(model.graph.input[0])[1:], image.pixels)
+    original, (model, float_types) = model, to_float32(model)
+    raw = run_each(model, samples, n, kinds="fiub")
+    found = find_head(model, raw, image, requested)
     expected = run_each(model, samples, n)
+    found.check(raw, expected)
+    if float_types:
+        original.graph.output[0].CopyFrom(model.graph.output[0])
+        changes = check_float32(original, model, samples, n)
+        notes.append(f"{' and '.join(float_types)} became float32: {changes}")
     version = opset_version(model)
     with _explain_errors(f"its operators of opset {version} cannot be converted to {OPSET}"):
         model = convert_opset(model)
+    remove_input_cast(model)
     with _explain_errors("the graph cannot be simplified"):
         model = _with_symbolic_batch(model, fixed)
     _reject_control_flow(model)
-    head = convert_output(model, shape, image)
+    converted = append_logits(model, found, requested, output)
     with _explain_errors("the shapes in the graph contradict each other"):
-        model = _with_standard_names(model, head.shape)
-    check_equivalence(model, samples, expected, head.undo, fixed)
+        model, names = _with_standard_names(model, converted.shape)
+    check_equivalence(model, samples, expected, converted.undo, fixed)
     notes += [f"opset {version} was converted to {OPSET}"] if version != OPSET else []
     notes += [f"the batch fixed at {fixed} was made symbolic"] if fixed else []
-    notes += [f"the {removed} at the end was removed"] if removed else []
-    activation: Activation = "sigmoid" if removed == "Sigmoid" and PADDED not in head.notes else "softmax"
-    return ImportedNetwork(model, image.layout, (image.height, image.width), activation, (*notes, *head.notes))
+    size = (image.height, image.width)
+    return ImportedNetwork(
+        model,
+        image.layout,
+        size,
+        converted.activation,
+        converted.head,
+        (*notes, *converted.notes),
+        names,
+        {new: modules[old] for new, old in names.items() if old in modules},
+        image.channels,
+        image.pixels,
+    )
 
 
 def _with_symbolic_batch(model: ModelProto, fixed: int | None) -> ModelProto:
@@ -108,11 +138,14 @@ def _reject_control_flow(model: ModelProto) -> None:
         )
 
 
-def _with_standard_names(model: ModelProto, shape: Sequence[int]) -> ModelProto:
-    """Return the model with the input `image`, the output `logits` of this shape, new tensor names and no metadata."""
+def _with_standard_names(model: ModelProto, shape: Sequence[int]) -> tuple[ModelProto, dict[str, str]]:
+    """Return the model with the input `image`, the output `logits` of this shape, new tensor names and no metadata.
+
+    The second value has the old name of each tensor.
+    """
     model = _simplified(model)
     (image,), (logits,) = model.graph.input, model.graph.output
-    rename_tensors(model, {image.name: IMAGE, logits.name: LOGITS})
+    names = rename_tensors(model, {image.name: IMAGE, logits.name: LOGITS})
     inputs = [helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, ["N", *dimensions(image)[1:]])]
     outputs = [helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["N", *shape])]
     for node in model.graph.node:
@@ -122,7 +155,7 @@ def _with_standard_names(model: ModelProto, shape: Sequence[int]) -> ModelProto:
             message.ClearField(field)
     graph = helper.make_graph(model.graph.node, "network", inputs, outputs, model.graph.initializer)
     imports = [helper.make_opsetid("", OPSET)]
-    return infer_shapes(helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION))
+    return infer_shapes(helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION)), names
 
 
 @contextmanager

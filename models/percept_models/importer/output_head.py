@@ -1,159 +1,299 @@
-"""The end of a classifier or segmenter: the output of the file is converted to logits [N,K] or [N,K,h,w].
+"""The end of a network: its output is converted to logits [N,K] or [N,K,h,w].
 
-`remove_activation` removes the softmax or sigmoid; `convert_output` permutes the axes and turns a mask of one channel
-into two classes. Both get the shape of an output that was computed, because the declared shape may be missing or wrong.
+In comes a model, of a file or traced from torch, with the values of its first output; out come an `OutputHead` that
+says how the logits were made, the activation that gives the scores, and notes. `find_head` moves the output to before
+its softmax, sigmoid or argmax; `append_logits` permutes and adds axes, and makes one class two.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
-from typing import Any, NamedTuple
+from math import inf
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from percept.bundle.manifest import Activation, OutputHead
 from percept.errors import BundleError
+from percept_models.graph.bounds import Bounds, bounds
+from percept_models.graph.output_form import RESHAPING, Form, form_after_argmax, form_in_input, forms_of_output
 from percept_models.graph.reader import Array, Graph, attributes
-from percept_models.importer.equivalence import Undo
 from percept_models.importer.model_file import opset_version
-from percept_models.importer.signature import CHANNELS_FIRST, CHANNELS_LAST, ImageInput
+from percept_models.importer.signature import ImageInput
 
-ACTIVATIONS = frozenset({"LogSoftmax", "Sigmoid", "Softmax"})
-RESHAPING = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
+ACTIVATIONS: dict[str, Activation] = {"LogSoftmax": "softmax", "Sigmoid": "sigmoid", "Softmax": "softmax"}
+SCORELESS = frozenset(
+    {"Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "OneHot"}
+) | {
+    *("NonMaxSuppression", "NonZero", "Round", "Sign", "TopK"),
+}
 FLATTENED = "the output was flattened to [N,K]"
 MOVED = "the classes of the output were moved from the last axis to the second"
-PADDED = "a channel of zeros was put before the only channel of the output, which makes two classes"
+PADDED = "a class whose logit is 0 was put before the only one: the softmax of both is its sigmoid"
+COMPLEMENT = "the output is a probability p of one class: a class with 1 - p was put before it"
+KEPT = "the output is a score already, and not by a plain softmax or sigmoid, which could be removed: it was kept"
+TOLERANCE = 1e-4  # of what an activation makes of the logits, relative to the greatest magnitude of the output
 
 
-class ClassAxis(NamedTuple):
-    """The axis of the classes in a shape; -1 where its size is 1 and other axes of size 1 look the same."""
+@dataclass(frozen=True)
+class FoundHead:
+    """The end of a network: the form of its output, and that of the tensor that became its output instead.
 
-    axis: int
-    shape: tuple[int, ...]
+    `removed` are the operators after that tensor, the last one first. `already` is the activation that the network has
+    at its end: None where it has none, and `none` where it stays, because it is `inseparable` or the user asked for it.
+    """
+
+    output: Form
+    form: Form
+    removed: tuple[Any, ...]
+    already: Activation | None
+    inseparable: bool = False
+
+    def check(self, raw: Array, logits: Array) -> None:
+        """Raise `BundleError` unless the removed operators make the network's own output of the logits."""
+        if self.removed and output_error(self.removed, self.form.arrange(logits), self.output.arrange(raw)) > TOLERANCE:
+            raise BundleError(f"the output is not what {' and '.join(self.removed)} make of the logits before it")
 
 
 @dataclass(frozen=True)
 class ConvertedOutput:
-    """What was changed, in words; the shape of the logits without the batch; and a function that reverts the change."""
+    """How the logits were made, their shape without the batch, the activation of the scores, and notes on changes."""
 
-    notes: tuple[str, ...]
+    head: OutputHead
     shape: tuple[int, ...]
-    undo: Undo
+    activation: Activation
+    notes: tuple[str, ...]
+    form: Form
+
+    def undo(self, logits: Array) -> Array:
+        """The tensor that the logits were made of."""
+        return self.form.restore(logits[:, 1:] if self.head.added else logits)
 
 
-def remove_activation(model: ModelProto, shape: Sequence[int], image: ImageInput) -> str | None:
-    """Remove the activation over the classes from the only output, in place; return its operator, or None.
+def find_head(model: ModelProto, raw: Array, image: ImageInput, requested: Activation | None = None) -> FoundHead:
+    """Move the first output, whose values are `raw`, to before its activation, its argmax and its last reshaping.
 
-    `shape` is that of the output. Between the activation and the output axes may be permuted, and axes of size 1 added
-    or removed.
+    The model is changed in place. An activation stays where the `requested` one is `none`: then the network's own
+    output is the score. Raises `BundleError` where the output cannot be one of classes.
     """
     graph = Graph(model)
-    name, class_axis = graph.outputs[0], _class_axis(shape, image)
-    while class_axis and (node := graph.producer.get(name)) and len(graph.consumers.get(name, ())) < 2:
-        if node.op_type in ACTIVATIONS:
-            if node.op_type != "Sigmoid" and not _acts_on(node, class_axis, opset_version(model)):
-                return None
-            _bypass(model, node)
-            return node.op_type
-        name, class_axis = node.input[0] if node.input else "", _axis_in_input(node, class_axis, graph)
-    return None
+    name, cut = _before_argmax(graph, raw.shape)
+    form = cut or _choose_form(graph, raw, image, opset_version(model))
+    output = form if cut is None else Form(raw.shape, None, tuple(range(1, raw.ndim)))
+    removed = [] if cut is None else ["ArgMax"]
+    end, form_at_end = _before_reshaping(graph, name, form)
+    node = graph.producer.get(end)
+    inseparable = False
+    if node is not None and _acts_on_classes(node, form_at_end, opset_version(model)):
+        already: Activation | None = "none"
+        if requested != "none":
+            already, name, form = ACTIVATIONS[node.op_type], node.input[0], form_at_end
+            removed.append(node.op_type)
+    else:
+        values = output.arrange(raw) if cut is None else np.zeros((0, form.classes_count))
+        already = _inseparable_activation(bounds(graph, name), values)
+        inseparable = already == "none"
+    name, form = _before_squeezing(graph, name, form)
+    _set_output(model, name)
+    return FoundHead(output, form, tuple(removed), already, inseparable)
 
 
-def convert_output(model: ModelProto, shape: Sequence[int], image: ImageInput) -> ConvertedOutput:
-    """Convert the output to [N,K] or [N,K,h,w], in place; raise `BundleError` where it cannot be either."""
-    if len(shape) == 2:
-        return ConvertedOutput((), tuple(shape[1:]), lambda y: y)
-    if len(shape) != 4:
-        described = ",".join(["N", *map(str, shape[1:])])
-        raise BundleError(f"the output [{described}] is neither [N,K] nor [N,K,h,w]: name another tensor with --output")
-    if 1 == shape[2] == shape[3] or 1 == shape[1] == shape[2]:
-        _append(model, "Flatten")
-        return ConvertedOutput((FLATTENED,), (prod(shape[1:]),), lambda y: y.reshape(len(y), *shape[1:]))
-    channels_last = _has_channels_last(shape, image)
-    k, h, w = (shape[3], shape[1], shape[2]) if channels_last else shape[1:]
-    if channels_last:
-        _append(model, "Transpose", perm=CHANNELS_FIRST)
-    if k == 1:
-        _append(model, "Pad", np.array([0, 1, 0, 0, 0, 0, 0, 0]))
+def _choose_form(graph: Graph, raw: Array, image: ImageInput, version: int) -> Form:
+    """The form of the output: where classes may be its second axis or its last, that over which it has a softmax."""
 
-    def undo(y: Array) -> Array:
-        y = y[:, 1:] if k == 1 else y
-        return y.transpose(CHANNELS_LAST) if channels_last else y
+    def has_softmax(form: Form) -> bool:
+        end, form_at_end = _before_reshaping(graph, graph.outputs[0], form)
+        node = graph.producer.get(end)
+        softmax = node is not None and node.op_type != "Sigmoid" and _acts_on_classes(node, form_at_end, version)
+        return softmax or (form.classes_count > 1 and _is_one(form.arrange(raw).sum(1)))
 
-    return ConvertedOutput((*[MOVED] * channels_last, *[PADDED] * (k == 1)), (max(k, 2), h, w), undo)
+    forms = forms_of_output(raw.shape, (image.height, image.width), image.layout == "NHWC")
+    return next(filter(has_softmax, forms), forms[0]) if len(forms) > 1 else forms[0]
 
 
-def _has_channels_last(shape: Sequence[int], image: ImageInput) -> bool:
-    """Return whether the classes are the last axis of [N,?,?,?]: the other two have the aspect ratio of the image."""
+def choose_activation(head: FoundHead, requested: Activation | None) -> Activation:
+    """The activation that gives the scores: the user's, else that of the network's end, else softmax.
 
-    def fits(h: int, w: int) -> bool:
-        return abs(h * image.width - w * image.height) < max(image.width, image.height)  # up to one cell
+    Two classes that were made of one have the softmax where the one had the sigmoid. Raises `BundleError` where the
+    user's would come on top of another one.
+    """
+    one, already = head.form.classes_count == 1, head.already
+    if already == "none" and requested in (None, "none"):
+        return "none"
+    if already is not None and requested not in (None, "none", already) and not (one and already != "none"):
+        end = f"ends in a {head.removed[-1]}" if head.removed else "gives scores between 0 and 1 already"
+        remedy = "none" if already == "none" else f"{already}, or none to keep the output as it is"
+        raise BundleError(
+            f"the network {end}, which contradicts --activation {requested}: leave it out, or use {remedy}"
+        )
+    chosen = requested or already or "softmax"
+    return "softmax" if one and chosen == "sigmoid" else chosen
 
-    first, last = fits(shape[2], shape[3]), fits(shape[1], shape[2])
-    return last and (image.layout == "NHWC" or not first)
+
+def append_logits(
+    model: ModelProto, found: FoundHead, requested: Activation | None = None, name: str | None = None
+) -> ConvertedOutput:
+    """Convert the first output, as `find_head` left it, to [N,K] or [N,K,h,w], in place.
+
+    `name` is that of the network's own output where it has several. Raises `BundleError` as `choose_activation` does.
+    """
+    form, activation = found.form, choose_activation(found, requested)
+    k = form.classes_count
+    if form.permutation != list(range(len(form.shape))):
+        _append(model, "Transpose", perm=form.permutation)
+    target = (k, *form.cell_sizes)
+    if form.permuted_shape[1:] != target:
+        flat = len(target) == 1 and len(form.shape) > 1
+        _append(model, "Flatten") if flat else _append(model, "Reshape", np.array([0, *target]))
+    added = None if k > 1 else "complement" if found.already == "none" else "zero"
+    if added == "zero":
+        _append(model, "Pad", np.array([0, 1, *[0] * len(form.cell_sizes)] + [0] * (len(target) + 1)))
+    elif added == "complement":
+        _append_complement(model)
+    classes_last = found.output.classes == 3 and bool(found.output.cells)
+    head = OutputHead(output=name, removed=found.removed, classes_last=classes_last, added=added)
+    return ConvertedOutput(head, (max(k, 2), *form.cell_sizes), activation, tuple(_notes(found, head)), form)
 
 
-def _class_axis(shape: Sequence[int], image: ImageInput) -> ClassAxis | None:
-    """Return the axis of the classes in an output; None where its rank is neither 2 nor 4."""
-    if len(shape) == 4:
-        channels_last = 1 == shape[1] == shape[2] != shape[3] or _has_channels_last(shape, image)
-        return ClassAxis(3 if channels_last else 1, tuple(shape))
-    return ClassAxis(1, tuple(shape)) if len(shape) == 2 else None
+def output_error(removed: Sequence[str], logits: Array, output: Array) -> float:
+    """How far a network's output is from what the removed operators make of the logits, relative to its magnitude.
+
+    `logits` are [N,K] or [N,K,h,w] and the output is of the same form, or [N] or [N,h,w] of an argmax, where the error
+    is by how much the logit of its class is below the greatest one, relative to the greatest magnitude.
+    """
+    logits = logits.astype(np.float64)
+    if "ArgMax" in removed:
+        chosen = np.take_along_axis(logits, output.astype(np.int64).reshape(len(logits), 1, *logits.shape[2:]), 1)
+        return float((logits.max(1, keepdims=True) - chosen).max() / (np.abs(logits).max() or 1))
+    expected = activate(logits, removed[0]) if removed else logits
+    if expected.shape != output.shape or not np.isfinite(output).all():
+        return inf
+    return float(np.abs(expected - output).max() / (np.abs(output).max() or 1))
 
 
-def _acts_on(node: NodeProto, class_axis: ClassAxis, version: int) -> bool:
-    """Return whether a Softmax normalizes over this axis and no other."""
-    axis, shape = class_axis
+def activate(logits: Array, operator: str) -> Array:
+    """What an activation makes of logits, with the classes on axis 1."""
+    if operator == "Sigmoid":
+        return np.asarray(1 / (1 + np.exp(-logits.clip(-700, 700))))
+    shifted = logits - logits.max(1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return np.asarray(log_probabilities if operator == "LogSoftmax" else np.exp(log_probabilities))
+
+
+def _notes(found: FoundHead, head: OutputHead) -> list[str]:
+    """What was changed, in words."""
+    flattened = found.output.classes is not None and not found.output.cells and len(found.output.shape) > 2
+    notes = [f"the {operator} at the end was removed" for operator in found.removed]
+    notes += [KEPT] * found.inseparable
+    notes += [FLATTENED] * flattened + [MOVED] * head.classes_last
+    return notes + ([PADDED] if head.added == "zero" else [COMPLEMENT] if head.added else [])
+
+
+def _before_argmax(graph: Graph, shape: Sequence[int]) -> tuple[str, Form | None]:
+    """The tensor whose greatest entries the output names, with its form; the output itself where it is no argmax."""
+    name = graph.outputs[0]
+    while (node := graph.producer.get(name)) is not None and node.op_type in RESHAPING | {"Cast", "Identity"}:
+        name = node.input[0]
+    if node is None or node.op_type != "ArgMax":
+        if node is not None and node.op_type in SCORELESS:
+            raise BundleError(
+                f"the output is that of a {node.op_type}, from which no score can be told: let the network return what "
+                f"comes before it (in a file, name that tensor with --output: {node.input[0]})"
+            )
+        return graph.outputs[0], None
+    return node.input[0], form_after_argmax(node, graph, shape)
+
+
+def _before_reshaping(graph: Graph, name: str, form: Form) -> tuple[str, Form]:
+    """The tensor that becomes this one by permuted axes and axes of size 1, and its form."""
+    while (node := graph.producer.get(name)) is not None:
+        before = form_in_input(node, form, graph)
+        if before is None:
+            break
+        name, form = node.input[0], before
+    return name, form
+
+
+def _before_squeezing(graph: Graph, name: str, form: Form) -> tuple[str, Form]:
+    """The tensor before a Squeeze without axes at the end, which would remove the batch of a single image too.
+
+    Also before a Transpose that only moves the classes away from where the logits have them.
+    """
+    found = name, form
+    while (node := graph.producer.get(name)) is not None:
+        before = form_in_input(node, form, graph)
+        if before is None:
+            break
+        name, form = node.input[0], before
+        squeezes_all = node.op_type == "Squeeze" and len(node.input) < 2 and not node.attribute
+        if squeezes_all or (node.op_type == "Transpose" and form.permutation == sorted(form.permutation)):
+            found = name, form
+    return found
+
+
+def _acts_on_classes(node: NodeProto, form: Form, version: int) -> bool:
+    """Whether an activation is over the classes and no other axis; `BundleError` for a softmax over one class."""
+    if node.op_type == "Sigmoid":
+        return True
+    if node.op_type not in ACTIVATIONS or form.classes is None:
+        return False
+    default = -1 if version >= 13 else 1
+    axis = attributes(node).get("axis", default) % len(form.shape)
     if version >= 13:
-        return bool(attributes(node).get("axis", -1) % len(shape) == axis)
-    first = attributes(node).get("axis", 1) % len(shape)  # before opset 13 it was over all axes from this one on
-    return first <= axis and all(n == 1 for i, n in enumerate(shape) if i >= first and i != axis)
+        acts = bool(axis == form.classes)
+    else:  # it was over all axes from this one on
+        others = (n for i, n in enumerate(form.shape) if i >= axis and i != form.classes)
+        acts = axis <= form.classes and all(n == 1 for n in others)
+    if acts and form.classes_count == 1:
+        raise BundleError(f"the network ends in a {node.op_type} over one class, which gives the same for all images")
+    return acts
 
 
-def _axis_in_input(node: NodeProto, class_axis: ClassAxis, graph: Graph) -> ClassAxis | None:
-    """Return where an axis of a node's output lies in its input; None where that is not certain."""
-    axis, y = class_axis
-    if node.op_type == "Identity":
-        return class_axis
-    if node.op_type == "Transpose":
-        permutation = attributes(node).get("perm", [*reversed(range(len(y)))])
-        return ClassAxis(int(permutation[axis]), tuple(y[permutation.index(i)] for i in range(len(y))))
-    x = graph.shapes.get(node.input[0]) if node.op_type in RESHAPING else None
-    if x is None or None in x:
+def _inseparable_activation(limits: Bounds, raw: Array) -> Activation | None:
+    """The activation of an output that is a score by operators that cannot be removed; None where it is no score.
+
+    `limits` bound the output, and `raw` are values of it, [N,K] or [N,K,h,w], or none. It is `none` where the output is
+    bounded by [0,1] or sums up to 1 over the classes, as a softmax in single operators does. The softmax of the
+    logarithms of such scores is the scores.
+    """
+    low, high = limits
+    raw = raw[np.isfinite(raw).all(tuple(range(1, raw.ndim)))]
+    several = len(raw) > 0 and raw.shape[1] > 1
+    if several and _is_one(np.exp(np.minimum(raw, 1.0)).sum(1)):
+        return "softmax"
+    if (low >= 0 and high <= 1) or (several and raw.min() >= 0 and _is_one(raw.sum(1))):
+        return "none"
+    if high > 0 or low > -inf:
         return None
-    wide = [[i for i, n in enumerate(shape) if n != 1] for shape in (x, y)]
-    if [x[i] for i in wide[0]] != [y[i] for i in wide[1]]:
-        return None
-    distinct = axis >= 0 and y[axis] != 1
-    return ClassAxis(wide[0][wide[1].index(axis)] if distinct else -1, tuple(n or 0 for n in x))
+    if raw.shape[1] == 1:
+        raise BundleError("the only output is the logarithm of a probability: let the network return the logit instead")
+    return "none"
 
 
-def _bypass(model: ModelProto, removed: NodeProto) -> None:
-    """Remove a node and connect the consumers of its output to its input."""
-    x, y = removed.input[0], removed.output[0]
-    model.graph.node.remove(removed)
-    for node in model.graph.node:
-        node.input[:] = [x if name == y else name for name in node.input]
-    if model.graph.output[0].name == y:
-        _set_output(model, x)
+def _is_one(sums: Array) -> bool:
+    return np.allclose(sums, 1, atol=TOLERANCE)
+
+
+def _append_complement(model: ModelProto) -> None:
+    """Append (1 - p, p) to the output p."""
+    p = model.graph.output[0].name
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1, np.float32), f"{p}.one"))
+    model.graph.node.append(helper.make_node("Sub", [f"{p}.one", p], [f"{p}.complement"]))
+    model.graph.node.append(helper.make_node("Concat", [f"{p}.complement", p], [f"{p}.both"], axis=1))
+    _set_output(model, f"{p}.both")
 
 
 def _append(model: ModelProto, operator: str, value: Array | None = None, **options: Any) -> None:
-    """Append an operator to the output; a transpose that reverts the last node removes that node instead."""
+    """Append an operator to the first output."""
     x = model.graph.output[0].name
-    producer = next(node for node in model.graph.node if x in node.output)
-    if operator == producer.op_type == "Transpose" and attributes(producer).get("perm") == CHANNELS_LAST:
-        return _set_output(model, producer.input[0])
-    y = f"{x}.{operator}"
-    inputs = [x]
+    y, inputs = f"{x}.{operator}", [x]
     if value is not None:
         inputs.append(f"{y}.by")
         model.graph.initializer.append(numpy_helper.from_array(value, inputs[1]))
     model.graph.node.append(helper.make_node(operator, inputs, [y], **options))
-    return _set_output(model, y)
+    _set_output(model, y)
 
 
 def _set_output(model: ModelProto, name: str) -> None:
-    """Make a tensor the only output."""
-    del model.graph.output[:]
-    model.graph.output.append(helper.make_empty_tensor_value_info(name))
+    """Make a tensor the first output; the others stay."""
+    model.graph.output[0].CopyFrom(helper.make_empty_tensor_value_info(name))

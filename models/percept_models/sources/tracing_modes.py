@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from percept.errors import BundleError
+
 
 class _Mode(TorchFunctionMode):
     """Calls `call` in the place of every function of torch."""
@@ -48,6 +50,63 @@ OUT_OF_PLACE: Mapping[Callable[..., Any], Callable[..., Any]] = {
     Tensor.mul_: torch.mul,
     Tensor.div_: torch.div,
 }
+
+
+class ActivationInputs(OutOfPlace):
+    """Remembers what each softmax, sigmoid and argmax was given, also where its result is then reshaped.
+
+    `before_activations` finds it again: the logits in the output of a network that ends in them.
+    """
+
+    def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Call the function; its result gets the operator and its input, with the classes of an argmax on axis 1."""
+        result = super().call(function, args, kwargs)
+        name = getattr(function, "__name__", "").removeprefix("special_")
+        name = name if name.startswith("_") else name.removesuffix("_")
+        x = args[0] if args else kwargs.get("input")
+        operator = ACTIVATION_OPERATORS.get(name)
+        if operator == "ArgMax":
+            dim = args[1] if len(args) > 1 else kwargs.get("dim")
+            if dim is not None:
+                classes_first = self.call(torch.movedim, (x, dim, 1), {})
+                setattr(result[1] if name == "max" else result, BEFORE, (operator, classes_first))
+        elif operator:
+            setattr(result, BEFORE, (operator, x))
+        elif name in RESHAPINGS and (before := getattr(x, BEFORE, None)):
+            reshaped = before[1] if before[0] == "ArgMax" else self.call(function, (before[1], *args[1:]), kwargs)
+            setattr(result, BEFORE, (before[0], reshaped))
+        return result
+
+
+BEFORE = "_before_activation"
+ACTIVATION_OPERATORS = {
+    "softmax": "Softmax",
+    "log_softmax": "LogSoftmax",
+    "sigmoid": "Sigmoid",
+    "expit": "Sigmoid",
+    "argmax": "ArgMax",
+    "max": "ArgMax",
+}
+RESHAPINGS = frozenset(
+    {"__getitem__", "contiguous", "flatten", "movedim", "permute", "reshape", "select", "squeeze"}
+) | {
+    *("byte", "float", "int", "long", "swapaxes", "to", "transpose", "type", "unsqueeze", "view"),
+}
+
+
+def before_activations(output: Tensor, operators: Sequence[str]) -> Tensor:
+    """What the last of these operators was given, which follow one another back from the output.
+
+    Raises `BundleError` where the network called them otherwise than as functions of torch.
+    """
+    for operator in operators:
+        found, output = getattr(output, BEFORE, (None, output))
+        if found != operator:
+            raise BundleError(
+                f"the {operator} at the end of the network is hidden in code that is not Python's: use torch's own "
+                "function, or keep it with --activation none"
+            )
+    return output
 
 
 class AdaptivePooling(_Mode):

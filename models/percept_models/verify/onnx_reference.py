@@ -10,14 +10,14 @@ import numpy as np
 from onnx import ModelProto, helper
 from torch import nn
 
-from percept.bundle.manifest import Layer, Manifest
+from percept.bundle.manifest import Activation, Layer, Manifest
 from percept.bundle.preprocessing import Preprocessing
 from percept_models.graph.execution import run
 from percept_models.graph.reader import Array
 from percept_models.importer.network import ImportedNetwork, import_network
 from percept_models.sources.trunk import PIXELS
 
-ReferenceOutputs = Callable[[Array], Mapping[str, Array]]  # images uint8 [N,H,W,3] → "logits", and layers by name
+ReferenceOutputs = Callable[[Array], Mapping[str, Array]]  # images uint8 [N,H,W,C] → "logits", and layers by name
 Reference = nn.Module | ReferenceOutputs | None
 
 
@@ -35,9 +35,16 @@ def _tail_inputs(layer: Layer) -> tuple[str, ...]:
     return layer.name, *(layer.tail.crossing if layer.tail else ())
 
 
-def onnx_file_reference(file: Path, preprocessing: Preprocessing) -> ReferenceOutputs:
-    """The graph of an ONNX file as the reference: its logits. Raises `BundleError` where it cannot be imported."""
-    network = import_network(file, (preprocessing.height, preprocessing.width))
+def onnx_file_reference(file: Path, manifest: Manifest) -> ReferenceOutputs:
+    """The graph of an ONNX file as the reference of a bundle: its logits, converted as those of the bundle were.
+
+    Raises `BundleError` where the file cannot be imported.
+    """
+    preprocessing = manifest.preprocessing
+    activation: Activation | None = (
+        "none" if manifest.activation == "none" else None
+    )  # `none` keeps the end of the file as it is
+    network = import_network(file, (preprocessing.height, preprocessing.width), manifest.head.output, activation)
     return imported_network_reference(network, preprocessing)
 
 

@@ -38,9 +38,11 @@ def rank_classes(manifest: Manifest, logits: Map, region: Region | None) -> list
 
 
 def seed_class(manifest: Manifest, logits: Map, index: int, region: Region | None) -> Map:
-    """1 at the class, 0 elsewhere."""
+    """1 at the class, 0 elsewhere; -1 at class 1 for an added class 0, whose logit is always 0."""
     seed = np.zeros_like(logits)
     seed[index] = 1
+    if index == 0 and manifest.head.added == "zero":
+        seed[1] = -1
     return seed
 
 

@@ -60,7 +60,10 @@ def rank_present_classes(manifest: Manifest, logits: Map, region: Region | None)
 
 
 def seed_region(manifest: Manifest, logits: Map, index: int, region: Region | None) -> Map:
-    """1 in the plane of the class, at the cells of the region; raises `TargetAbsent` if there are none."""
+    """1 in the plane of the class, at the cells of the region; raises `TargetAbsent` if there are none.
+
+    For an added class 0, whose logit is always 0, also -1 in the plane of class 1.
+    """
     winners = logits.argmax(0)
     cells = winners == index if region is None else region
     if not cells.any():
@@ -68,6 +71,8 @@ def seed_region(manifest: Manifest, logits: Map, index: int, region: Region | No
         raise TargetAbsent(f"no pixel of this image is predicted as {manifest.labels[index]!r}; present are {present}")
     seed = np.zeros_like(logits)
     seed[index] = cells
+    if index == 0 and manifest.head.added == "zero":
+        seed[1] = -seed[0]
     return seed
 
 

@@ -36,3 +36,11 @@ def test_targets_are_all_classes_by_logit() -> None:
 
 def test_seed_is_one_at_the_class() -> None:
     assert seed_class(MANIFEST, LOGITS, 2, None).tolist() == [0, 0, 1]
+
+
+def test_seed_of_an_added_class_is_the_negative_of_the_other() -> None:
+    """Class 0, whose logit is always 0, is explained by what lowers the logit of class 1."""
+    manifest = create_manifest("classification", labels=["not a dog", "a dog"], logits=[2], head={"added": "zero"})
+    logits = np.array([0, 3], np.float32)
+    assert seed_class(manifest, logits, 0, None).tolist() == [1, -1]
+    assert seed_class(manifest, logits, 1, None).tolist() == [0, 1]

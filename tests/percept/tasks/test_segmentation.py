@@ -96,3 +96,13 @@ def test_score_is_the_mean_over_the_cells_of_the_seed() -> None:
     seed = seed_region(MANIFEST, LOGITS, 1, None)
     shares = np.exp(LOGITS) / np.exp(LOGITS).sum(0)
     assert SEGMENTATION.score(MANIFEST, LOGITS, 1, seed) == pytest.approx(shares[1][seed[1] > 0].mean())
+
+
+def test_seed_of_an_added_class_is_the_negative_of_the_other() -> None:
+    """In the cells of the class, or in those that a region selects."""
+    manifest = create_manifest("segmentation", labels=["rest", "road"], logits=[2, 1, 2], palette=[], head={"added": "zero"})
+    logits = np.array([[[0, 0]], [[3, -1]]], np.float32)
+    assert seed_region(manifest, logits, 0, None).tolist() == [[[0, 1]], [[0, -1]]]
+    assert seed_region(manifest, logits, 1, None).tolist() == [[[0, 0]], [[1, 0]]]
+    region = np.array([[True, False]])
+    assert seed_region(manifest, logits, 0, region).tolist() == [[[1, 0]], [[-1, 0]]]

@@ -56,7 +56,7 @@ def test_unsupported_operator_costs_only_gradients(export: Export) -> None:
 
 
 REFUSED = [
-    ((f"{MODULE}:detector",), "not a tensor of logits"),
+    ((f"{MODULE}:detector",), "no output of the network looks like the logits"),
     ((f"{MODULE}:row_mean",), "neither"),
     ((f"{MODULE}:classifier", "--size", "1"), "no feature map"),
     ((f"{MODULE}:classifier", "--layers", "absent"), "absent"),

@@ -9,8 +9,8 @@ from percept_models.importer.network import import_network
 from tests.percept_models.importer.graphs import node, pool_and_flatten, write_classifier
 
 REJECTED = {
-    "no classes": ([node("ReduceMean", "c", "y", axes=[1], keepdims=0)], r"\[N,8,6\] is neither \[N,K\] nor"),
-    "integers": ([node("ArgMax", "c", "y", axis=1)], "is not floating-point"),
+    "no classes": ([node("ReduceMean", "c", "y", axes=[3], keepdims=0)], r"\[N,4,8\] is neither \[N,K\] nor"),
+    "integers": ([*pool_and_flatten("c")[:1], node("Cast", "p", "y", to=7)], "is not floating-point"),
     "no batch axis": ([node("ReduceMean", "c", "y", axes=[0], keepdims=0)], "no row for each image"),
     "size depends on values": ([node("NonZero", "c", "z"), node("Cast", "z", "y", to=1)], "no row for each"),
     "random": ([node("RandomNormalLike", "c", "n"), *pool_and_flatten("n")], "a number differs"),

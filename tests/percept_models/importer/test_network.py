@@ -79,7 +79,7 @@ FILES = {
             "the weights were removed from the list of inputs",
             "opset 7 was converted to 18",
             "the Sigmoid at the end was removed",
-            "a channel of zeros was put before the only channel of the output, which makes two classes",
+            "a class whose logit is 0 was put before the only one: the softmax of both is its sigmoid",
         ),
         logits="convolution_output",
     ),

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import NodeProto, helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from percept.bundle.manifest import Activation, OutputHead
 from percept.bundle.preprocessing import Preprocessing
+from percept.errors import BundleError
+from percept.tasks.task import activate
 from percept_models.graph.execution import run
 from percept_models.importer.network import import_network
 from percept_models.importer.trunk import build_trunk
@@ -58,7 +61,8 @@ def test_activation_is_removed(tmp_path: Path, case: str, opset: int) -> None:
     assert random_logits(network).shape[1:] == shape
     notes = [note for note in network.notes if "at the end was removed" in note]
     assert notes == [f"the {removed} at the end was removed"] * bool(removed)
-    assert network.activation == ("sigmoid" if removed == "Sigmoid" else "softmax")
+    softmax_of_others = removed is None and nodes[-1].op_type == "Softmax"
+    assert network.activation == ("none" if softmax_of_others else "sigmoid" if removed == "Sigmoid" else "softmax")
     y = run(network.model, {"image": np.ones((1, 3, 8, 6), np.float32)})["logits"]
     if removed:
         assert y.min() < 0  # the output of the convolution, not probabilities
@@ -101,3 +105,175 @@ def test_single_channel_mask_becomes_two_classes(tmp_path: Path, channel_last: b
     powers = np.exp(run(network.model, {"image": x})["logits"])
     expected = run(file, {"x": x})["y"].reshape(1, 1, 8, 6)
     np.testing.assert_allclose(powers[:, 1:] / powers.sum(1, keepdims=True), expected, rtol=1e-5)
+
+
+LOGIT = [POOL, FLATTEN, node("Gemm", "f v", "z")]
+V, ONE, AXIS = floats("v", 4, 1), numpy_helper.from_array(np.array(1, np.float32), "one"), ints("axis", 1)
+MASK = node("Conv", "c m", "z")
+M = floats("m", 1, 4, 1, 1)
+# The nodes after c → the operators removed, how class 0 was added, the activation, and the file's output from p, the
+# scores [N,2] or [N,2,h,w] of the logits.
+ONE_OUTPUT = {
+    "logit": ([*LOGIT], (), "zero", "softmax", lambda p: np.log(p[:, 1:] / p[:, :1])),
+    "vector": ([*LOGIT, node("Squeeze", "z axis", "y")], (), "zero", "softmax", lambda p: np.log(p[:, 1] / p[:, 0])),
+    "sigmoid": ([*LOGIT, node("Sigmoid", "z", "y")], ("Sigmoid",), "zero", "softmax", lambda p: p[:, 1:]),
+    "squeezed sigmoid": (
+        [*LOGIT, node("Sigmoid", "z", "s"), node("Squeeze", "s axis", "y")],
+        ("Sigmoid",),
+        "zero",
+        "softmax",
+        lambda p: p[:, 1],
+    ),
+    "hard sigmoid": ([*LOGIT, node("HardSigmoid", "z", "y")], (), "complement", "none", lambda p: p[:, 1:]),
+    "one minus sigmoid": (
+        [*LOGIT, node("Sigmoid", "z", "s"), node("Sub", "one s", "y")],
+        (),
+        "complement",
+        "none",
+        lambda p: p[:, 1:],
+    ),
+    "mask": ([MASK, node("Squeeze", "z axis", "y")], (), "zero", "softmax", lambda p: np.log(p[:, 1] / p[:, 0])),
+    "mask of a sigmoid": (
+        [MASK, node("Sigmoid", "z", "s"), node("Squeeze", "s axis", "y")],
+        ("Sigmoid",),
+        "zero",
+        "softmax",
+        lambda p: p[:, 1],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ONE_OUTPUT)
+def test_one_output_becomes_two_classes(tmp_path: Path, case: str) -> None:
+    """The scores of both are p and 1 - p, and the file's own output follows from them."""
+    nodes, removed, added, activation, output = ONE_OUTPUT[case]
+    name = nodes[-1].output[0]
+    file = write_classifier(tmp_path, *nodes, outputs=[name], weights=[V, M, ONE, AXIS])
+    network = import_network(file)
+    assert (network.head.removed, network.head.added, network.activation) == (removed, added, activation)
+    x = np.random.default_rng(0).uniform(-1, 1, (1, 3, 8, 6)).astype(np.float32)
+    logits = run(network.model, {"image": x})["logits"]
+    scores = np.stack([activate(row, network.activation) for row in logits])
+    np.testing.assert_allclose(scores.sum(1), 1, atol=1e-6)
+    np.testing.assert_allclose(output(scores), run(file, {"x": x})[name], rtol=1e-4, atol=1e-5)
+
+
+ARGMAXES = {
+    "of pixels": [node("ArgMax", "c", "y", axis=1, keepdims=0)],
+    "with its axis": [node("ArgMax", "c", "y", axis=1)],
+    "as float": [node("ArgMax", "c", "i", axis=1), node("Cast", "i", "y", to=TensorProto.FLOAT)],
+    "of a softmax": [node("Softmax", "c", "s", axis=1), node("ArgMax", "s", "y", axis=1, keepdims=0)],
+    "with classes last": [
+        node("Transpose", "c", "t", perm=[0, 2, 3, 1]),
+        node("ArgMax", "t", "i", axis=-1, keepdims=0),
+        node("Cast", "i", "y", to=TensorProto.UINT8),
+    ],
+    "of an image": [POOL, FLATTEN, node("ArgMax", "f", "y", axis=1, keepdims=0)],
+}
+
+
+@pytest.mark.parametrize("case", ARGMAXES)
+def test_argmax_is_removed(tmp_path: Path, case: str) -> None:
+    """The greatest logit is that of the class in the file's own output."""
+    file = write_classifier(tmp_path, *ARGMAXES[case])
+    network = import_network(file)
+    assert network.head.removed == (("ArgMax", "Softmax") if case == "of a softmax" else ("ArgMax",))
+    assert network.activation == "softmax"
+    x = np.random.default_rng(0).uniform(-1, 1, (1, 3, 8, 6)).astype(np.float32)
+    logits = run(network.model, {"image": x})["logits"]
+    assert logits.shape == ((1, 4) if case == "of an image" else (1, 4, 8, 6))
+    np.testing.assert_array_equal(logits.argmax(1).ravel(), run(file, {"x": x})["y"].ravel())
+
+
+def test_argmax_over_rows_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="an ArgMax over axis 2 of 4 axes, not over classes"):
+        import_network(write_classifier(tmp_path, node("ArgMax", "c", "y", axis=2)))
+
+
+KEPT = {
+    "hard sigmoid": [*pool_and_flatten("c"), node("HardSigmoid", "y", "e")],
+    "written out": [
+        *pool_and_flatten("c"),
+        node("Exp", "y", "n"),
+        node("ReduceSum", "n axis", "d"),
+        node("Div", "n d", "e"),
+    ],
+    "mean of two": [
+        *pool_and_flatten("c"),
+        node("Softmax", "y", "a", axis=1),
+        node("Sigmoid", "y", "b"),
+        node("Mean", "a b", "e"),
+    ],
+    "resized": [node("Softmax", "c", "s", axis=1), node("Resize", "s - twice", "e", mode="linear")],
+    "logarithm of a sigmoid": [*pool_and_flatten("c"), node("Sigmoid", "y", "s"), node("Log", "s", "e")],
+}
+TWICE = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "twice")
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_score_that_cannot_be_separated_is_kept(tmp_path: Path, case: str) -> None:
+    """The logits are the file's own output, and no activation is applied to them, nor accepted."""
+    file = write_classifier(tmp_path, *KEPT[case], outputs=["e"], weights=[AXIS, TWICE])
+    network = import_network(file)
+    assert (network.activation, network.head) == ("none", OutputHead())
+    assert any("it was kept" in note for note in network.notes)
+    x = np.random.default_rng(0).uniform(-1, 1, (1, 3, 8, 6)).astype(np.float32)
+    found = run(network.model, {"image": x})["logits"]
+    np.testing.assert_allclose(found, run(file, {"x": x})["e"], rtol=1e-5)
+    with pytest.raises(BundleError, match="contradicts --activation softmax: leave it out, or use none"):
+        import_network(file, activation="softmax")
+
+
+def test_logarithms_of_a_softmax_have_the_softmax(tmp_path: Path) -> None:
+    nodes = [*pool_and_flatten("c"), node("Softmax", "y", "s", axis=1), node("Log", "s", "e")]
+    network = import_network(write_classifier(tmp_path, *nodes, outputs=["e"]))
+    assert (network.activation, network.head.removed) == ("softmax", ())
+
+
+REQUESTS = [
+    ("Softmax", "softmax", ("Softmax",), "softmax"),
+    ("Softmax", "none", (), "none"),
+    ("LogSoftmax", "softmax", ("LogSoftmax",), "softmax"),
+    ("Sigmoid", "sigmoid", ("Sigmoid",), "sigmoid"),
+    ("Identity", "sigmoid", (), "sigmoid"),
+]
+
+
+@pytest.mark.parametrize(("end", "requested", "removed", "activation"), REQUESTS)
+def test_requested_activation_is_applied_once(
+    tmp_path: Path, end: str, requested: Activation, removed: tuple[str, ...], activation: Activation
+) -> None:
+    """The scores of the logits are the file's own output, or the requested function of it where it had none."""
+    file = write_classifier(tmp_path, *pool_and_flatten("c"), node(end, "y", "e"), outputs=["e"])
+    network = import_network(file, activation=requested)
+    assert (network.head.removed, network.activation) == (removed, activation)
+    x = np.random.default_rng(0).uniform(-1, 1, (1, 3, 8, 6)).astype(np.float32)
+    scores = activate(run(network.model, {"image": x})["logits"][0], network.activation)
+    output = run(file, {"x": x})["e"][0]
+    expected = {"LogSoftmax": np.exp(output), "Identity": 1 / (1 + np.exp(-output))}.get(end, output)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("end", "requested"), [("Softmax", "sigmoid"), ("LogSoftmax", "sigmoid"), ("Sigmoid", "softmax")]
+)
+def test_requested_activation_that_contradicts_is_rejected(tmp_path: Path, end: str, requested: Activation) -> None:
+    file = write_classifier(tmp_path, *pool_and_flatten("c"), node(end, "y", "e"), outputs=["e"])
+    with pytest.raises(BundleError, match=f"ends in a {end}, which contradicts --activation {requested}"):
+        import_network(file, activation=requested)
+
+
+SCORELESS = {
+    "threshold": ([POOL, FLATTEN, node("Greater", "f one", "g"), node("Cast", "g", "y", to=1)], "that of a Greater"),
+    "rounded": ([node("Sigmoid", "c", "s"), node("Round", "s", "y")], "that of a Round"),
+    "softmax over one class": ([MASK, node("Softmax", "z", "y", axis=1)], "Softmax over one class"),
+    "argmax over one class": ([MASK, node("ArgMax", "z", "y", axis=1)], "ArgMax over one class"),
+    "logarithm of one": ([*LOGIT, node("Sigmoid", "z", "s"), node("Log", "s", "y")], "logarithm of a probability"),
+}
+
+
+@pytest.mark.parametrize("case", SCORELESS)
+def test_output_without_scores_is_rejected(tmp_path: Path, case: str) -> None:
+    nodes, reason = SCORELESS[case]
+    with pytest.raises(BundleError, match=reason):
+        import_network(write_classifier(tmp_path, *nodes, weights=[V, M, ONE]))

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from percept_models.autodiff.tail import build_tail
 from percept_models.graph.execution import run
 from percept_models.graph.reader import Graph
-from percept_models.sources.trunk import Trunk, extract_logits, find_feature_maps, trace
+from percept_models.sources.trunk import Trunk, find_feature_maps, trace
 from percept_models.verify.checks import difference
 from tests.percept_models.networks import PREPROCESSING, random_pixels
 
@@ -72,20 +72,6 @@ def test_feature_maps_are_those_of_outermost_modules() -> None:
     assert find_feature_maps(Nested(), PREPROCESSING) == {"body": 0}
     segmenter = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1))
     assert find_feature_maps(segmenter, PREPROCESSING) == {"0": 0, "1": 0}
-
-
-def test_logits_are_found_in_dictionaries_and_tuples() -> None:
-    y = torch.randn(2, 3, 4, 5)
-    for output in (y, {"out": y, "aux": 0}, {"logits": y}, (y, y + 1), [y]):
-        assert extract_logits(output) is y
-    for other in ({"boxes": y}, [{"boxes": y}], None, ()):
-        with pytest.raises(ValueError, match="not a tensor"):
-            extract_logits(other)
-
-
-def test_mask_of_one_channel_gets_a_background() -> None:
-    mask = torch.randn(2, 1, 4, 5)
-    torch.testing.assert_close(extract_logits(mask).softmax(1)[:, 1], mask[:, 0].sigmoid())
 
 
 class InPlaceRelu(nn.Module):

@@ -1,0 +1,75 @@
+"""The trunk traced from a torch network, with its output converted to logits as that of a file is.
+
+In comes a trunk whose `logits` are still the network's own output; out comes one with logits [N,K] or [N,K,h,w]. Tapped
+layers that are no longer on the way to the logits are left out.
+"""
+
+from onnx import ModelProto, TensorProto, helper
+
+from percept.bundle.manifest import Activation
+from percept_models.autodiff.tail import LOGITS
+from percept_models.graph.execution import run
+from percept_models.graph.reader import Array
+from percept_models.graph.subgraph import required_nodes
+from percept_models.importer.output_head import ConvertedOutput, append_logits, find_head
+from percept_models.importer.signature import ImageInput
+from percept_models.sources.trunk import PIXELS, PREFIX
+
+RAW = "output"  # the name of the network's own output while the logits are made of it
+
+
+def convert_trunk(
+    trunk: ModelProto, pixels: Array, raw: Array, output: str | None, requested: Activation | None
+) -> tuple[ModelProto, ConvertedOutput]:
+    """Convert the first output of a trunk, which gives `raw` for `pixels` uint8 [n,H,W,C] in torch.
+
+    `output` is the name of that output where the network has several, and `requested` the activation that the user asks
+    for. Raises `BundleError` where it cannot be logits, or a removed activation does not make `raw` of them.
+    """
+    model = ModelProto()
+    model.CopyFrom(trunk)
+    _rename(model, LOGITS, RAW)
+    found = find_head(model, raw, ImageInput("NCHW", *pixels.shape[1:3]), requested)
+    if found.removed:
+        found.check(raw, run(_with_only_output(model), {PIXELS: pixels})[model.graph.output[0].name])
+    source = model.graph.output[0].name
+    converted = append_logits(model, found, requested, output)
+    _rename(model, model.graph.output[0].name, LOGITS)
+    taps = _taps_before(model, {LOGITS, source}, trunk)
+    del model.graph.output[:], model.graph.value_info[:]
+    logits = helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["N", *converted.shape])
+    model.graph.output.extend([logits, *(value for value in trunk.graph.output[1:] if value.name in taps)])
+    return _with_required_nodes(model), converted
+
+
+def _rename(model: ModelProto, old: str, new: str) -> None:
+    """Rename a tensor that is computed."""
+    for node in model.graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]
+    model.graph.output[0].CopyFrom(helper.make_empty_tensor_value_info(new))
+
+
+def _taps_before(model: ModelProto, logits: set[str], trunk: ModelProto) -> set[str]:
+    """The tapped layers that the logits are computed from, without the tensors that are the logits themselves."""
+    needed = {name for node in required_nodes(model.graph.node, {LOGITS}) for name in (*node.input, *node.output)}
+    return {value.name for value in trunk.graph.output[1:]} & needed - logits
+
+
+def _with_only_output(model: ModelProto) -> ModelProto:
+    """A copy with the first output alone."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[1:], copy.graph.value_info[:]
+    return copy
+
+
+def _with_required_nodes(model: ModelProto) -> ModelProto:
+    """The same model without the nodes that no output needs, and their constants; parameters stay."""
+    nodes = list(required_nodes(model.graph.node, {value.name for value in model.graph.output}))
+    used = {name for node in nodes for name in node.input}
+    stored = [tensor for tensor in model.graph.initializer if tensor.name in used or tensor.name.startswith(PREFIX)]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(stored)
+    return model
