@@ -140,8 +140,8 @@ def _add_network_options(parser: ArgumentParser) -> None:
     group.add_argument(
         "--output",
         metavar="NAME",
-        help="the output that holds the classes, where the network has several: an index, key or field, such as 0, logits "
-        "or heads.age, or any tensor of an ONNX file",
+        help="the output that holds the classes, where the network has several: an index, key or field, such as 0, "
+        "logits or heads.age, or any tensor of an ONNX file",
     )
 
 

@@ -15,13 +15,13 @@ MAX_PIXELS = 2**28
 
 
 def read_photo(file: Path, preprocessing: Preprocessing) -> Array:
-    """The trunk's pixels uint8 [H,W,3] of a photo; raises what `decode` raises, and `OSError`."""
+    """The trunk's pixels uint8 [H,W,C] of a photo; raises what `decode` raises, and `OSError`."""
     photo, geometry = decode_reduced(preprocessing, file.read_bytes(), MAX_BYTES, MAX_PIXELS)
     return prepare(photo, geometry, preprocessing)
 
 
 def read_photos(folder: Path, preprocessing: Preprocessing, limit: int = 200) -> Iterator[Array]:
-    """The trunk's pixels uint8 [H,W,3] of the images in a folder and its sub-folders, in the order of their paths.
+    """The trunk's pixels uint8 [H,W,C] of the images in a folder and its sub-folders, in the order of their paths.
 
     If there are more than `limit` files, they are divided into `limit` runs of neighbours, and the first image of each
     run is taken. Files that are not images, or broken ones, are skipped. Raises `BundleError` where no image is found.

@@ -39,7 +39,7 @@ OPERATORS = (
 def to_float16(trunk: ModelProto) -> ModelProto:
     """Convert a trunk to float16: its weights and everything it computes, except its inputs and outputs.
 
-    `pixels` stay uint8 [N,H,W,3], logits and layers float32. The normalization is float16 too: a pixel is exact in it,
+    `pixels` stay uint8 [N,H,W,C], logits and layers float32. The normalization is float16 too: a pixel is exact in it,
     and mean and std are rounded no worse than the weights. Batch norms are first merged into their convolutions in
     float32, because a variance may be too large for float16. On a CPU the result runs in float32 between casts, slower.
     """
@@ -54,9 +54,9 @@ def to_float16(trunk: ModelProto) -> ModelProto:
 def to_int8(trunk: ModelProto, photos: Iterable[Array]) -> ModelProto:
     """Quantize a trunk to integers: weights of -64..64 with a scale per channel, uint8 activations with one per tensor.
 
-    `photos` are pixels uint8 [H,W,3] as the trunk takes them, some hundred; the range of every activation is from its
+    `photos` are pixels uint8 [H,W,C] as the trunk takes them, some hundred; the range of every activation is from its
     minimum to its maximum over them (Jacob et al. 2017, arXiv:1712.05877). Percentiles and entropy were no more
-    accurate and took three times as long. `pixels` stay uint8 [N,H,W,3], logits and layers float32. Keeping the first
+    accurate and took three times as long. `pixels` stay uint8 [N,H,W,C], logits and layers float32. Keeping the first
     convolution or the head in float32 gained nothing; only the outputs of linear layers are not rounded, which costs
     nothing and keeps two classes from getting the same logit. The trunk must be of opset 13 or newer. Raises
     `BundleError` where there is no photo.

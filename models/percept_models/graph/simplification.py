@@ -1,7 +1,8 @@
 """Simplify an ONNX graph that another tool wrote.
 
 In comes an onnx-ir model, which is changed in place: functions are inlined, constant expressions are folded and stored,
-slices over whole axes, unused nodes and metadata are removed. Parameters stay as they are.
+slices over whole axes, outputs that repeat another one, unused nodes and metadata are removed. Parameters stay as they
+are.
 """
 
 from math import prod
@@ -12,6 +13,8 @@ from onnx_ir.passes import Sequential
 from onnx_ir.passes import common as passes
 from onnxscript import optimizer
 
+from percept_models.graph.pooling import skip_last_windows
+
 MAX_SIZE = 2**31 - 1  # the greatest index in int32: exporters slice up to it, or beyond, where they mean the end
 MAX_FOLDED_FILL = 1024  # elements of a ConstantOfShape: enough for sizes and paddings, too few for feature maps
 
@@ -19,13 +22,19 @@ MAX_FOLDED_FILL = 1024  # elements of a ConstantOfShape: enough for sizes and pa
 def simplify(model: ir.Model) -> None:
     """Fold constant expressions and remove nodes without effect and metadata; leave every parameter as it is."""
     passes.InlinePass()(model)
+    skip_last_windows(model)
     fold_constants(model)
     _remove_full_slices(model)
+    _remove_equal_outputs(model)
     Sequential(
         passes.IdentityEliminationPass(),
         passes.RemoveUnusedNodesPass(),
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         passes.CommonSubexpressionEliminationPass(),
+    )(model)
+    _remove_equal_outputs(model)
+    Sequential(
+        passes.RemoveUnusedNodesPass(),
         passes.ShapeInferencePass(),
         passes.ClearMetadataAndDocStringPass(),
     )(model)
@@ -83,6 +92,23 @@ def _is_full(node: ir.Node, start: int, end: int, axis: int, step: int) -> bool:
     size = shape[axis] if shape is not None else None
     length = size if isinstance(size, int) else MAX_SIZE
     return step == 1 and end >= length and (start == 0 or start <= -length)
+
+
+def _remove_equal_outputs(model: ir.Model) -> None:
+    """Remove every output that is the same tensor as an earlier one, but for Identity nodes: it has only one name."""
+    seen = set[ir.Value]()
+    for output in list(model.graph.outputs):
+        source = _source(output)
+        if source in seen:
+            model.graph.outputs.remove(output)
+        seen.add(source)
+
+
+def _source(value: ir.Value) -> ir.Value:
+    """Return the tensor that Identity nodes copied to a value."""
+    node = value.producer()
+    source = node.inputs[0] if node is not None and node.op_type == "Identity" else None
+    return value if source is None else _source(source)
 
 
 def _clear_metadata(model: ir.Model) -> None:

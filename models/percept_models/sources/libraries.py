@@ -17,7 +17,9 @@ from urllib.parse import parse_qsl
 import torch
 
 from percept.bundle.preprocessing import Preprocessing
-from percept.errors import BundleError, first_line
+from percept.errors import BundleError, did_you_mean
+from percept_models.sources.failure import explain_import, explain_loading
+from percept_models.sources.parametrization import remove_weight_norms
 from percept_models.sources.preprocessing import guess_preprocessing, unit_normalization
 from percept_models.sources.state_dict import load_weights
 from percept_models.sources.torch_source import SourceRequest, TorchSource
@@ -31,11 +33,18 @@ SQUEEZED = (
     "torchvision keeps the proportions of a photo, and a bundle squeezes it to one size: only photos in the "
     "proportions of --size get torchvision's pixels, such as those of 4:3 with --size 520x693"
 )
+# torchvision's modules of other networks → their task
+OTHER_TASKS = {
+    "detection": "object detection",
+    "optical_flow": "optical flow",
+    "quantization": "quantized inference",
+    "video": "videos",
+}
 CROP_MODES = {"center": "crop", "squash": "squeeze", "border": "pad"}  # timm's words for `Preprocessing.resize`
 
 
 def load_source(source: str, weights: str = "default") -> TorchSource:
-    """The network of a source in `eval` mode and float32; raises `BundleError` with the remedy if it cannot be loaded."""
+    """The network of a source, in `eval` mode and float32; raises `BundleError` where it cannot be loaded."""
     library, _, rest = source.partition(":")
     name, _, query = rest.partition("?")
     if not name:
@@ -47,6 +56,7 @@ def load_source(source: str, weights: str = "default") -> TorchSource:
     if weights not in ("default", "none"):
         load_weights(found.network, Path(weights))
     kinds = {tensor.dtype for tensor in found.network.state_dict().values() if isinstance(tensor, torch.Tensor)}
+    remove_weight_norms(found.network)
     converted = sorted(str(kind).removeprefix("torch.") for kind in kinds & OTHER_FLOATS)
     found.network.eval().float()
     return replace(found, notes=(*found.notes, *(f"its {kind} weights became float32" for kind in converted)))
@@ -57,18 +67,19 @@ def _load(library: str, request: SourceRequest, source: str) -> TorchSource:
     try:
         return loader(request) if loader else load_user_network(library, request)
     except ImportError as error:
-        hint = "percept-serve[zoo] has it" if loader else "the working directory was searched first"
-        raise BundleError(f"{source} needs a module that is not installed ({first_line(error)}): {hint}") from error
+        hint = ": run pip install 'percept-serve[zoo]'" if loader else ""
+        raise BundleError(f"{source} cannot be loaded: {explain_import(error, library)}{hint}") from error
     except BundleError:
         raise
     except Exception as error:  # the library or the user's function may raise errors of every type
-        reason = first_line(error)
+        reason = explain_loading(error)
         raise BundleError(f"{source} cannot be made with the weights {request.weights!r}: {reason}") from error
 
 
 def _load_torchvision(request: SourceRequest) -> TorchSource:
     """A classifier or segmenter of torchvision."""
     models = import_torchvision().models
+    _require_image_network(models, request.name)
     known = models.get_model_weights(request.name).DEFAULT
     options: dict[str, Any] = {"weights": known if request.pretrained else None}
     if request.name in models.list_models(models.segmentation) and not request.pretrained:
@@ -80,6 +91,15 @@ def _load_torchvision(request: SourceRequest) -> TorchSource:
     preprocessing = _torchvision_preprocessing(known.transforms())
     notes = (SQUEEZED,) if preprocessing.resize == "squeeze" else ()
     return TorchSource(network, preprocessing, weights, tuple(known.meta["categories"]), notes=notes)
+
+
+def _require_image_network(models: Any, name: str) -> None:
+    """Raise `BundleError` where torchvision has no network of this name, or one that gives no classes or masks."""
+    for module, task in OTHER_TASKS.items():
+        if name in models.list_models(getattr(models, module)):
+            raise BundleError(f"torchvision:{name} is for {task}: only classifiers and segmenters can be exported")
+    if name not in models.list_models():
+        raise BundleError(f"torchvision has no network {name!r}{did_you_mean(name, models.list_models())}")
 
 
 def _torchvision_preprocessing(preset: Any) -> Preprocessing:

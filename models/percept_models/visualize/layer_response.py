@@ -1,8 +1,8 @@
 """A layer as a function of images, with the two objectives that feature visualization minimizes.
 
 ONNX Runtime computes the activations in the trunk, and the gradients in the trunk's derivative from the image to the
-layer, compiled by `autodiff`. Pixels are always RGB in 0..255 before normalization; the network's mean, std
-and channel order are applied here.
+layer, compiled by `autodiff`. Pixels are those of the trunk, in 0..255, before normalization; the network's mean,
+std and channel order are applied here.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ from percept_models.visualize.layer_graphs import (
 from percept_models.visualize.parameterization import NATURAL, ImageParameterization
 
 NOISE_IMAGES = 32
-Objective = Callable[[Array], tuple[Array, Array]]  # normalized images [n,3,H,W] → loss [n] and its gradient
+Objective = Callable[[Array], tuple[Array, Array]]  # normalized images [n,C,H,W] → loss [n] and its gradient
 
 
 class LayerResponse:
@@ -44,6 +44,7 @@ class LayerResponse:
         the network does not accept that size.
         """
         self.layer, self.preprocessing, self.size = layer.name, preprocessing, size
+        self.image_shape = (*size, preprocessing.shape[2])
         model = truncate_trunk(trunk, layer.name, size)
         self._model, self._graph = model, Graph(model)
         self._activation = final_activation(self._graph, layer.name)
@@ -60,19 +61,19 @@ class LayerResponse:
             raise ValueError(f"a tensor that {layer.name!r} needs bypasses the image")
 
     def activations(self, pixels: Array) -> Array:
-        """The layer's activations [n,C,h,w] for pixels uint8 [n,H,W,3]."""
+        """The layer's activations [n,C,h,w] for pixels uint8 [n,H,W,c]."""
         return np.concatenate(self._run_trunk(self.layer, pixels))
 
     def channel_means(self, pixels: Array) -> Array:
-        """The mean [n,C] of each channel after the leaky ReLU of `channel_objective`, for pixels uint8 [n,H,W,3]."""
+        """The mean [n,C] of each channel after the leaky ReLU of `channel_objective`, for pixels uint8 [n,H,W,c]."""
         x = self.normalized(torch.from_numpy(pixels).permute(0, 3, 1, 2).float()).numpy()
         seed = np.zeros((1, *self.shape), np.float32)
         rows = [self._leaky_session.run({ACTIVATIONS: row[None], SEED: seed}, [LOGITS])[LOGITS] for row in x]
         return np.asarray(np.concatenate(rows).mean((2, 3)))
 
     def normalized(self, pixels: Tensor) -> Tensor:
-        """The network's input for pixels [n,3,H,W] RGB."""
-        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (self.preprocessing.mean, self.preprocessing.std))
+        """The network's input for pixels [n,c,H,W]."""
+        mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (self.preprocessing.mean, self.preprocessing.std))
         return ((pixels.flip(1) if self.preprocessing.channels == "BGR" else pixels) - mean) / std
 
     def channel_objective(self, channels: Sequence[int]) -> Objective:
@@ -112,18 +113,18 @@ class LayerResponse:
     @cached_property
     def _leaky_session(self) -> Session:
         """The derivative of the layer with a leaky ReLU whose threshold is each channel's mean on noise."""
-        threshold = np.concatenate(self._run_trunk(self._tensor, noise_images(self.size))).mean((0, 2, 3))
+        threshold = np.concatenate(self._run_trunk(self._tensor, noise_images(self.image_shape))).mean((0, 2, 3))
         tail, _ = build_tail(add_leaky_relu(self._model, self._tensor, threshold), IMAGE, logits=LEAKY)
         return _create_session(tail)
 
 
-def noise_images(size: tuple[int, int], seed: int = 1) -> Array:
-    """Noise images uint8 [n,H,W,3] with the spectrum and the colours of photos."""
-    return to_pixels(ImageParameterization(NOISE_IMAGES, size, seed, NATURAL))
+def noise_images(shape: tuple[int, int, int], seed: int = 1) -> Array:
+    """Noise images uint8 [n,H,W,C] of `shape` (H, W, C) with the spectrum and the colours of photos."""
+    return to_pixels(ImageParameterization(NOISE_IMAGES, shape, seed, NATURAL))
 
 
 def to_pixels(images: ImageParameterization) -> Array:
-    """The images as uint8 [n,H,W,3]."""
+    """The images as uint8 [n,H,W,C]."""
     with torch.no_grad():
         return np.ascontiguousarray(images().round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
 

@@ -20,7 +20,7 @@ TOTAL_VARIATION_WEIGHT = 20.0  # beside the logarithm of an inversion's error
 
 
 class ObjectiveFunction(torch.autograd.Function):
-    """The loss [n] of normalized images [n,3,H,W] by an `Objective`, so that torch's gradients pass ONNX Runtime."""
+    """The loss [n] of normalized images [n,C,H,W] by an `Objective`, so that torch's gradients pass ONNX Runtime."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, objective: Objective) -> Tensor:
@@ -37,13 +37,13 @@ class ObjectiveFunction(torch.autograd.Function):
 
 
 def maximize_channels(response: LayerResponse, channels: Sequence[int], steps: int, seed: int = 0) -> Array:
-    """For each channel the image with the greatest mean activation, uint8 [n,H,W,3].
+    """For each channel the image with the greatest mean activation, uint8 [n,H,W,C].
 
     Activation maximization (Erhan et al. 2009) with random transformations at each step (Olah et al. 2017). It starts
     from the noise image with the greatest mean, because on a grey image a ReLU may have no gradient.
     """
     generator, objective = torch.Generator().manual_seed(seed), response.channel_objective(channels)
-    images = ImageParameterization(NOISE_IMAGES, response.size, seed, NATURAL, STRONG)
+    images = ImageParameterization(NOISE_IMAGES, response.image_shape, seed, NATURAL, STRONG)
     best = response.channel_means(to_pixels(images))[:, channels].argmax(0)
     images.z = nn.Parameter(images.z.detach()[best])
 
@@ -54,7 +54,7 @@ def maximize_channels(response: LayerResponse, channels: Sequence[int], steps: i
 
 
 def invert_features(response: LayerResponse, photo: Array, steps: int, seed: int = 0) -> tuple[Array, float]:
-    """An image x, uint8 [H,W,3], whose activations are close to those of a photo, A, and ‖A(x) - A‖² / ‖A‖².
+    """An image x, uint8 [H,W,C], whose activations are close to those of a photo, A, and ‖A(x) - A‖² / ‖A‖².
 
     Feature inversion (Mahendran and Vedaldi 2015, arXiv:1412.0035); the prior is the parameterization and total
     variation. The loss is the logarithm of the error, so that the prior keeps its weight where the error is small.
@@ -66,19 +66,19 @@ def invert_features(response: LayerResponse, photo: Array, steps: int, seed: int
         error = _evaluate(response, x, objective)
         return error.clamp(min=1e-8).log() + TOTAL_VARIATION_WEIGHT * total_variation(x)
 
-    found = _minimize(ImageParameterization(1, response.size, seed), loss, steps)
+    found = _minimize(ImageParameterization(1, response.image_shape, seed), loss, steps)
     error = np.square(response.activations(found) - A).sum() / max(float(np.square(A).sum()), 1e-12)
     return found[0], float(error)
 
 
 def _evaluate(response: LayerResponse, x: Tensor, objective: Objective) -> Tensor:
-    """The loss [n] of images [n,3,H,W] RGB in 0..255."""
+    """The loss [n] of images [n,C,H,W] in 0..255."""
     loss: Tensor = ObjectiveFunction.apply(response.normalized(x), objective)  # type: ignore[no-untyped-call]
     return loss
 
 
 def _minimize(images: ImageParameterization, loss: Callable[[Tensor], Tensor], steps: int) -> Array:
-    """Run Adam with a learning rate that decays to 0; returns the images uint8 [n,H,W,3]."""
+    """Run Adam with a learning rate that decays to 0; returns the images uint8 [n,H,W,C]."""
     optimizer = Adam(images.parameters(), lr=LEARNING_RATE, eps=EPSILON)
     schedule = CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):

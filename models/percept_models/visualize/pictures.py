@@ -4,7 +4,6 @@ Every picture is written into the bundle's folder as soon as it is made; the man
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -15,31 +14,20 @@ from PIL import Image
 from percept.bundle.manifest import IMAGE, FilterPicture, Layer
 from percept.bundle.preprocessing import Preprocessing
 from percept.errors import PerceptError
+from percept.imaging.colour import to_rgb
+from percept.imaging.preprocess import to_picture
 from percept_models.autodiff.errors import UnsupportedOperator
 from percept_models.export.filter_pictures import first_kernels, write_filter_picture
 from percept_models.export.report import Report, format_line
 from percept_models.graph.reader import Array, Graph
 from percept_models.visualize.layer_response import LayerResponse, noise_images
 from percept_models.visualize.optimization import invert_features, maximize_channels
+from percept_models.visualize.options import VisualizeOptions
 
-CHANNELS, STEPS = 9, 256
 MAX_SIDE, MIN_SIDE = 128, 64  # of a channel maximum: its longer side in pixels
 GRID = 32  # the shorter side is a multiple of it
 INVERSION_SIDE = 160  # the longer side of an inversion in the bundle, in pixels
 ACTIVE = 1e-3  # a channel that varies less over noise than this share of the most variable one counts as dead
-
-
-@dataclass(frozen=True)
-class VisualizeOptions:
-    """What to draw: the layers (empty: all), the number of channels of each and of steps, and the photo to invert.
-
-    Without a photo the golden input is inverted.
-    """
-
-    layers: tuple[str, ...] = ()
-    channels: int = CHANNELS
-    steps: int = STEPS
-    photo: Path | None = None
 
 
 def draw_pictures(
@@ -51,7 +39,7 @@ def draw_pictures(
     options: VisualizeOptions,
     report: Report,
 ) -> Iterator[FilterPicture]:
-    """Draw the kernels, the photo uint8 [H,W,3] itself, and the maxima and the inversion of each layer.
+    """Draw the kernels, the photo uint8 [H,W,C] itself, and the maxima and the inversion of each layer.
 
     A layer without gradients, or without a fixed shape, is left out and reported.
     """
@@ -72,7 +60,7 @@ def draw_pictures(
 
 def choose_channels(response: LayerResponse, count: int) -> list[int]:
     """At most `count` of a layer's channels, evenly spread over those that vary on noise."""
-    deviation = response.channel_means(noise_images(response.size)).std(0)
+    deviation = response.channel_means(noise_images(response.image_shape)).std(0)
     active = np.flatnonzero(deviation > ACTIVE * deviation.max())
     if len(active) == 0:
         return []
@@ -104,7 +92,7 @@ def _draw_maxima(
     images = maximize_channels(response, channels, options.steps)
     means = response.activations(images).mean((2, 3))
     scores = [_round(means[i, k]) for i, k in enumerate(channels)]
-    on_noise = response.activations(noise_images(response.size)).mean((2, 3)).max(0)
+    on_noise = response.activations(noise_images(response.image_shape)).mean((2, 3)).max(0)
     noise = [_round(on_noise[k]) for k in channels]
     tiles = _shrink(images, MAX_SIDE)
     yield write_filter_picture(folder, "maxima", tiles, response.layer, channels, scores=scores, noise=noise)
@@ -135,7 +123,7 @@ def _smaller_response(trunk: ModelProto, layer: Layer, response: LayerResponse) 
         return response
     try:
         smaller = LayerResponse(trunk, layer, response.preprocessing, size)
-        shape = smaller.activations(np.zeros((1, *size, 3), np.uint8)).shape[2:]
+        shape = smaller.activations(np.zeros((1, *smaller.image_shape), np.uint8)).shape[2:]
     except (PerceptError, ValueError):
         return response
     expected = [round(side / stride) for side, stride in zip(size, layer.stride, strict=True)]
@@ -143,11 +131,12 @@ def _smaller_response(trunk: ModelProto, layer: Layer, response: LayerResponse) 
 
 
 def _shrink(images: Array, side: int) -> Array:
-    """Scale images uint8 [n,H,W,3] down so that the longer side has at most `side` pixels."""
+    """Scale images uint8 [n,H,W,C] down so that the longer side has at most `side` pixels; RGB, over white."""
     height, width = images.shape[1:3]
     scale = min(1.0, side / max(height, width))
     size = (max(1, round(scale * width)), max(1, round(scale * height)))
-    return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)) for image in images])
+    pictures = (to_rgb(to_picture(image)).resize(size, Image.Resampling.LANCZOS) for image in images)
+    return np.stack([np.asarray(picture) for picture in pictures])
 
 
 def _round(value: float) -> float:

@@ -12,7 +12,7 @@ MAX_SHIFT = 0.06  # as a share of the longer side
 
 
 def random_transform(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Rotate, scale and shift each image of [n,3,H,W] a little at random, reflecting it at its borders.
+    """Rotate, scale and shift each image of [n,C,H,W] a little at random, reflecting it at its borders.
 
     Transformation robustness (Olah et al. 2017): the objective must hold for images that are moved a little.
     """
@@ -32,7 +32,7 @@ def random_transform(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def total_variation(x: Tensor) -> Tensor:
-    """The mean of |∇x| of each image of [n,3,H,W] in 0..255, in units of 255, [n]."""
+    """The mean of |∇x| of each image of [n,C,H,W] in 0..255, in units of 255, [n]."""
     x = x / 255
     down, right = x.diff(dim=2)[..., :-1], x.diff(dim=3)[:, :, :-1]
     return (down.square() + right.square() + 1e-8).sqrt().mean((1, 2, 3))

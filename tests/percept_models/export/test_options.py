@@ -39,7 +39,7 @@ def test_given_options_replace_guesses(tmp_path: Path, export: Export, capsys: p
     preprocessing = manifest.preprocessing
     assert manifest.labels == ("a (0)", "b (1)", "c", "b (3)", "a (4)")
     assert ([layer.name for layer in manifest.layers], manifest.cam_layer) == (["image", "stem", "stage1"], "stage1")
-    assert (preprocessing.mean, preprocessing.std) == ((127.5, 127.5, 127.5), (127.5, 63.75, 255.0))
+    assert (preprocessing.mean, preprocessing.std) == ((127.5,) * 3, (127.5, 63.75, 255.0))
     assert preprocessing.channels == "BGR"
     assert (preprocessing.resize, preprocessing.short_side, preprocessing.interpolation) == ("crop", 40, "bicubic")
     assert (manifest.activation, manifest.provenance.license) == ("sigmoid", "MIT")
@@ -48,7 +48,7 @@ def test_given_options_replace_guesses(tmp_path: Path, export: Export, capsys: p
 def test_mean_and_std_beyond_one_are_in_units_of_bytes(tmp_path: Path) -> None:
     """Caffe's networks state them so."""
     options = parse_options(["a:b", "--name", "c", "--mean", "104,117,123", "--std", "1"], tmp_path)
-    assert options.preprocessing == {"mean": (104, 117, 123), "std": (1, 1, 1)}
+    assert options.preprocessing == {"mean": (104, 117, 123), "std": (1,)}
 
 
 def test_resize_size_and_fill_become_pixels_and_a_colour(tmp_path: Path) -> None:

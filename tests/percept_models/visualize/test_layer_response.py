@@ -26,9 +26,9 @@ def export_layer(out: Path, layer: nn.Module) -> Path:
 def test_gradient_of_the_parameters_is_the_slope(tmp_path: Path, kind: str) -> None:
     """Through normalization, transformation, sigmoid, colours and Fourier transform."""
     response = layer_response(export_layer(tmp_path, nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Sigmoid())), "0")
-    target = response.activations(noise_images(response.size)[:1])
+    target = response.activations(noise_images(response.image_shape)[:1])
     objective = response.channel_objective([2]) if kind == "channel" else response.inversion_objective(target)
-    images, generator = ImageParameterization(1, response.size, contrast=NATURAL), torch.Generator()
+    images, generator = ImageParameterization(1, response.image_shape, contrast=NATURAL), torch.Generator()
 
     def loss() -> torch.Tensor:
         x = response.normalized(random_transform(images(), generator.manual_seed(3)))
@@ -60,5 +60,5 @@ def test_inversion_has_a_gradient_at_inactive_cells(tmp_path: Path) -> None:
 
 
 def test_noise_images_have_the_spectrum_of_photos() -> None:
-    spectrum = np.abs(np.fft.fft2(noise_images((64, 64)).mean(3))).mean(0)
+    spectrum = np.abs(np.fft.fft2(noise_images((64, 64, 3)).mean(3))).mean(0)
     assert spectrum[0, 2] > 4 * spectrum[0, 16] > 8 * spectrum[0, 32]

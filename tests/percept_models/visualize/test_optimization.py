@@ -24,7 +24,7 @@ def test_maximum_activates_its_channel_more_than_noise(tmp_path: Path, layer: st
     assert found.dtype == np.uint8
     assert found.shape == (4, *SIZE, 3)
     means = response.channel_means(found)[range(4), channels]
-    on_noise = response.channel_means(noise_images(response.size))[:, channels]
+    on_noise = response.channel_means(noise_images(response.image_shape))[:, channels]
     assert (means > on_noise.max(0) + 2 * on_noise.std(0)).all()
 
 
@@ -32,7 +32,7 @@ def test_early_layer_keeps_more_of_a_photo_than_a_deep_one(tmp_path: Path) -> No
     """The inversion of the early layer is closer to the photo; both have the photo's activations."""
     folder = export_bundle(tmp_path, layers=LAYERS)
     height, width = SIZE
-    small = Image.fromarray(noise_images((8, 6))[0])
+    small = Image.fromarray(noise_images((8, 6, 3))[0])
     photo = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
     correlations, errors = [], []
     for layer in ("stem", "stage2"):
