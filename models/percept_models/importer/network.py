@@ -79,6 +79,7 @@ def _import(
     with _explain_errors("the graph is invalid"):
         model = select_output(model, output)
     cast_input(model)
+    notes += ["the uint8 input became float32: the file normalizes the pixels itself"] if image.pixels else []
     n, samples = fixed or 1, sample_images(dimensions(model.graph.input[0])[1:], image.pixels)
     original, (model, float_types) = model, to_float32(model)
     raw = run_each(model, samples, n, kinds="fiub")

@@ -5,6 +5,7 @@ it has, so that the user can choose.
 """
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Literal, NamedTuple
 
 import onnx
@@ -19,31 +20,42 @@ CHANNEL_AXIS: dict[Layout, int] = {"NCHW": 1, "NHWC": 3}
 CHANNELS_FIRST, CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]  # the permutations from one layout to the other
 
 
+CHANNEL_COUNTS = (3, 1, 4)  # of images; the first one in doubt
+TYPES = (TensorProto.FLOAT, TensorProto.UINT8, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+
+
 class ImageInput(NamedTuple):
-    """The images that a network takes: [N,3,height,width] or [N,height,width,3]."""
+    """The images that a network takes: [N,channels,height,width] or [N,height,width,channels].
+
+    A network that takes `pixels`, uint8, normalizes them itself.
+    """
 
     layout: Layout
     height: int
     width: int
+    channels: int = 3
+    pixels: bool = False
 
 
 def read_image_input(model: ModelProto, size: tuple[int, int] | None) -> tuple[ImageInput, int | None]:
     """Read the only input, and its batch where that is fixed; write the size (height, width) and the batch into it.
 
-    Raises `BundleError` where the model takes no single float32 image of three channels, or the size is missing or
-    another one.
+    Raises `BundleError` where the model takes no single image of one of `TYPES` with one, three or four channels, or
+    the size is missing or another one.
     """
     if len(model.graph.input) != 1:
         listed = ", ".join(map(_describe, model.graph.input)) or "none"
         raise BundleError(f"the network must have one input, an image; its inputs are: {listed}")
     (image,) = model.graph.input
     sizes = dimensions(image)
-    layout = next((name for name, axis in CHANNEL_AXIS.items() if len(sizes) == 4 and sizes[axis] == 3), None)
-    if layout is None or image.type.tensor_type.elem_type != TensorProto.FLOAT:
+    kind, possible = image.type.tensor_type.elem_type, product(CHANNEL_COUNTS, CHANNEL_AXIS.items())
+    found = next(((name, c) for c, (name, axis) in possible if len(sizes) == 4 and sizes[axis] == c), None)
+    if found is None or kind not in TYPES:
         raise BundleError(
-            f"the input {_describe(image)} is not an image of three channels in float32, [N,3,H,W] or [N,H,W,3]: "
-            "export the network with such an input"
+            f"the input {_describe(image)} is not an image of 1, 3 or 4 channels, [N,C,H,W] or [N,H,W,C], in float32, "
+            "float16, float64 or uint8: export the network with such an input"
         )
+    layout, channels = found
     axes = (2, 3) if layout == "NCHW" else (1, 2)
     stated = [sizes[axis] for axis in axes]
     if size is None and not all(stated):
@@ -54,7 +66,7 @@ def read_image_input(model: ModelProto, size: tuple[int, int] | None) -> tuple[I
     fixed = sizes[0] or None
     for axis, value in zip((0, *axes), (fixed or 1, height, width), strict=True):
         image.type.tensor_type.shape.dim[axis].dim_value = value
-    return ImageInput(layout, height, width), fixed
+    return ImageInput(layout, height, width, channels, kind == TensorProto.UINT8), fixed
 
 
 def select_output(model: ModelProto, output: str | None) -> ModelProto:
