@@ -44,6 +44,18 @@ def selu(c: Context, g: str) -> Cotangents:
     return _piecewise(c, g, c.constant(s), c.op.Add(c.y, c.constant(s * a)))
 
 
+def thresholded_relu(c: Context, g: str) -> Cotangents:
+    """`y = x where x > a, else 0`: dx = g * [x > a]."""
+    above = c.op.Greater(c.x(), c.constant(c.attribute("alpha", 1.0)))
+    return [c.op.Where(above, g, c.constant(0))]
+
+
+def shrink(c: Context, g: str) -> Cotangents:
+    """`y = x + b where x < -a, x - b where x > a, else 0`: dx = g * [|x| > a]."""
+    outside = c.op.Greater(c.op.Abs(c.x()), c.constant(c.attribute("lambd", 0.5)))
+    return [c.op.Where(outside, g, c.constant(0))]
+
+
 def softplus(c: Context, g: str) -> Cotangents:
     """`y = ln(1 + e^x)`: dx = g / (1 + e^-x)."""
     return [c.op.Mul(g, c.op.Sigmoid(c.x()))]

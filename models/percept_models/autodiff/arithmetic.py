@@ -51,6 +51,12 @@ def div(c: Context, g: str) -> Cotangents:
     return [unbroadcast(c, da, a), unbroadcast(c, c.op.Neg(c.op.Mul(da, c.y)), b)]
 
 
+def mod(c: Context, g: str) -> Cotangents:
+    """`y = a - n * b, n an integer`: da = g. Only a may depend on the layer."""
+    c.grad_only_for(0)
+    return [unbroadcast(c, g, c.x(0))]
+
+
 def neg(c: Context, g: str) -> Cotangents:
     """`y = -x`: dx = -g."""
     return [c.op.Neg(g)]

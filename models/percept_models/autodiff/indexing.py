@@ -1,4 +1,4 @@
-"""Rules of operators that select elements of a tensor, or pad it."""
+"""Rules of operators that select elements of a tensor or replace them."""
 
 import numpy as np
 
@@ -37,19 +37,6 @@ def _insert_zeros(c: Context, g: str, axis: int, step: int, sizes: list[int | No
     return c.op.Slice(merged, c.ints(0), c.ints(n - step + 1), c.ints(axis))
 
 
-def pad(c: Context, g: str) -> Cotangents:
-    """`y = x padded with a constant`: dx = the part of g without the padding."""
-    c.grad_only_for(0)
-    pads = c.integers(1, "pads") or []
-    rank = len(c.shape(c.x()))
-    axes = [a % rank for a in c.integers(3, "axes") or range(rank)]
-    if c.attribute("mode", "constant") != "constant" or min(pads) < 0:
-        raise c.unsupported("only padding with a constant has a rule")
-    padded = [(a, b, e) for a, b, e in zip(axes, pads, pads[len(axes) :], strict=False) if b or e]
-    starts, ends = [b for _, b, _ in padded], [-e or np.iinfo(np.int64).max for _, _, e in padded]
-    return [c.op.Slice(g, c.ints(*starts), c.ints(*ends), c.ints(*[a for a, _, _ in padded]))]
-
-
 def gather(c: Context, g: str) -> Cotangents:
     """`y = x[..., i, ...], i indices along an axis`: dx = zeros with g added at i."""
     c.grad_only_for(0)
@@ -69,3 +56,52 @@ def gather_nd(c: Context, g: str) -> Cotangents:
     if c.attribute("batch_dims", 0):
         raise c.unsupported("its indices differ from image to image")
     return [c.op.ScatterND(zeros_like(c, c.x()), c.x(1), g, reduction="add")]
+
+
+def gather_elements(c: Context, g: str) -> Cotangents:
+    """`y = x[i] along an axis, an index i for every element of y`: dx = zeros with g added at i."""
+    c.grad_only_for(0)
+    axis = c.attribute("axis", 0)
+    return [c.op.ScatterElements(zeros_like(c, c.x()), c.x(1), g, axis=axis, reduction="add")]
+
+
+def scatter_elements(c: Context, g: str) -> Cotangents:
+    """`y = x with u at the indices i along an axis, or u added there`: dx = g, 0 where it was replaced; du = g[i]."""
+    axis = c.attribute("axis", 0)
+    kept = g
+    if not _adds(c):
+        kept = c.op.ScatterElements(g, c.x(1), zeros_like(c, c.x(2)), axis=axis)
+    return [kept, None, c.op.GatherElements(g, c.x(1), axis=axis)]
+
+
+def scatter_nd(c: Context, g: str) -> Cotangents:
+    """`y = x with u at the tuples of indices i, or u added there`: dx = g, 0 where it was replaced; du = g[i]."""
+    kept = g if _adds(c) else c.op.ScatterND(g, c.x(1), zeros_like(c, c.x(2)))
+    return [kept, None, c.op.GatherND(g, c.x(1))]
+
+
+def _adds(c: Context) -> bool:
+    """Return whether a scatter adds its updates instead of replacing elements by them."""
+    reduction = c.attribute("reduction", "none")
+    if reduction not in ("none", "add"):
+        raise c.unsupported(f"its reduction is {reduction}")
+    return bool(reduction == "add")
+
+
+def top_k(c: Context, g: str | None, *_: str | None) -> Cotangents:
+    """`y = the k greatest or least cells of x along an axis`: dx = zeros with g at the indices of these cells."""
+    if g is None:
+        return [None]
+    axis = c.attribute("axis", -1)
+    return [c.op.ScatterElements(zeros_like(c, c.x()), c.node.output[1], g, axis=axis, reduction="add")]
+
+
+def max_unpool(c: Context, g: str) -> Cotangents:
+    """`y = zeros with x at the indices i into all of y`: dx = g[i]."""
+    return [c.op.Gather(c.op.Reshape(g, c.ints(-1)), c.x(1))]
+
+
+def trilu(c: Context, g: str) -> Cotangents:
+    """`y = the upper or lower triangle of x, 0 elsewhere`: dx = that triangle of g."""
+    diagonal = [c.x(1)] if c.x(1) else []
+    return [c.op.Trilu(g, *diagonal, upper=c.attribute("upper", 1))]

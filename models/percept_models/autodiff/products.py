@@ -1,4 +1,4 @@
-"""Rules of matrix products. Operands are transposed by flags or attributes wherever the operator has them."""
+"""Rules of matrix products and Einsum. Operands are transposed by flags or attributes where the operator has them."""
 
 from percept_models.autodiff.context import Context, Cotangents, reshape_like, unbroadcast
 
@@ -44,3 +44,45 @@ def matmul(c: Context, g: str) -> Cotangents:
 def _transpose_matrix(c: Context, name: str) -> str:
     axes = list(range(len(c.shape(name))))
     return c.op.Transpose(name, perm=[*axes[:-2], axes[-1], axes[-2]])
+
+
+def einsum(c: Context, g: str) -> Cotangents:
+    """`Y = sum of products of the operands over the letters that Y lacks`: dA = the sum of g times the other operands
+
+    over the letters that A lacks, repeated along the letters that only A has. Every operand must have each letter once
+    and, for the letters that it shares with others, their sizes; an ellipsis has no rule.
+    """
+    operands, output = _read_equation(c)
+    sizes = [dict(zip(term, c.shape(c.x(i)), strict=True)) for i, term in enumerate(operands)]
+    wide = {letter for known in sizes for letter, size in known.items() if size != 1}
+    if any(known[letter] == 1 for known in sizes for letter in wide.intersection(known)):
+        raise c.unsupported("an operand is repeated along an axis")
+    cotangents: list[str | None] = []
+    for i, term in enumerate(operands):
+        if i not in c.needs_grad:
+            cotangents.append(None)
+            continue
+        others = [k for k in range(len(operands)) if k != i]
+        known = set(output).union(*(operands[k] for k in others))
+        kept = "".join(letter for letter in term if letter in known)
+        equation = f"{','.join([output, *(operands[k] for k in others)])}->{kept}"
+        da = c.op.Einsum(g, *(c.x(k) for k in others), equation=equation)
+        cotangents.append(_repeat_along(c, da, c.x(i), [axis for axis, n in enumerate(term) if n not in known]))
+    return cotangents
+
+
+def _read_equation(c: Context) -> tuple[list[str], str]:
+    """Return the letters of each operand and of the output of an Einsum."""
+    equation = c.attribute("equation", "").replace(" ", "")
+    left, arrow, output = equation.partition("->")
+    if not arrow:
+        output = "".join(sorted(letter for letter in set(left) - {","} if left.count(letter) == 1))
+    operands = left.split(",")
+    if "." in equation or any(len(set(term)) < len(term) for term in [*operands, output]):
+        raise c.unsupported(f"its equation {equation} has an ellipsis or takes a diagonal")
+    return operands, output
+
+
+def _repeat_along(c: Context, g: str, name: str, axes: list[int]) -> str:
+    """Repeat g along new axes to the shape of a tensor."""
+    return c.op.Expand(c.op.Unsqueeze(g, c.ints(*axes)), c.op.Shape(name)) if axes else g

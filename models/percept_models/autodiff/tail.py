@@ -41,9 +41,10 @@ def build_tail(
     builder.nodes += [_copy(node) for node in path]
     op = builder.op
     cotangents = {logits: SEED} | {name: op.Expand(seed_name(name), op.Shape(name)) for name in seeds}
-    gradient = backpropagate(builder, graph, varying_tensors(graph, cut, path), cotangents).get(cut)
+    varying = varying_tensors(graph, cut, path)
+    gradient = backpropagate(builder, graph, varying, cotangents).get(cut)
     if gradient is None or not _depends_on(builder, gradient, SEED):
-        raise _gradients_end(graph, cut, path)
+        raise _gradients_end(graph, path, varying, logits)
     if gradient == SEED:
         gradient = builder.op.Identity(gradient)
     foldable = [node for node in graph.nodes if node.output[0] in graph.foldable]
@@ -66,11 +67,18 @@ def _depends_on(builder: Builder, name: str, source: str) -> bool:
     return name == source or any(source in node.input for node in required_nodes(builder.nodes, {name}))
 
 
-def _gradients_end(graph: Graph, cut: str, path: Sequence[NodeProto]) -> UnsupportedOperator:
-    """Return the error that names the operators between the cut and the logits through which no gradient passes."""
-    varying = varying_tensors(graph, cut, path)
-    ends = {n.op_type for n in path if not varying.isdisjoint(n.input) and varying.isdisjoint(n.output)} - SIZES
-    return UnsupportedOperator(" or ".join(sorted(ends)), "its result is a step function, whose derivative is 0")
+def _gradients_end(graph: Graph, path: Sequence[NodeProto], varying: set[str], logits: str) -> UnsupportedOperator:
+    """Return the error that names the operators on the path through which no gradient of the logits passes."""
+    builder = Builder([*graph.shapes, *graph.producer, *graph.constants])
+    builder.nodes += [_copy(node) for node in path]
+    reached = backpropagate(builder, graph, varying, {logits: SEED}).keys()
+    ends = {
+        node.op_type
+        for node in path
+        if not varying.isdisjoint(node.input) and reached.isdisjoint(varying.intersection(node.input))
+        if varying.isdisjoint(node.output) or not reached.isdisjoint(node.output)
+    }
+    return UnsupportedOperator(" or ".join(sorted(ends - SIZES)), "its result is a step function, whose derivative is 0")
 
 
 def _recompute_sizes(builder: Builder, graph: Graph, cut: str, path: Sequence[NodeProto]) -> None:

@@ -118,11 +118,18 @@ def matmul(e: Edge, a: Axis) -> Axis | None:
 
 
 def pad(e: Edge, a: Axis) -> Axis:
-    """Padding by p before the map: cell i is cell i - p of the input."""
+    """Padding by p before the map: cell i is cell i - p of the input. Unbounded where the map is repeated (`wrap`).
+
+    A field that extends beyond the ends lies in the padding, which `reflect` and `edge` fill with the cells nearby.
+    """
     rank = len(e.input_shape)
     pads = e.integers(1, "pads") or []
     axes = [axis % rank for axis in e.integers(3, "axes") or range(rank)]
-    return shift(a, -pads[axes.index(e.position(a))]) if e.position(a) in axes else a
+    if e.position(a) not in axes:
+        return a
+    i = axes.index(e.position(a))
+    shifted = shift(a, -pads[i])
+    return unbounded(shifted) if e.attributes.get("mode") == "wrap" and max(pads[i :: len(axes)]) > 0 else shifted
 
 
 def slices(e: Edge, a: Axis) -> Axis | None:
@@ -176,6 +183,35 @@ def concat(e: Edge, a: Axis) -> Axis | None:
     return None if e.position(a) == e.attributes.get("axis", 0) % len(e.input_shape) else a
 
 
+def einsum(e: Edge, a: Axis) -> Axis | None:
+    """An Einsum keeps the axes whose letters its output has, and sums over the others."""
+    terms, arrow, output = e.attributes["equation"].replace(" ", "").partition("->")
+    operands = [term for term, name in zip(terms.split(","), e.node.input, strict=True) if name == e.source]
+    letter = operands[0][e.position(a)] if len(operands) == 1 and arrow and "." not in terms else ""
+    if not letter or output.count(letter) != 1 or operands[0].count(letter) != 1:
+        return None
+    return a._replace(dim=output.index(letter) - len(output))
+
+
+def cum_sum(e: Edge, a: Axis) -> Axis:
+    """A cumulative sum over this axis depends on all cells before, or after; over other axes it changes nothing."""
+    axes = e.integers(1, "axis")
+    return unbounded(a) if axes is None or e.position(a) == axes[0] % len(e.input_shape) else a
+
+
+def scattering(_: Edge, a: Axis) -> Axis:
+    """Some elements are replaced or increased: cell i depends on cell i of the first input.
+
+    The updates may be written to any cell, so that the field is unbounded where they depend on the image.
+    """
+    return a
+
+
+def top_k(e: Edge, a: Axis) -> Axis | None:
+    """The greatest cells along another axis, of channels for example, change nothing; along this one they move."""
+    return None if e.position(a) == e.attributes.get("axis", -1) % len(e.input_shape) else a
+
+
 def gather(e: Edge, a: Axis) -> Axis | None:
     """Gather along another axis, of a channel for example, changes nothing; along this axis the field is unknown."""
     axis, added = e.attributes.get("axis", 0) % len(e.input_shape), len(e.output_shape) - len(e.input_shape)
@@ -221,12 +257,13 @@ def _elements(sizes: Shape) -> int | None:
 # Elementwise along (y, x); some of them normalize over channels or broadcast.
 # fmt: off
 ELEMENTWISE = frozenset({
-    "Abs", "Add", "And", "BatchNormalization", "BitShift", "Cast", "CastLike", "Ceil", "Celu", "Clip", "Cos",
-    "DequantizeLinear", "Div", "Dropout", "Elu", "Equal", "Erf", "Exp", "Expand", "Floor", "Gelu", "Greater",
-    "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LRN", "LeakyRelu", "Less",
-    "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow",
-    "QuantizeLinear", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Softplus",
-    "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Where", "Xor",
+    "Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BatchNormalization", "BitShift", "Cast",
+    "CastLike", "Ceil", "Celu", "Clip", "Cos", "Cosh", "DequantizeLinear", "Div", "Dropout", "Elu", "Equal", "Erf",
+    "Exp", "Expand", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsInf",
+    "IsNaN", "LRN", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg",
+    "Not", "Or", "PRelu", "Pow", "QuantizeLinear", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign",
+    "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Trilu",
+    "Where", "Xor",
 })
 # fmt: on
 
@@ -238,9 +275,12 @@ FIELD_RULES: dict[str, FieldRule] = {
     "Concat": concat,
     "Conv": window,
     "ConvTranspose": conv_transpose,
+    "CumSum": cum_sum,
     "DepthToSpace": depth_to_space,
+    "Einsum": einsum,
     "Flatten": reshape,
     "Gather": gather,
+    "GatherElements": concat,
     "GlobalAveragePool": global_pool,
     "GlobalLpPool": global_pool,
     "GlobalMaxPool": global_pool,
@@ -264,13 +304,16 @@ FIELD_RULES: dict[str, FieldRule] = {
     "ReduceSumSquare": reduction,
     "Reshape": reshape,
     "Resize": resize,
+    "ScatterElements": scattering,
+    "ScatterND": scattering,
     "Slice": slices,
     "Softmax": softmax,
     "SpaceToDepth": space_to_depth,
     "Split": concat,
     "Squeeze": reshape,
     "Tile": tile,
+    "TopK": top_k,
     "Transpose": transpose,
     "Unsqueeze": reshape,
 }
-SYMMETRIC: frozenset[FieldRule] = frozenset({concat, elementwise, matmul})  # every operand may be a feature map
+SYMMETRIC: frozenset[FieldRule] = frozenset({concat, einsum, elementwise, matmul})  # every operand may be a feature map

@@ -159,8 +159,53 @@ def step(f: Callable[[Tensor], Tensor]) -> Case:
     return Case(scaled_by(f), (X,), scales_input=True)
 
 
+def einsum(equation: str, *operands: Array, at: int = 0) -> Case:
+    """An Einsum; PyTorch writes the letters of an output that is left out in another order only for capitals."""
+    return Case(lambda *x: torch.einsum(equation, *x), operands, {"equation": equation}, at=at)
+
+
+def padded(mode: str, torch_mode: str) -> Case:
+    """Padding that repeats cells: one axis on both sides, the other on one, so that corners are repeated twice."""
+    pads = (X, ints(0, 0, 3, 0, 0, 0, 2, 4))
+    return Case(lambda x, _: F.pad(x, (0, 4, 3, 2), torch_mode), pads, {"mode": mode})
+
+
+def grid_sample(at: int, mode: str, padding: str, corners: bool) -> Case:
+    """A map read at points of which some lie outside; differentiated by the map (0) or by the points (1)."""
+    options: dict[str, Any] = {"mode": mode, "padding_mode": padding}
+    return Case(
+        lambda x, p: F.grid_sample(x, p, **options, align_corners=corners),
+        (X, noise(2, 3, 7, 2, low=-1.3, high=1.3, seed=8)),
+        options | {"align_corners": int(corners)},
+        at=at,
+    )
+
+
+INDICES = np.random.default_rng(6).permuted(np.tile(np.arange(6)[:, None], (2, 4, 1, 5)), axis=2)[:, :, :3]
+UPDATES = noise(2, 4, 3, 5, seed=7)
+ROW_INDICES = np.array([[[0, 1, 2], [1, 3, 0]], [[0, 0, 5], [1, 2, 1]]])  # of rows x[i, j, k]
+UNPOOLED = np.array([[0, 3], [9, 10], [17, 18]]) + 24 * np.arange(8).reshape(2, 4, 1, 1)  # in maps of 6 x 4 cells
+
+
+def scatter_rows(x: Tensor, i: Tensor, u: Tensor) -> Tensor:
+    """Rows of x replaced by those of u."""
+    return x.index_put((i[..., 0], i[..., 1], i[..., 2]), u)
+
+
+def add_rows(x: Tensor, i: Tensor, u: Tensor) -> Tensor:
+    """Rows of u added to those of x."""
+    return x.index_put((i[..., 0], i[..., 1], i[..., 2]), u, accumulate=True)
+
+
+def max_unpool(x: Tensor, i: Tensor) -> Tensor:
+    """Zeros [2,4,6,4] with x at the indices."""
+    return torch.zeros(2 * 4 * 6 * 4, dtype=x.dtype).index_put((i.flatten(),), x.flatten()).reshape(2, 4, 6, 4)
+
+
 CASES: dict[str, list[Case]] = {
     "Abs": [Case(torch.abs, (X,))],
+    "Acos": [Case(torch.acos, (0.9 * X,))],
+    "Acosh": [Case(torch.acosh, (1 + POSITIVE,))],
     "Add": [
         Case(torch.add, (X, noise(4, 1, 5))),
         Case(torch.add, (X, X + 1)),
@@ -168,6 +213,10 @@ CASES: dict[str, list[Case]] = {
     ],
     "ArgMax": [step(lambda x: x.argmax(0))],
     "ArgMin": [step(lambda x: x.argmin(0))],
+    "Asin": [Case(torch.asin, (0.9 * X,))],
+    "Asinh": [Case(torch.asinh, (3 * X,))],
+    "Atan": [Case(torch.atan, (3 * X,))],
+    "Atanh": [Case(torch.atanh, (0.9 * X,))],
     "AveragePool": [
         pool("avg", X, 2, 2, 0, False, 0),
         pool("avg", X, 3, 2, 1, False, 0),
@@ -202,6 +251,14 @@ CASES: dict[str, list[Case]] = {
         conv_transpose(X, noise(4, 3, 3, 3), (0, 0), stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=1),
         conv_transpose(X, noise(4, 2, 2, 3), (1, 1), stride=(2, 2), padding=(0, 1), dilation=(1, 1), groups=2),
     ],
+    "Cos": [Case(torch.cos, (3 * X,))],
+    "Cosh": [Case(torch.cosh, (X,))],
+    "CumSum": [
+        Case(lambda x, _: x.cumsum(2), (X, np.array(2))),
+        Case(lambda x, _: x.cumsum(3) - x, (X, np.array(-1)), {"exclusive": 1}),
+        Case(lambda x, _: x.flip(1).cumsum(1).flip(1), (X, np.array(1)), {"reverse": 1}),
+        Case(lambda x, _: x.flip(2).cumsum(2).flip(2) - x, (X, np.array(2)), {"reverse": 1, "exclusive": 1}),
+    ],
     "DepthToSpace": [
         Case(lambda x: F.pixel_shuffle(x, 2), (X,), {"blocksize": 2, "mode": "CRD"}),
         Case(depth_to_space, (X,), {"blocksize": 2}),
@@ -211,6 +268,15 @@ CASES: dict[str, list[Case]] = {
         Case(torch.div, (X, noise(2, 4, 1, 1, low=1, high=2)), at=1),
     ],
     "Dropout": [Case(lambda x: x, (X,))],
+    "Einsum": [
+        einsum("nchw->nhwc", X),
+        einsum("nchw,cd->ndhw", X, noise(4, 3)),
+        einsum("dc,nchw->ndh", noise(3, 4), X, at=1),
+        einsum("nchw,nchw->nc", X, X + 1),
+        einsum("nchw,kh,kw", X, noise(3, 6), noise(3, 5)),
+        einsum("nchw->nh", X),
+        einsum("ncij,nkij->nck", X, noise(2, 3, 6, 5)),
+    ],
     "Elu": [Case(lambda x: F.elu(x, 0.7), (X,), {"alpha": 0.7})],
     "Erf": [Case(torch.erf, (X,))],
     "Exp": [Case(torch.exp, (X,))],
@@ -224,6 +290,10 @@ CASES: dict[str, list[Case]] = {
         Case(lambda x, _: x[:, 2], (X, np.array(2)), {"axis": 1}),
         Case(lambda x, i: x[:, :, i], (X, np.array([[0, 5], [-1, 2]])), {"axis": 2}),
         Case(lambda x, i: x[i], (X, ints(1, 1, 0)), {"axis": 0}),
+    ],
+    "GatherElements": [
+        Case(lambda x, i: x.gather(2, i), (X, INDICES), {"axis": 2}),
+        Case(lambda x, i: x.gather(-1, i), (X, INDICES[..., :3] % 5), {"axis": -1}),
     ],
     "GatherND": [Case(lambda x, i: x[i[..., 0], i[..., 1]], (X, np.array([[[0, 1], [1, 3]], [[0, 1], [0, -2]]])))],
     "Gelu": [
@@ -241,8 +311,17 @@ CASES: dict[str, list[Case]] = {
     ],
     "GlobalAveragePool": [Case(lambda x: x.mean((2, 3), keepdim=True), (X,))],
     "GlobalMaxPool": [Case(lambda x: x.amax((2, 3), keepdim=True), (X,))],
+    "GridSample": [
+        *(
+            grid_sample(at, mode, padding, corners)
+            for mode, at in (("bilinear", 0), ("bilinear", 1), ("nearest", 0))
+            for padding in ("zeros", "border")
+            for corners in (False, True)
+        ),
+    ],
     "HardSigmoid": [Case(F.hardsigmoid, (4 * X,), {"alpha": 1 / 6})],
     "HardSwish": [Case(F.hardswish, (4 * X,))],
+    "Hardmax": [step(lambda x: F.one_hot(x.argmax(-1), 5))],
     "Identity": [Case(lambda x: x, (X,))],
     "InstanceNormalization": [
         Case(lambda x, s, b: F.instance_norm(x, weight=s, bias=b), (X, noise(4), noise(4))),
@@ -268,6 +347,10 @@ CASES: dict[str, list[Case]] = {
         Case(lambda x: x.log_softmax(-1), (ROWS,)),
         Case(lambda x: x.log_softmax(1), (X,), {"axis": 1}),
     ],
+    "LpNormalization": [
+        Case(lambda x: F.normalize(x, dim=1), (X,), {"axis": 1}),
+        Case(lambda x: F.normalize(x, p=1.0, dim=-1), (X,), {"p": 1}),
+    ],
     "MatMul": [
         Case(torch.matmul, (ROWS, noise(5, 4))),
         Case(torch.matmul, (X, noise(5, 3))),
@@ -286,9 +369,14 @@ CASES: dict[str, list[Case]] = {
         pool("max", X, 3, 2, 0, True, 1),
         pool("max", X, 2, 1, 1, False, 2),
     ],
+    "MaxUnpool": [Case(max_unpool, (noise(2, 4, 3, 2), UNPOOLED), {"kernel_shape": [2, 2], "strides": [2, 2]})],
     "Mean": [Case(lambda x, a, b: (x + a + b) / 3, (X, noise(4, 1, 5), noise(1)))],
     "Min": [Case(torch.minimum, (X, noise(4, 1, 5, seed=5))), Case(torch.minimum, (np.round(X), np.round(-X)))],
     "Mish": [Case(F.mish, (3 * X,))],
+    "Mod": [
+        Case(torch.fmod, (3 * X, noise(4, 1, 1, low=0.4, high=1)), {"fmod": 1}),
+        Case(torch.fmod, (3 * X[:, :1], noise(4, 1, 1, low=0.4, high=1)), {"fmod": 1}),
+    ],
     "Mul": [
         Case(torch.mul, (X, noise(1, 4, 1, 1))),
         Case(torch.mul, (X, X + 1)),
@@ -296,13 +384,22 @@ CASES: dict[str, list[Case]] = {
     ],
     "Neg": [Case(torch.neg, (X,))],
     "PRelu": [Case(lambda x, a: F.prelu(x, a.flatten()), (X, noise(4, 1, 1)))],
-    "Pad": [Case(lambda x, _: F.pad(x, (1, 0, 2, 3)), (X, ints(0, 0, 2, 1, 0, 0, 3, 0)))],
+    "Pad": [
+        Case(lambda x, _: F.pad(x, (1, 0, 2, 3)), (X, ints(0, 0, 2, 1, 0, 0, 3, 0))),
+        Case(lambda x, _: F.pad(x, (-1, 2, 1, -3)), (X, ints(0, 0, 1, -1, 0, 0, -3, 2))),
+        Case(lambda x, *_: F.pad(x, (1, 0, -2, 0)), (X, ints(1, -2, 0, 0), None, ints(3, -2))),
+        *(padded(onnx, torch) for onnx, torch in (("reflect", "reflect"), ("edge", "replicate"), ("wrap", "circular"))),
+        Case(lambda x, _: F.pad(x, (-1, -1, -2, 0)), (X, ints(0, 0, -2, -1, 0, 0, 0, -1)), {"mode": "reflect"}),
+    ],
     "Pow": [Case(torch.pow, (POSITIVE, scalar(3))), Case(torch.pow, (POSITIVE, scalar(0.5)))],
     "Reciprocal": [Case(torch.reciprocal, (POSITIVE,))],
+    "ReduceL1": [Case(lambda x, _: x.abs().sum((1, 3)), (X, ints(1, 3)), {"keepdims": 0})],
     "ReduceL2": [
         Case(lambda x, _: x.norm(dim=1, keepdim=True), (X, ints(1))),
         Case(lambda x, _: x.norm(dim=(2, 3)), (X * (X[:, :, :1, :1] > 0), ints(2, 3)), {"keepdims": 0}),
     ],
+    "ReduceLogSum": [Case(lambda x, _: x.sum(1, keepdim=True).log(), (POSITIVE, ints(1)))],
+    "ReduceLogSumExp": [Case(lambda x, _: x.logsumexp((2, 3)), (3 * X, ints(2, 3)), {"keepdims": 0})],
     "ReduceMax": [
         Case(lambda x, _: x.amax((2, 3)), (X, ints(2, 3)), {"keepdims": 0}),
         Case(lambda x, _: x.amax(1, keepdim=True), (np.concatenate([X, X], 1), ints(1))),
@@ -313,6 +410,7 @@ CASES: dict[str, list[Case]] = {
     ],
     "ReduceMin": [Case(lambda x, _: x.amin((2, 3), keepdim=True), (X, ints(-1, -2)))],
     "ReduceSum": [Case(lambda x, _: x.sum(1), (X, ints(1)), {"keepdims": 0})],
+    "ReduceSumSquare": [Case(lambda x, _: x.square().sum(1), (X, ints(1)), {"keepdims": 0})],
     "Relu": [Case(torch.relu, (X,))],
     "Reshape": [
         Case(lambda x, _: x.reshape(2, -1), (X, ints(-1, 120))),
@@ -333,10 +431,28 @@ CASES: dict[str, list[Case]] = {
         ),
     ],
     "Round": [step(torch.round)],
+    "ScatterElements": [
+        Case(lambda x, i, u: x.scatter(2, i, u), (X, INDICES, UPDATES), {"axis": 2}),
+        Case(lambda x, i, u: x.scatter(2, i, u), (X, INDICES, UPDATES), {"axis": 2}, at=2),
+        Case(lambda x, i, u: x.scatter_add(2, i, u), (X, INDICES, UPDATES), {"axis": 2, "reduction": "add"}),
+        Case(lambda x, i, u: x.scatter_add(2, i, u), (X, INDICES, UPDATES), {"axis": 2, "reduction": "add"}, at=2),
+    ],
+    "ScatterND": [
+        Case(scatter_rows, (X, ROW_INDICES, noise(2, 2, 5, seed=4))),
+        Case(scatter_rows, (X, ROW_INDICES, noise(2, 2, 5, seed=4)), at=2),
+        Case(add_rows, (X, ROW_INDICES, noise(2, 2, 5, seed=4)), {"reduction": "add"}),
+        Case(add_rows, (X, ROW_INDICES, noise(2, 2, 5, seed=4)), {"reduction": "add"}, at=2),
+    ],
     "Selu": [Case(F.selu, (X,))],
     "Shape": [step(lambda x: torch.tensor(x.shape))],
+    "Shrink": [
+        Case(lambda x: F.softshrink(x, 0.35), (X,), {"lambd": 0.35, "bias": 0.35}),
+        Case(lambda x: F.hardshrink(x, 0.35), (X,), {"lambd": 0.35}),
+    ],
     "Sigmoid": [Case(torch.sigmoid, (X,))],
     "Sign": [step(torch.sign)],
+    "Sin": [Case(torch.sin, (3 * X,))],
+    "Sinh": [Case(torch.sinh, (X,))],
     "Size": [step(lambda x: torch.tensor(x.numel()))],
     "Slice": [
         Case(lambda x, *_: x[:, :, 1:5, -3:], (X, ints(1, -3), ints(5, 99), ints(2, 3))),
@@ -356,9 +472,19 @@ CASES: dict[str, list[Case]] = {
     "Squeeze": [Case(lambda x, _: x[:, :, 0, 0], (noise(2, 4, 1, 1), ints(2, 3)))],
     "Sub": [Case(torch.sub, (X, noise(4, 1, 1))), Case(torch.sub, (X, noise(2, 4, 1, 1)), at=1)],
     "Sum": [Case(lambda x, a, b: x + a + b, (X, noise(4, 1, 5), noise(1)))],
+    "Tan": [Case(torch.tan, (X,))],
     "Tanh": [Case(torch.tanh, (X,))],
+    "ThresholdedRelu": [Case(lambda x: F.threshold(x, 0.2, 0.0), (X,), {"alpha": 0.2})],
     "Tile": [Case(lambda x, _: x.repeat(1, 2, 1, 3), (X, ints(1, 2, 1, 3)))],
+    "TopK": [
+        Case(lambda x, _: x.topk(2, 1).values, (X, ints(2)), {"axis": 1}, 2),
+        Case(lambda x, _: x.topk(3, -1, largest=False).values, (X, ints(3)), {"largest": 0}, 2),
+    ],
     "Transpose": [Case(lambda x: x.permute(0, 3, 1, 2), (X,), {"perm": [0, 3, 1, 2]})],
+    "Trilu": [
+        Case(torch.triu, (X,)),
+        Case(lambda x, _: x.tril(-1), (X, np.array(-1)), {"upper": 0}),
+    ],
     "Unsqueeze": [Case(lambda x, _: x[:, None, ..., None], (X, ints(1, 5)))],
     "Where": [
         Case(torch.where, (X > 0, X, noise(4, 1, 1)), at=1),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.percept_models.networks import Classifier, Pyramid, SineClassifier
+from tests.percept_models.networks import Classifier, Pyramid, ProductClassifier
 
 MODULE = __name__
 
@@ -43,9 +43,9 @@ def binary_segmenter() -> nn.Module:
     return Pyramid(1)
 
 
-def sine_classifier() -> nn.Module:
+def product_classifier() -> nn.Module:
     """An operator without a reverse-mode rule after the first stage."""
-    return SineClassifier()
+    return ProductClassifier()
 
 
 HEADS: dict[str, tuple[int, Callable[[Tensor], Any]]] = {

@@ -40,6 +40,12 @@ class NetworkBuilder(Builder):
         """A convolution that keeps the number of channels."""
         return self.op.Conv(x, self.weights(channels, channels, size, size), **attributes)
 
+    def filled(self, x: str, value: int) -> str:
+        """An int64 tensor of the shape of x with one value everywhere."""
+        return self.op.ConstantOfShape(
+            self.op.Shape(x), value=helper.make_tensor("value", TensorProto.INT64, [1], [value])
+        )
+
     def channels_last(self, x: str) -> str:
         """A map [N,C,h,w] as [N,h,w,C]."""
         return self.op.Transpose(x, perm=[0, 2, 3, 1])
@@ -158,6 +164,21 @@ def bilinear(b: NetworkBuilder, x: str) -> str:
     return b.op.Resize(x, "", b.constant(np.array([1, 1, 2, 3], np.float32)), mode="linear")
 
 
+def scatter_channel(b: NetworkBuilder, x: str) -> str:
+    """Zeros replace the last channel of every image."""
+    n = b.op.Shape(x, start=0, end=1)
+    images = b.op.Range(b.constant(np.array(0)), b.op.Squeeze(n), b.constant(np.array(1)))
+    index = b.op.Concat(
+        b.op.Unsqueeze(images, b.ints(1)), b.op.Expand(b.ints(3), b.op.Concat(n, b.ints(1), axis=0)), axis=1
+    )
+    return b.op.ScatterND(x, index, b.op.ConstantOfShape(b.op.Concat(n, b.ints(*SIZE), axis=0)))
+
+
+def both_ways(b: NetworkBuilder, x: str, axis: int) -> str:
+    """The cumulative sums from both ends of an axis, added: together they depend on all its cells."""
+    return b.op.Add(b.op.CumSum(x, b.ints(axis)), b.op.CumSum(x, b.ints(axis), reverse=1))
+
+
 def reduce(operator: str, axis: int = 1, **attributes: int) -> Body:
     """A reduction over one axis."""
     return lambda b, x: getattr(b.op, operator)(x, b.ints(axis), **attributes)
@@ -169,7 +190,9 @@ FINITE: Mapping[str, Body] = {
     "Concat": lambda b, x: b.op.Concat(x, b.conv(x, 3, pads=[1] * 4), axis=1),
     "ConvTranspose": lambda b, x: b.op.ConvTranspose(x, b.weights(4, 2, 4, 3), strides=[2, 1], pads=[1] * 4),
     "DepthToSpace": lambda b, x: b.op.DepthToSpace(x, blocksize=2),
+    "Einsum": lambda b, x: b.op.Einsum(b.weights(4, 3), x, equation="cd,nchw->nhdw"),
     "Gather": gather_channel,
+    "GatherElements": lambda b, x: b.op.GatherElements(x, b.filled(x, 3), axis=1),
     "LayerNormalization": convnext_block,
     "LayerNormalization last": lambda b, x: b.op.LayerNormalization(b.channels_last(x), b.weights(4), axis=3),
     "LogSoftmax": lambda b, x: b.op.LogSoftmax(x, axis=1),
@@ -178,6 +201,8 @@ FINITE: Mapping[str, Body] = {
     "MatMul": adaptive_pool,
     "MaxPool": lambda b, x: b.op.MaxPool(x, kernel_shape=[3, 2], dilations=[2, 1], pads=[2, 0, 0, 1]),
     "Pad": lambda b, x: b.op.Pad(x, b.ints(2, 1, -1, 0), "", b.ints(2, 3)),
+    "Pad reflect": lambda b, x: b.conv(b.op.Pad(x, b.ints(2, 2, 2, 2), "", b.ints(2, 3), mode="reflect"), 5),
+    "Pad edge": lambda b, x: b.conv(b.op.Pad(x, b.ints(1, 1), "", b.ints(3), mode="edge"), 3),
     "ReduceL1": lambda b, x: b.op.Mul(x, reduce("ReduceL1")(b, x)),
     "ReduceL2": reduce("ReduceL2", keepdims=0),
     "ReduceLogSumExp": reduce("ReduceLogSumExp", axis=-3),
@@ -193,6 +218,10 @@ FINITE: Mapping[str, Body] = {
         x, "", "", b.ints(36, 15), axes=[2, 3], mode="linear", coordinate_transformation_mode="asymmetric"
     ),
     "Resize nearest": lambda b, x: b.op.Resize(x, "", "", b.ints(36, 15), axes=[2, 3]),
+    "ScatterElements": lambda b, x: b.op.ScatterElements(
+        x, b.filled(x, 3), b.op.ConstantOfShape(b.op.Shape(x)), axis=1
+    ),
+    "ScatterND": scatter_channel,
     "Slice": lambda b, x: b.op.Slice(x, b.ints(1, -9), b.ints(99, -1), b.ints(2, 3), b.ints(3, 2)),
     "Slice focus": focus,
     "Softmax": lambda b, x: b.op.Softmax(b.channels_last(x), axis=-1),
@@ -200,12 +229,14 @@ FINITE: Mapping[str, Body] = {
     "Split": split_and_shift,
     "Squeeze": lambda b, x: b.op.Squeeze(b.op.Unsqueeze(x, b.ints(1, 5)), b.ints(5)),
     "Tile": lambda b, x: b.op.Tile(x, b.ints(1, 2, 1, 1)),
+    "TopK": lambda b, x: b.write("TopK", (x, b.ints(2)), 2, axis=1)[0],
     "Transpose": lambda b, x: b.op.Transpose(x, perm=[0, 3, 1, 2]),
     "Unsqueeze": lambda b, x: b.op.Unsqueeze(b.channels_last(x), b.ints(3)),
 }
 
 # Operators after which every cell depends on the whole image; the strides (y, x) stay known.
 UNBOUNDED: Mapping[str, tuple[Body, tuple[float, float]]] = {
+    "CumSum": (lambda b, x: both_ways(b, both_ways(b, x, 2), -1), (1.0, 1.0)),
     "Expand": (lambda b, x: b.op.Expand(b.op.GlobalAveragePool(x), b.ints(1, 4, 12, 5)), (2.0, 4.0)),
     "GlobalAveragePool": (lambda b, x: b.op.GlobalAveragePool(x), (24.0, 20.0)),
     "GlobalLpPool": (lambda b, x: b.op.Add(x, b.op.GlobalLpPool(x)), (1.0, 1.0)),
@@ -263,8 +294,11 @@ def test_repeated_cell_has_field_of_all_copies(repeat: Body) -> None:
 
 
 UNKNOWN: Mapping[str, tuple[Body, tuple[float, float] | None]] = {
+    "Pad wrap": (lambda b, x: b.op.Pad(x, b.ints(1, 1, 1, 1), "", b.ints(2, 3), mode="wrap"), (1.0, 1.0)),
     "GridSample": (lambda b, x: b.op.GridSample(x, b.constant(np.zeros((1, 6, 5, 2), np.float32))), (4.0, 4.0)),
-    "Einsum": (lambda b, x: b.op.Einsum(x, equation="nchw->nhwc"), None),
+    "Einsum": (lambda b, x: b.op.Einsum(x, x, equation="nchw,nkhw->nck"), None),
+    "GatherElements": (lambda b, x: b.op.GatherElements(x, b.filled(x, 3), axis=2), (1.0, 1.0)),
+    "TopK": (lambda b, x: b.write("TopK", (x, b.ints(5)), 2, axis=3)[0], (1.0, 4.0)),
     "Flatten": (lambda b, x: b.op.Flatten(x), None),
     "transposed cells": (lambda b, x: b.op.Reshape(b.op.Reshape(x, b.ints(-1, 96, 20)), b.ints(-1, 4, 24, 20)), None),
     "Concat of rows": (lambda b, x: b.op.Concat(x, x, axis=2), (0.5, 1.0)),

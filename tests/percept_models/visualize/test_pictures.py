@@ -16,7 +16,7 @@ from percept_models.export.options import ExportOptions
 from percept_models.visualize.command import visualize
 from percept_models.visualize.options import VisualizeOptions
 from percept_models.visualize.pictures import picture_size
-from tests.percept_models.networks import PREPROCESSING, PYRAMID, Pyramid, SineClassifier, export_bundle
+from tests.percept_models.networks import PREPROCESSING, PYRAMID, Pyramid, ProductClassifier, export_bundle
 from tests.percept_models.visualize.conftest import QUICK, ignore
 
 SIZES = [
@@ -55,10 +55,10 @@ def test_layer_without_gradients_is_left_out(tmp_path: Path) -> None:
     """The unsupported operator is reported, and the layers before it are drawn."""
     lines: list[str] = []
     layers = ("image", "stage1", "stage2")
-    folder = export_bundle(tmp_path, SineClassifier(), labels=("a", "b"), layers=layers, cam_layer="stage2")
+    folder = export_bundle(tmp_path, ProductClassifier(), labels=("a", "b"), layers=layers, cam_layer="stage2")
     visualize(folder, QUICK, lines.append)
     assert {picture.layer for picture in read_manifest(folder).filters} == {None, "image", "stage1"}
-    assert any("stage2" in line and "Sin" in line for line in lines)
+    assert any("stage2" in line and "ReduceProd" in line for line in lines)
 
 
 @pytest.mark.prove
