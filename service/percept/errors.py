@@ -13,6 +13,7 @@ from pydantic import ValidationError
 TERMINAL_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 MAX_SUGGESTIONS = 2
+FEW_VALUES = 4  # of a parameter; the message lists them, and none is more likely than another
 # Comparing names takes 10 ms for a thousand of them.
 MAX_COMPARED_NAMES, MAX_COMPARED_CHARACTERS = 2000, 64
 
@@ -135,10 +136,8 @@ def describe_invalid_field(details: Mapping[str, Any], known: Collection[str] = 
     """The message of one of pydantic's error details, with a suggestion if a name or a value is nearly right."""
     if details["type"] == "extra_forbidden" and known:
         return "unknown parameter" + (did_you_mean(str(details["loc"][-1]), known) or f"; there are {', '.join(known)}")
-    suggestion = ""
-    if details["type"] == "literal_error":
-        suggestion = did_you_mean(str(details["input"]), re.findall(r"'([^']*)'", details["ctx"]["expected"]))
-    return f"{details['msg']}{suggestion}"
+    values = re.findall(r"'([^']*)'", details["ctx"]["expected"]) if details["type"] == "literal_error" else []
+    return details["msg"] + (did_you_mean(str(details["input"]), values) if len(values) > FEW_VALUES else "")
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
@@ -152,8 +151,8 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
 
 
 def simplify_name(name: str) -> str:
-    """The name without case, spaces, underscores and hyphens, for comparisons."""
-    return re.sub(r"[\s_-]+", "", name.casefold())
+    """The name without case, spaces and underscores, for comparisons."""
+    return re.sub(r"[\s_]+", "", name.casefold())
 
 
 def first_line(error: BaseException) -> str:

@@ -4,17 +4,29 @@ Each field is read from the environment variable `PERCEPT_<FIELD>`; no other mod
 OpenTelemetry has standard variables for keep those names: `TracingSettings` has the few that request traces.
 """
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from percept.errors import PerceptError, describe_invalid_field, did_you_mean
+
 PREFIX = "PERCEPT_"
 PACKAGED_BUNDLES = Path(__file__).resolve().parent / "repository"  # in an installed wheel
 CHECKOUT_BUNDLES = Path(__file__).resolve().parents[2] / "models" / "repository"
 BUILT_IN_BUNDLES = PACKAGED_BUNDLES if PACKAGED_BUNDLES.is_dir() else CHECKOUT_BUNDLES
+# What Kubernetes sets in every pod for a Service named percept or percept-…, unless `enableServiceLinks` is false:
+# PERCEPT_PORT=tcp://10.0.0.1:80, and names such as PERCEPT_SERVICE_HOST and PERCEPT_PORT_80_TCP_ADDR.
+SERVICE_LINK = re.compile(PREFIX + r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
+ADDRESS_SCHEMES = ("tcp://", "udp://", "sctp://")
+SERVICE_LINK_REASON = (
+    "Kubernetes sets this variable for a Service of that name; set enableServiceLinks: false in the pod, "
+    "or the variable in the container"
+)
 TRACE_EXPORTERS = ("otlp", "console")
 OTLP_PROTOCOL = "http/protobuf"  # the only one of OpenTelemetry's protocols that needs no gRPC
 
@@ -112,4 +124,21 @@ def describe_settings() -> dict[str, str]:
 
 def format_settings_errors(error: ValidationError) -> list[str]:
     """Return one line for each wrong value of `Settings`: the variable, the value, and what is expected."""
-    return [f"{variable(str(e['loc'][0]))}={e['input']}: {e['msg']}" for e in error.errors()]
+    return [
+        f"{variable(str(e['loc'][0]))}={e['input']}: "
+        + (SERVICE_LINK_REASON if str(e["input"]).startswith(ADDRESS_SCHEMES) else describe_invalid_field(e))
+        for e in error.errors()
+    ]
+
+
+def reject_unknown_variables(environment: Mapping[str, str] = os.environ) -> None:
+    """Raise `PerceptError` for a variable that begins with `PERCEPT_` and is no setting, such as a misspelt one.
+
+    Variables that Kubernetes sets for a Service whose name begins with `percept` are ignored.
+    """
+    known = [*describe_settings()]
+    for name in sorted(environment):
+        if not name.upper().startswith(PREFIX) or name.upper() in known:
+            continue
+        if not SERVICE_LINK.fullmatch(name) and not environment[name].startswith(ADDRESS_SCHEMES):
+            raise PerceptError(f"{name}={environment[name]}: there is no such setting{did_you_mean(name, known)}")

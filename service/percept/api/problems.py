@@ -143,7 +143,10 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
     status = HTTPStatus(error.status_code)
     kind = ProblemType(status, status.phrase.lower().replace(" ", "_"), status.phrase)
     detail = f"{request.method} {request.url.path}: {status.phrase.lower()}; see /docs for the endpoints"
-    return _problem_response(request, _problem(kind, detail), dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if "GET" in (allowed := headers.get("Allow", "").split(", ")):
+        headers["Allow"] = ", ".join([*allowed, "HEAD"])  # `percept.server.middleware` answers HEAD as GET
+    return _problem_response(request, _problem(kind, detail), headers)
 
 
 def _problem(kind: ProblemType, detail: str) -> Problem:

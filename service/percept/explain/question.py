@@ -11,7 +11,14 @@ from itertools import product
 from typing import Literal
 
 from percept.bundle.manifest import IMAGE, Layer
-from percept.errors import BadParameter, GradientsUnavailable, MethodUnavailable, PerceptError, UnknownLayer
+from percept.errors import (
+    BadParameter,
+    GradientsUnavailable,
+    MethodUnavailable,
+    PerceptError,
+    UnknownLayer,
+    did_you_mean,
+)
 from percept.explain.faithfulness import require_scores
 from percept.explain.methods.table import METHODS
 from percept.explain.receptive_field import require_image_layer
@@ -123,8 +130,11 @@ def find_layer(model: Model, name: str) -> Layer:
     """The layer of that name; raises `UnknownLayer`, which lists the layers that exist."""
     layer = model.manifest.layer(name)
     if layer is None:
-        names = ", ".join(layer.name for layer in model.manifest.layers)
-        raise UnknownLayer(f"model {model.manifest.name!r} has no layer {name!r}; it has {names}")
+        names = [layer.name for layer in model.manifest.layers]
+        suggestion = did_you_mean(name, names)
+        raise UnknownLayer(
+            f"model {model.manifest.name!r} has no layer {name!r}; it has {', '.join(names)}{suggestion}"
+        )
     return layer
 
 

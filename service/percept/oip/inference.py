@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from percept.bundle.manifest import Manifest
-from percept.errors import BadParameter, UnknownLayer, format_validation_errors
+from percept.errors import BadParameter, UnknownLayer, did_you_mean, format_validation_errors
 from percept.explain.methods.table import METHODS
 from percept.explain.question import Question
 from percept.imaging.geometry import Map, Pixels
@@ -117,10 +117,12 @@ def _parse_images(tensors: Mapping[str, Tensor]) -> Sequence[bytes | Pixels]:
 def _parse_output(output: RequestOutput, binary: bool, manifest: Manifest) -> RequestedOutput:
     known = [SCORES, LOGITS, *(layer.name for layer in manifest.layers), CAM, TARGET]
     if output.name not in known:
-        raise UnknownLayer(f"model {manifest.name!r} has no output {output.name!r}; it has {', '.join(known)}")
+        it_has = f"it has {', '.join(known)}{did_you_mean(output.name, known)}"
+        raise UnknownLayer(f"model {manifest.name!r} has no output {output.name!r}; {it_has}")
     allowed = {BINARY, TOP, *(CamParameters.model_fields if output.name == CAM else ())}
     if unknown := set(output.parameters) - allowed:
-        raise BadParameter(f"the output {output.name!r} has no parameter {', '.join(sorted(unknown))}")
+        suggestions = "".join(did_you_mean(name, allowed) for name in sorted(unknown))
+        raise BadParameter(f"the output {output.name!r} has no parameter {', '.join(sorted(unknown))}{suggestions}")
     top = output.parameters.get(TOP, 0)
     if not isinstance(top, int) or top < 0:
         raise BadParameter(f"{TOP} must be a number of classes")
@@ -143,9 +145,9 @@ def _parse_cam_parameters(parameters: Parameters) -> CamParameters:
     try:
         return CamParameters.model_validate(parameters)
     except ValidationError as error:
-        known = ", ".join(CamParameters.model_fields)
+        fields = CamParameters.model_fields
         raise BadParameter(
-            f"{format_validation_errors(error)}; the parameters are {CAM}, and for its map {known}"
+            f"{format_validation_errors(error, fields)}; the parameters are {CAM}, and for its map {', '.join(fields)}"
         ) from error
 
 

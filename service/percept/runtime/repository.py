@@ -12,7 +12,7 @@ from threading import Event, Lock
 from typing import NamedTuple
 
 from percept.bundle.integrity import read_manifest
-from percept.errors import BundleError, BundleRefused, DeviceError, NotReady, UnknownModel
+from percept.errors import BundleError, BundleRefused, DeviceError, NotReady, UnknownModel, did_you_mean
 from percept.runtime.execution_plan import ExecutionPlan, WorkerPools
 from percept.runtime.model import Model, load_model
 from percept.telemetry.metrics import Metrics
@@ -93,8 +93,7 @@ class Repository:
             folders = _find_bundles(self.root)
             own = [folder for folder in folders if folder.parent.name == name]
             if not own:
-                names = ", ".join(sorted({folder.parent.name for folder in folders}))
-                raise UnknownModel(f"the repository has no bundle of {name!r}; it has bundles of {names or 'no model'}")
+                raise UnknownModel(_no_bundle_reason(name, folders))
             models, refused = self._load(own)
             self._replace(_without(self._models, name) | models, self._refused_of_others(name) | refused)
             self._load_parallel_trunks(models, refused)
@@ -194,13 +193,27 @@ class Repository:
 
     def _unknown_reason(self, name: str) -> str:
         reasons = (f"{k} is refused: {v}" for k, v in self.refused.items() if k.startswith(f"{name}/"))
-        return "; ".join(reasons) or f"there is no model {name!r}; there are {', '.join(sorted(self._models))}"
+        there_are = f"there are {', '.join(sorted(self._models))}{did_you_mean(name, self._models)}"
+        return "; ".join(reasons) or f"there is no model {name!r}; {there_are}"
 
     def _empty_reason(self) -> str:
         if not self._scanned:
             return "the models are still being loaded"
         refused = "; ".join(f"{name}: {reason}" for name, reason in self.refused.items())
         return f"no bundle is served from {self.root}: {refused or 'there is none, or all are unloaded'}"
+
+
+def require_default(root: Path, name: str) -> None:
+    """Raise `UnknownModel` if the folder has no bundle of the configured default model; no bundle is read."""
+    folders = _find_bundles(root)
+    if not any(folder.parent.name == name for folder in folders):
+        raise UnknownModel(f"PERCEPT_DEFAULT_MODEL={name}: {_no_bundle_reason(name, folders)}")
+
+
+def _no_bundle_reason(name: str, folders: Sequence[Path]) -> str:
+    names = sorted({folder.parent.name for folder in folders})
+    there_are = f"it has bundles of {', '.join(names) or 'no model'}{did_you_mean(name, names)}"
+    return f"the repository has no bundle of {name!r}; {there_are}"
 
 
 def _without(models: Models, name: str) -> dict[str, Versions]:

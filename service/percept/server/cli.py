@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from percept import process
 from percept.errors import TERMINAL_ESCAPES, PerceptError
-from percept.settings import Settings, describe_settings, format_settings_errors
+from percept.settings import Settings, describe_settings, format_settings_errors, reject_unknown_variables
 from percept.telemetry import logs
 
 ENTRY_POINT_GROUP = "percept.commands"
@@ -23,6 +23,7 @@ COMMANDS = {
     "serve": "serve bundles over HTTP",
     "evaluate": "measure how faithful the heatmaps of a model are, over a folder of photos",
     "export": "convert a network to a bundle",
+    "check": "show the classes of photos under the likely preprocessings of a network",
     "verify": "check that a bundle computes the same as its source",
     "layers": "list the layers of a bundle",
     "visualize": "add pictures of the filters to a bundle",
@@ -56,16 +57,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 def serve(arguments: list[str]) -> int:
     """Run `percept serve`: serve bundles until a signal stops the process."""
-    from percept.server import uvicorn_server  # here, so that no other command imports the server
+    from percept.runtime.repository import require_default  # here, so that no other command imports the server
+    from percept.server import uvicorn_server
     from percept.server.app import create_app
 
     settings = _parse_settings(arguments)
+    reject_unknown_variables()
     logs.configure_logging(settings)
     process.shorten_switch_interval()
     if not settings.models.is_dir():
         raise PerceptError(
             f"the folder of bundles {settings.models} does not exist; set --models or PERCEPT_MODELS to one that does"
         )
+    if settings.default_model and settings.model_control == "none":
+        require_default(settings.models, settings.default_model)
     process.interrupt_on_sigterm()
     # A signal is the normal end of a server: status 0.
     with contextlib.suppress(KeyboardInterrupt), uvicorn_server.bind(settings.host, settings.port) as listener:

@@ -36,7 +36,10 @@ TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16}
 
 
 class RequestTelemetry:
-    """ASGI middleware that measures and identifies each request, from its first byte to the end of its response."""
+    """ASGI middleware that measures and identifies each request, from its first byte to the end of its response.
+
+    It answers HEAD requests too, wherever GET is possible.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing | None = None) -> None:
         self._app, self._metrics, self._tracing = app, metrics, tracing
@@ -47,6 +50,9 @@ class RequestTelemetry:
             await self._app(scope, receive, send)
             return
         start, status = perf_counter(), 500
+        is_head = scope["method"] == "HEAD"
+        # The application answers a HEAD request as a GET; the body is not sent (RFC 9110, section 9.3.2).
+        app_scope = {**scope, "method": "GET"} if is_head else scope
         request = begin_request(*identify(scope["headers"]))
         probe = scope["path"] in PROBE_PATHS
         span = self._tracing.start_request(scope, request, start) if self._tracing and not probe else None
@@ -57,15 +63,17 @@ class RequestTelemetry:
                 status = message["status"]
                 added = server_timing(request, perf_counter() - start), (b"x-request-id", request.id.encode())
                 message["headers"] = [*message.get("headers", ()), *added]
+            elif is_head:
+                message = {**message, "body": b""}
             await send(message)
 
         if not probe:
             self._metrics.in_flight.inc()
         try:
-            await self._app(scope, receive, send_with_headers)
+            await self._app(app_scope, receive, send_with_headers)
         finally:
             # The path template of the route that matched, such as `/models/{name}`.
-            endpoint = getattr(scope.get("route"), "path", None)
+            endpoint = getattr(app_scope.get("route"), "path", None)
             self._record(scope, endpoint or UNMATCHED_ENDPOINT, request, status, perf_counter() - start, probe)
             if self._tracing and span:
                 self._tracing.end_request(span, scope, endpoint, status, request)

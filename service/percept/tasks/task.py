@@ -4,15 +4,16 @@ Letters: K classes, h and w cells of the logits. A seed has the shape of the log
 of sum(seed * logits), so the seed selects the class and, for segmentation, the pixels that a map explains.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from percept.bundle.manifest import Activation, Manifest
-from percept.errors import NetworkNotFinite, UnknownClass
+from percept.errors import NetworkNotFinite, UnknownClass, did_you_mean, simplify_name
 from percept.imaging.geometry import Geometry, Map
 
 MAX_LABELS_LISTED = 20  # in an error message
@@ -59,16 +60,31 @@ def not_finite(manifest: Manifest, values: str) -> NetworkNotFinite:
 
 
 def class_index(manifest: Manifest, target: str) -> int:
-    """The index of a class that is named by label or by index; raises `UnknownClass`, which lists the first labels."""
+    """The index of a class that is named by label or by index; raises `UnknownClass`, which lists the first labels.
+
+    Case, spaces and underscores of a label make no difference, unless they distinguish it from another one.
+    """
     if target in manifest.labels:
         return manifest.labels.index(target)
     if target.isdecimal() and int(target) < len(manifest.labels):
         return int(target)
+    similar = _indices_by_simple_label(manifest.labels).get(simplify_name(target), ())
+    if len(similar) == 1:
+        return similar[0]
     more = ", …" if len(manifest.labels) > MAX_LABELS_LISTED else ""
     labels = ", ".join(manifest.labels[:MAX_LABELS_LISTED]) + more
     raise UnknownClass(
         f"model {manifest.name!r} has no class {target!r}; it has 0 to {len(manifest.labels) - 1}: {labels}"
+        f"{did_you_mean(target, manifest.labels)}"
     )
+
+
+@lru_cache
+def _indices_by_simple_label(labels: tuple[str, ...]) -> Mapping[str, Sequence[int]]:
+    indices: dict[str, list[int]] = {}
+    for index, label in enumerate(labels):
+        indices.setdefault(simplify_name(label), []).append(index)
+    return indices
 
 
 def mean_score(manifest: Manifest, logits: Map, index: int, seed: Map) -> float:

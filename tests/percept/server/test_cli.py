@@ -74,6 +74,25 @@ def test_missing_folder_of_bundles_is_one_line_and_status_1(tmp_path: Path) -> N
     assert "PERCEPT_MODELS" in line
 
 
+def test_unknown_variable_is_one_line_and_status_1() -> None:
+    done = run("serve", PERCEPT_DEADLINE="10")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "percept serve: PERCEPT_DEADLINE=10: there is no such setting; did you mean PERCEPT_DEADLINE_S"
+    )
+
+
+def test_missing_default_model_is_one_line_and_status_1(tmp_path: Path) -> None:
+    (tmp_path / "cifar10" / "1").mkdir(parents=True)
+    done = run("serve", PERCEPT_MODELS=str(tmp_path), PERCEPT_DEFAULT_MODEL="cifar", PERCEPT_PORT="0")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "percept serve: PERCEPT_DEFAULT_MODEL=cifar: the repository has no bundle of 'cifar'; "
+        "it has bundles of cifar10; did you mean cifar10?\n",
+    )
+
+
 def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "percept_models.commands", None)
     assert main(["verify", "x"]) == 1

@@ -27,6 +27,24 @@ def test_class_is_found_by_label_before_index() -> None:
     assert class_index(create_manifest("classification"), "2") == 2
 
 
+@pytest.mark.parametrize("target", ["golden_retriever", "Golden Retriever", "GOLDENRETRIEVER", " golden  retriever "])
+def test_class_is_found_whatever_case_and_spaces(target: str) -> None:
+    manifest = create_manifest("classification", labels=["tench", "goldfish", "golden retriever"])
+    assert class_index(manifest, target) == 2
+
+
+def test_class_is_not_found_by_a_label_that_two_have() -> None:
+    manifest = create_manifest("classification", labels=["a_b", "A B", "c"])
+    assert [class_index(manifest, label) for label in ("a_b", "A B")] == [0, 1]
+    with pytest.raises(UnknownClass, match="did you mean"):
+        class_index(manifest, "ab")
+
+
+def test_unknown_class_gets_a_suggestion() -> None:
+    with pytest.raises(UnknownClass, match=r"red, green, blue; did you mean green\?"):
+        class_index(create_manifest("classification"), "grean")
+
+
 @pytest.mark.parametrize("target", ["3", "purple", "-1", "", "²"])
 def test_unknown_class_is_an_error_with_the_labels(target: str) -> None:
     with pytest.raises(UnknownClass, match="red, green, blue"):
