@@ -12,7 +12,7 @@ from onnx import ModelProto
 
 from percept.bundle.manifest import IMAGE, Activation, OutputHead
 from percept.bundle.preprocessing import Preprocessing
-from percept.errors import BundleError, first_line
+from percept.errors import BundleError
 from percept_models.export.options import ExportOptions
 from percept_models.export.preconditions import is_onnx_file
 from percept_models.export.report import Report, format_line
@@ -23,6 +23,7 @@ from percept_models.importer.output_head import ConvertedOutput
 from percept_models.importer.traced_trunk import convert_trunk
 from percept_models.importer.trunk import build_trunk
 from percept_models.sources.channels import CHANNELS_BY_COUNT, describe_mismatch, guess_channels
+from percept_models.sources.failure import explain_failure
 from percept_models.sources.inference import check_inference
 from percept_models.sources.libraries import load_source
 from percept_models.sources.preprocessing import merge_preprocessing
@@ -71,7 +72,7 @@ def _open_torch(options: ExportOptions, report: Report) -> SourceNetwork:
     except Exception as error:  # torch's exporter raises errors of every type
         size = f"{preprocessing.height} x {preprocessing.width}"
         mismatch = describe_mismatch(source.network, preprocessing)
-        raise BundleError(f"torch cannot export the network at {size}: {first_line(error)}{mismatch}") from error
+        raise BundleError(f"torch cannot export the network at {size}: {explain_failure(error)}{mismatch}") from error
     return SourceNetwork(
         trunk=trunk,
         reference=source.network,

@@ -54,7 +54,7 @@ def load_source(source: str, weights: str = "default") -> TorchSource:
     torch.manual_seed(0)  # random weights are the same every time
     found = _load(library, SourceRequest(name, arguments, weights), source)
     if weights not in ("default", "none"):
-        load_weights(found.network, Path(weights))
+        found = replace(found, notes=(*found.notes, *load_weights(found.network, Path(weights))))
     kinds = {tensor.dtype for tensor in found.network.state_dict().values() if isinstance(tensor, torch.Tensor)}
     remove_weight_norms(found.network)
     converted = sorted(str(kind).removeprefix("torch.") for kind in kinds & OTHER_FLOATS)
@@ -119,6 +119,8 @@ def _torchvision_preprocessing(preset: Any) -> Preprocessing:
 def _load_timm(request: SourceRequest) -> TorchSource:
     """A classifier of timm (Wightman 2019)."""
     timm = _import_after_torchvision("timm")
+    if ":" not in request.name and not timm.is_model(request.name):
+        raise BundleError(f"timm has no network {request.name!r}{did_you_mean(request.name, timm.list_models())}")
     network = timm.create_model(request.name, pretrained=request.pretrained, **request.arguments)
     card, config = network.pretrained_cfg, timm.data.resolve_data_config({}, model=network)
     subset = timm.data.infer_imagenet_subset(network)

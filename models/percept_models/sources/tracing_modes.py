@@ -1,7 +1,7 @@
 """Modes under which a torch network is run or traced: they replace calls of some of torch's functions.
 
-`OutOfPlace` keeps tapped layers from being overwritten; `AdaptivePooling` writes adaptive pooling in operators that
-ONNX has.
+`OutOfPlace` keeps tapped layers from being overwritten; `Exportable` writes functions in operators that ONNX
+has.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -109,12 +109,12 @@ def before_activations(output: Tensor, operators: Sequence[str]) -> Tensor:
     return output
 
 
-class AdaptivePooling(_Mode):
-    """Replaces adaptive average pooling, which torch's exporter would write as arithmetic on indices."""
+class Exportable(_Mode):
+    """Replaces functions that torch's exporter cannot write, or would write as arithmetic on indices."""
 
     def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Call the function, or the pooling below."""
-        return (adaptive_average_pool if function is F.adaptive_avg_pool2d else function)(*args, **kwargs)
+        """Call the function, or its counterpart that ONNX has."""
+        return EXPORTABLE.get(function, function)(*args, **kwargs)
 
 
 def adaptive_average_pool(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
@@ -128,6 +128,21 @@ def adaptive_average_pool(input: Tensor, output_size: int | Sequence[int | None]
         return F.avg_pool2d(input, [n // m for n, m in zip(sizes, cells, strict=True)])
     p, q = (_averaging_matrix(n, m).to(input.dtype) for n, m in zip(sizes, cells, strict=True))
     return p @ (input @ q.T.contiguous())
+
+
+def mean_rrelu(
+    input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False
+) -> Tensor:
+    """RReLU (Xu et al. 2015) as it is in inference: LeakyReLU with the mean of the slopes."""
+    if training:
+        raise BundleError("the network calls rrelu with training=True: call it with training=self.training")
+    return F.leaky_relu(input, (lower + upper) / 2, inplace)
+
+
+EXPORTABLE: Mapping[Callable[..., Any], Callable[..., Any]] = {
+    F.adaptive_avg_pool2d: adaptive_average_pool,
+    F.rrelu: mean_rrelu,
+}
 
 
 def _averaging_matrix(n: int, m: int) -> Tensor:

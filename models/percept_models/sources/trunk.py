@@ -7,6 +7,8 @@ module in PyTorch. This module knows neither where the pixels come from nor what
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from types import MappingProxyType
 from typing import Any
 
@@ -25,7 +27,7 @@ from percept_models.graph.simplification import simplify
 from percept_models.graph.stages import Nesting
 from percept_models.sources.outputs import Output, select_output
 from percept_models.sources.tap import tap_hook
-from percept_models.sources.tracing_modes import ActivationInputs, AdaptivePooling, OutOfPlace, before_activations
+from percept_models.sources.tracing_modes import ActivationInputs, Exportable, OutOfPlace, before_activations
 
 PIXELS = "pixels"
 RESERVED = frozenset({"", PIXELS, LOGITS, IMAGE, ACTIVATIONS, SEED, GRADIENTS})
@@ -191,7 +193,7 @@ def trace(
     with warnings.catch_warnings(), torch.no_grad():
         # torch 2.13's exporter copies its own deprecated LeafSpec
         warnings.filterwarnings("ignore", r".*LeafSpec.*is deprecated", FutureWarning)
-        with AdaptivePooling():
+        with Exportable(), redirect_stderr(StringIO()):  # torch prints the graph if its export fails
             exported = torch.export.export(trunk, (pixels,), dynamic_shapes=batch)
         program = torch.onnx.export(
             exported,

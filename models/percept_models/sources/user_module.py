@@ -10,7 +10,7 @@ from types import ModuleType
 
 from torch import nn
 
-from percept.errors import BundleError
+from percept.errors import BundleError, did_you_mean
 from percept_models.sources.preprocessing import guess_preprocessing
 from percept_models.sources.torch_source import SourceRequest, TorchSource
 
@@ -19,7 +19,11 @@ SIZE = 224  # the guess for the height and width of the input
 
 def load_user_network(module: str, request: SourceRequest) -> TorchSource:
     """The network that `module.path:factory` returns, with the factory's own weights unless the user gives a file."""
-    network = getattr(import_user_module(module), request.name)(**request.arguments)
+    namespace = vars(import_user_module(module))
+    if request.name not in namespace:
+        functions = [name for name, value in namespace.items() if callable(value) and not name.startswith("_")]
+        raise BundleError(f"the module {module} has no {request.name!r}{did_you_mean(request.name, functions)}")
+    network = namespace[request.name](**request.arguments)
     if not isinstance(network, nn.Module):
         raise BundleError(f"{module}:{request.name} returns {type(network).__name__}, not a torch.nn.Module")
     weights = "as made by the factory" if request.pretrained else request.weights

@@ -1,5 +1,9 @@
 """Sources of torch networks: what is guessed about each, and how invalid sources are refused."""
 
+import copy
+import warnings
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -64,15 +68,35 @@ def test_random_weights_are_the_same_every_time() -> None:
 
 INVALID_SOURCES = [
     ("resnet18", "none", "is not a source"),
-    ("torchvision:resnet0", "none", "resnet0"),
+    ("torchvision:resnet5O", "none", "torchvision has no network 'resnet5O'; did you mean resnet50"),
+    ("torchvision:fasterrcnn_resnet50_fpn", "none", "is for object detection: only classifiers and segmenters"),
+    ("torchvision:raft_small", "none", "is for optical flow: only classifiers and segmenters"),
     ("torchvision:resnet18?nonsense=1", "none", "nonsense"),
-    ("timm:resnet0", "none", "resnet0"),
+    ("timm:resnet5O", "none", "timm has no network 'resnet5O'; did you mean resnet50"),
     ("smp:FPN", "default", "--weights FILE or none"),
-    ("absent.module:factory", "default", "not installed"),
-    (f"{HERE}:absent", "default", "absent"),
+    ("absent.module:factory", "default", "there is no module absent, neither in .* nor among the installed packages"),
+    (f"{HERE}:factry", "default", "has no 'factry'; did you mean factory"),
     (f"{HERE}:tensor", "default", "returns Tensor"),
     (f"{HERE}:factory", "absent.pt", "absent.pt"),
 ]
+
+
+def normalized() -> nn.Module:
+    """A network with weight normalization in torch's old form."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        convolution = nn.utils.weight_norm(nn.Conv2d(3, 4, 3), dim=0)
+        return nn.Sequential(convolution, nn.utils.weight_norm(nn.Linear(6, 5)))
+
+
+def test_old_weight_norm_becomes_a_plain_weight(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    network = normalized().eval()
+    x = torch.rand(2, 3, 8, 8)
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    loaded = load_source(f"{HERE}:normalized", str(tmp_path / "weights.pt")).network
+    torch.testing.assert_close(copy.deepcopy(loaded)(x), network(x), rtol=0, atol=1e-6)
+    assert sorted(loaded.state_dict()) == ["0.bias", "0.weight", "1.bias", "1.weight"]
 
 
 @pytest.mark.parametrize(("source", "weights", "reason"), INVALID_SOURCES)
@@ -84,3 +108,14 @@ def test_invalid_source_is_refused_in_one_line(source: str, weights: str, reason
 
 def test_every_library_has_a_test() -> None:
     assert set(SOURCES) == {"torchvision", "timm", "smp"}
+
+
+def half_factory() -> nn.Module:
+    """A factory of a network in float16."""
+    return Classifier().half()
+
+
+def test_network_of_another_type_becomes_float32() -> None:
+    source = load_source(f"{HERE}:half_factory")
+    assert {tensor.dtype for tensor in source.network.parameters()} == {torch.float32}
+    assert source.notes == ("its float16 weights became float32",)
