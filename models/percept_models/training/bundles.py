@@ -16,7 +16,8 @@ from percept.bundle.integrity import read_manifest
 from percept.errors import BundleError
 from percept.runtime.session import Session
 from percept_models.autodiff.tail import LOGITS
-from percept_models.export.bundle_writer import new_bundle_folder, write_bundle
+from percept_models.export.bundle_writer import write_bundle
+from percept_models.export.preconditions import new_bundle_folder
 from percept_models.export.weights import read_parameters
 from percept_models.sources.trunk import PIXELS, trace
 from percept_models.training.blocks import fold_batch_norms

@@ -17,7 +17,8 @@ from percept_models.export.filter_pictures import KINDS
 from percept_models.export.photos import read_photo
 from percept_models.export.report import Report, format_line
 from percept_models.graph.reader import Array
-from percept_models.visualize.pictures import VisualizeOptions, draw_pictures
+from percept_models.visualize.options import VisualizeOptions
+from percept_models.visualize.pictures import draw_pictures
 
 DEFAULT_OPTIONS = VisualizeOptions()
 
@@ -58,7 +59,7 @@ def _select_layers(manifest: Manifest, options: VisualizeOptions) -> list[Layer]
 
 
 def _read_photo(folder: Path, manifest: Manifest, options: VisualizeOptions, report: Report) -> Array:
-    """The trunk's pixels uint8 [H,W,3] of the photo, or of the golden input."""
+    """The trunk's pixels uint8 [H,W,C] of the photo, or of the golden input."""
     if options.photo is not None:
         return read_photo(options.photo, manifest.preprocessing)
     report(format_line("photo", "the golden input  (--photo FILE shows what layers keep of a real photo)"))
