@@ -12,6 +12,7 @@ from PIL import Image
 
 from percept.bundle.manifest import IMAGE, FilterKind, FilterPicture
 from percept.bundle.preprocessing import Preprocessing
+from percept_models.export.file_name import file_stems
 from percept_models.graph.reader import Array, Graph
 
 KINDS: tuple[FilterKind, ...] = get_args(FilterKind)
@@ -19,17 +20,17 @@ MAX_KERNELS = 256
 
 
 def first_kernels(graph: Graph, preprocessing: Preprocessing) -> Array | None:
-    """The weights [M,3,kh,kw] of the first convolution as tiles uint8 [M,kh,kw,3] RGB, at most `MAX_KERNELS`.
+    """The weights [M,C,kh,kw] of the first convolution as tiles uint8 [M,kh,kw,C], at most `MAX_KERNELS`.
 
-    Each kernel is divided by the largest magnitude of its weights; 128 is zero. None unless the first convolution
-    after the image has three input channels and stored weights.
+    Each kernel is divided by the largest magnitude of its weights; 128 is zero. The weights of an alpha are left out:
+    C is 1 or 3. None unless the first convolution after the image takes its channels and has stored weights.
     """
     W = _first_weights(graph)
-    if W is None or W.ndim != 4 or W.shape[1] != 3:
+    if W is None or W.ndim != 4 or W.shape[1] != preprocessing.shape[2]:
         return None
     W = (W[:, ::-1] if preprocessing.channels == "BGR" else W)[:MAX_KERNELS].astype(np.float64)
     scaled = W / np.maximum(np.abs(W).max((1, 2, 3), keepdims=True), 1e-30)
-    return np.asarray((128 + 127 * scaled).round().astype(np.uint8).transpose(0, 2, 3, 1))
+    return np.asarray((128 + 127 * scaled[:, :3]).round().astype(np.uint8).transpose(0, 2, 3, 1))
 
 
 def write_filter_picture(
@@ -40,12 +41,14 @@ def write_filter_picture(
     channels: Sequence[int] = (),
     **numbers: Any,
 ) -> FilterPicture:
-    """Write tiles uint8 [n,h,w,3] as one nearly square PNG into a folder, and return its entry for the manifest.
+    """Write tiles uint8 [n,h,w,C] as one nearly square PNG into a folder, and return its entry for the manifest.
 
     The file's name contains a part of its hash: another picture gets another name, so no file of a bundle changes.
     """
     data = _encode_mosaic(tiles)
-    file = ".".join(filter(None, [kind, layer, sha256(data).hexdigest()[:8], "png"]))
+    file = ".".join(
+        filter(None, [kind, *file_stems([layer] if layer else []).values(), sha256(data).hexdigest()[:8], "png"])
+    )
     (folder / file).write_bytes(data)
     size = (tiles.shape[1], tiles.shape[2])
     return FilterPicture(kind=kind, layer=layer, file=file, tile=size, channels=tuple(channels), **numbers)
@@ -59,7 +62,7 @@ def _first_weights(graph: Graph) -> Array | None:
 
 
 def _encode_mosaic(tiles: Array) -> bytes:
-    """The PNG of tiles uint8 [n,h,w,3], row by row without gaps; places that are left over are black."""
+    """The RGB PNG of tiles uint8 [n,h,w,1 or 3], row by row without gaps; places that are left over are black."""
     n, height, width, _ = tiles.shape
     columns = math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)

@@ -8,13 +8,19 @@ from percept_models.export.bundle_writer import BundleDescription
 from percept_models.export.options import ExportOptions
 from percept_models.export.report import Report, format_line
 from percept_models.export.source_network import SourceNetwork
-from percept_models.graph.reader import Graph, Shape
+from percept_models.export.tails import TappedLayer
+from percept_models.export.taps import TappedNetwork
+from percept_models.graph.reader import Shape
 
 SHOWN_LABELS = 4
 
 
 def report_description(
-    report: Report, options: ExportOptions, source: SourceNetwork, graph: Graph, description: BundleDescription
+    report: Report,
+    options: ExportOptions,
+    source: SourceNetwork,
+    description: BundleDescription,
+    tapped: TappedNetwork,
 ) -> None:
     """Report what the bundle will contain, one property to a line."""
     given = options.preprocessing
@@ -34,10 +40,9 @@ def report_description(
     line("labels", _format_labels(labels), "--labels", bool(options.labels))
     if description.background is not None:
         line("background", labels[description.background], "--background", options.background is not None)
-    for name in description.layers:
-        line(
-            "layer", f"{name} {format_shape(graph.shapes[name][1:])}", "--layers", bool(options.layers) or name == IMAGE
-        )
+    for layer in tapped.layers:
+        text = _format_layer(layer, tapped.graph.shapes[layer.name])
+        line("layer", text, "--layers", bool(options.layers) or layer.name == IMAGE)
     line("CAM layer", description.cam_layer, "--cam-layer", bool(options.cam_layer))
 
 
@@ -46,10 +51,20 @@ def format_shape(shape: Shape) -> str:
     return "x".join("N" if size is None else str(size) for size in shape)
 
 
+def _format_layer(layer: TappedLayer, shape: Shape) -> str:
+    """The name and size of a layer, and why it has no gradients."""
+    return f"{layer.name} {format_shape(shape[1:])}" + ("" if layer.tail else f"; {layer.unavailable}")
+
+
 def _format_resize(preprocessing: Preprocessing) -> str:
     rule: str = preprocessing.resize
-    if rule == "crop":
-        rule = f"crop after scaling the short side to {preprocessing.short_side}"
+    if preprocessing.resize_size:
+        target = {"squeeze": "to", "crop": "to cover", "pad": "to fit into"}[rule]
+        rule += " after resizing the photo {} {} x {}".format(target, *preprocessing.resize_size)
+    elif rule == "crop":
+        rule += f" after scaling the short side to {preprocessing.short_side}"
+    if rule.startswith("pad"):
+        rule += ", filled with {}, {}, {}".format(*preprocessing.fill)
     return f"{rule}, {preprocessing.interpolation}"
 
 

@@ -23,7 +23,7 @@ def receptive_fields(graph: Graph) -> dict[str, Field]:
     if it has four axes, the last two are taken for (y, x), with cells spread evenly over the image and unbounded
     fields.
     """
-    images = [v.name for v in graph.model.graph.input if v.name not in graph.constants]
+    images = image_names(graph)
     found: dict[str, Field | None] = {name: _image_field(graph.shapes.get(name, ())) for name in images}
     for node in graph.nodes:
         fields = [_propagate(node, graph, name, found[name]) for name in node.input if name in found]
@@ -34,19 +34,30 @@ def receptive_fields(graph: Graph) -> dict[str, Field]:
     return {name: field for name, field in found.items() if field is not None}
 
 
+def image_names(graph: Graph) -> list[str]:
+    """Return the graph's inputs without its weights."""
+    return [value.name for value in graph.model.graph.input if value.name not in graph.constants]
+
+
+def image_size(graph: Graph) -> tuple[int, int]:
+    """Return the height and width of the graph's image."""
+    shape = graph.shapes[image_names(graph)[0]]
+    pixel = _image_field(shape)
+    return shape[pixel.y.dim] or 1, shape[pixel.x.dim] or 1
+
+
 def _image_field(shape: Shape) -> Field:
-    """Return the axes of an image: pixels [N,H,W,3], or else [N,C,H,W]."""
+    """Return the axes of an image: pixels [N,H,W,C] with C of 1, 3 or 4, or else [N,C,H,W]."""
     channels_last = len(shape) == 4 and shape[-1] in (1, 3, 4) and shape[1] not in (1, 3, 4)
     return Field(Axis(dim=-3), Axis(dim=-2)) if channels_last else Field()
 
 
 def _evenly_spread(graph: Graph, image: str, name: str) -> Field | None:
     """Return the field of a map [N,C,h,w] if only its size is known; None for other shapes."""
-    shape, image_shape = graph.shapes.get(name, ()), graph.shapes.get(image, ())
-    if len(shape) != 4 or len(image_shape) != 4:
+    shape = graph.shapes.get(name, ())
+    if len(shape) != 4 or len(graph.shapes.get(image, ())) != 4:
         return None
-    pixel = _image_field(image_shape)
-    height, width = image_shape[pixel.y.dim] or 1, image_shape[pixel.x.dim] or 1
+    height, width = image_size(graph)
     return Field(
         Axis(-inf, inf, height / (shape[-2] or 1), dim=-2),
         Axis(-inf, inf, width / (shape[-1] or 1), dim=-1),

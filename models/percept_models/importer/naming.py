@@ -19,12 +19,16 @@ RESERVED = RESERVED_IN_TRUNK | {FLIPPED, FLOATS, CENTRED, SCALED, LAST, ORDER, M
 MAX_LENGTH = 120  # of the 128 that the manifest allows: the rest is for making a name unique
 
 
-def rename_tensors(model: ModelProto, required: dict[str, str]) -> None:
-    """Rename every tensor of the main graph in place; `required` gives the new names of some of them."""
+def rename_tensors(model: ModelProto, required: dict[str, str]) -> dict[str, str]:
+    """Rename every tensor of the main graph in place; `required` gives the new names of some of them.
+
+    Returns the old name of each tensor that a node computes.
+    """
     graph = model.graph
     operators = {t.name: "weight" for t in graph.initializer}
     operators |= {name: node.op_type for node in graph.node for name in node.output if name}
     taken = {name.lower() for name in [*RESERVED, *required.values()]}
+    computed = {name for node in graph.node for name in node.output if name}
     names = {"": ""} | required
     for name, operator in operators.items():
         if name not in names:
@@ -34,6 +38,7 @@ def rename_tensors(model: ModelProto, required: dict[str, str]) -> None:
         node.output[:] = [names[name] for name in node.output]
     for tensor in [*graph.initializer, *graph.input, *graph.output]:
         tensor.name = names[tensor.name]
+    return {new: old for old, new in names.items() if old in computed}
 
 
 def readable_name(name: str, operator: str) -> str:

@@ -3,7 +3,7 @@
 In come the bundle's folder and images; out come the trunk's outputs and what each tail computes from them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
 
@@ -65,14 +65,14 @@ class BundleRunner:
     ) -> dict[str, Array]:
         """The logits and gradients of a layer's tail for a trunk's outputs.
 
-        The gradients are those of sum(seed * logits); with `layer_means`, plus the mean of every layer that has a seed
-        of its own. Without it these layers' seeds are zero.
+        The gradients are those of sum(seed * logits); with `layer_means`, plus the weighted mean of every layer that
+        has a seed of its own. Without it these layers' seeds are zero.
         """
         assert layer.tail is not None
         feeds = {name: outputs[name] for name in layer.tail.crossing}
         for name in layer.tail.seeds:
-            weight = 1 / outputs[name][0].size if layer_means else 0.0
-            feeds[seed_name(name)] = np.full((1, 1, 1, 1), weight, np.float32)
+            weights = mean_weights(outputs[name].shape)
+            feeds[seed_name(name)] = weights if layer_means else 0 * weights
         return self._run(layer.tail.file, {ACTIVATIONS: outputs[layer.name], SEED: seed, **feeds}, device, optimize)
 
     def measure_rounding(self, layer: Layer, outputs: Mapping[str, Array]) -> dict[str, list[float]]:
@@ -100,6 +100,16 @@ class BundleRunner:
                 self.folder / file, device, threads, gpu_options=gpu_options, optimize=optimize
             )
         return self._sessions[key]
+
+
+def mean_weights(shape: Sequence[int]) -> Array:
+    """The weights [1,C,1,1] of a mean over the cells of a layer [N,C,h,w].
+
+    They differ by channel: the plain mean of a normalization over the channels never changes.
+    """
+    _, channels, height, width = shape
+    weights = np.linspace(0.5, 1.5, channels) / (channels * height * width)
+    return weights.astype(np.float32).reshape(1, channels, 1, 1)
 
 
 def _augment(pixels: Array) -> Array:

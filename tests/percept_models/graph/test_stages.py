@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from percept.bundle.manifest import TaskName
 from percept.bundle.preprocessing import Preprocessing
 from percept_models.graph.reader import Graph
-from percept_models.graph.stages import suggest_layers
+from percept_models.graph.stages import Nesting, suggest_layers
 from percept_models.sources.libraries import load_source
 from percept_models.sources.trunk import find_feature_maps, trace
 from tests.percept_models.networks import PREPROCESSING, Classifier, Pyramid
@@ -52,7 +52,7 @@ def suggestions(network: nn.Module, preprocessing: Preprocessing, task: TaskName
     """The layers suggested for a network; unless `nested`, all tensors of its graph count as equally deep."""
     nesting = find_feature_maps(network, preprocessing)
     graph = Graph(trace(network, preprocessing, list(nesting)))
-    return suggest_layers(graph, task, nesting if nested else dict.fromkeys(graph.producer, 0))
+    return suggest_layers(graph, task, nesting if nested else dict.fromkeys(graph.producer, Nesting()))
 
 
 @pytest.mark.parametrize(("source", "task", "layers"), KNOWN, ids=[row[0] for row in KNOWN])
@@ -98,4 +98,4 @@ def test_without_nesting_merges_end_stages() -> None:
 )
 def test_network_without_feature_maps_has_no_layers(network: nn.Module, task: TaskName) -> None:
     graph = Graph(trace(network, PREPROCESSING, ()))
-    assert suggest_layers(graph, task, dict.fromkeys(graph.producer, 0)) == []
+    assert suggest_layers(graph, task, dict.fromkeys(graph.producer, Nesting())) == []
