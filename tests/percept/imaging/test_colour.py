@@ -10,10 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from percept.imaging.decode import decode
+from percept.bundle.preprocessing import Preprocessing
+from percept.imaging.decode import decode, decode_reduced
 from tests.photos import encode_photo, encode_tiff
 
 SHAPE = (4, 8)
+LIMITS = 10**7, 10**6
+RGBA = Preprocessing(height=2, width=2, channels="RGBA")
 FLOATS = np.linspace(-3, 5, 32, dtype=np.float32).reshape(SHAPE)
 LEVELS = np.linspace(0, 255, 32).reshape(SHAPE)  # FLOATS by their extremes
 
@@ -143,3 +146,34 @@ def test_part_of_a_gif_outside_its_first_frame_is_transparent() -> None:
     photo = decode(data, 10**7, 10**6)
     assert photo.size == (6, 4)
     assert (photo.getpixel((1, 1)), photo.getpixel((5, 3))) == ((255, 0, 0), (255, 255, 255))
+
+
+def test_network_that_takes_alpha_gets_the_colours_below_it() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 4), np.uint8)
+    found, _ = decode_reduced(RGBA, encode_photo(Image.fromarray(pixels)), *LIMITS)
+    np.testing.assert_array_equal(np.asarray(found), pixels)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
+def test_opaque_photo_has_full_alpha(kind: str) -> None:
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8))
+    data = encode_photo(photo, kind)
+    found, _ = decode_reduced(RGBA, data, *LIMITS)
+    assert found.getchannel("A").getextrema() == (255, 255)
+    assert found.convert("RGB").tobytes() == decode(data, *LIMITS).tobytes()
+
+
+def test_transparent_colour_becomes_alpha() -> None:
+    photo = Image.new("RGB", (2, 1), (10, 20, 30))
+    photo.putpixel((1, 0), (40, 50, 60))
+    found, _ = decode_reduced(RGBA, encode_photo(photo, transparency=(10, 20, 30)), *LIMITS)
+    assert found.tobytes() == bytes([10, 20, 30, 0, 40, 50, 60, 255])
+
+
+def test_transparent_sixteen_bit_grey_keeps_its_level_below_alpha() -> None:
+    values = np.random.default_rng(3).integers(0, 2**16, SHAPE)
+    key = int(values[1, 2])
+    data = encode_png(16, 0, [row.astype(">u2").tobytes() for row in values], struct.pack(">H", key))
+    found = np.asarray(decode_reduced(RGBA, data, *LIMITS)[0]).astype(int)
+    assert np.abs(found[:, :, :3] - values[:, :, None] / 257).max() <= 0.5
+    np.testing.assert_array_equal(found[:, :, 3], np.where(values == key, 0, 255))

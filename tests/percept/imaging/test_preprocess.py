@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from percept.bundle.preprocessing import Preprocessing
+from percept.bundle.preprocessing import Channels, Preprocessing
 from percept.imaging.geometry import compute_geometry
-from percept.imaging.preprocess import prepare
+from percept.imaging.preprocess import prepare, to_picture
 from tests.photos import draw_marker
 
 
@@ -57,3 +57,34 @@ def test_photo_in_extreme_proportions_is_not_resized_as_a_whole() -> None:
     middle = strip.crop((0, 4950, 1, 5050))  # of the same scale, and small enough
     pixels, expected = (prepare(photo, compute_geometry(photo.size, rule), rule) for photo in (strip, middle))
     assert np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+def test_grey_is_the_luma_of_the_photo() -> None:
+    rule = Preprocessing(height=20, width=30, channels="GRAY")
+    photo = draw_marker((90, 60), (40, 30), 15)
+    expected = np.asarray(photo.convert("L").resize((30, 20), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(prepare(photo, compute_geometry(photo.size, rule), rule), expected[:, :, None])
+
+
+def test_grey_photo_keeps_its_values() -> None:
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    photo = Image.fromarray(grey).convert("RGB")
+    rule = Preprocessing(height=16, width=16, channels="GRAY")
+    np.testing.assert_array_equal(prepare(photo, compute_geometry((16, 16), rule), rule)[:, :, 0], grey)
+
+
+@pytest.mark.parametrize(("channels", "padding"), [("GRAY", [76]), ("RGB", [255, 0, 0]), ("RGBA", [255, 0, 0, 255])])
+def test_padding_has_the_fill_colour_in_every_mode(channels: Channels, padding: list[int]) -> None:
+    """It is opaque in RGBA, and its luma in grey."""
+    rule = Preprocessing(height=32, width=32, resize="pad", fill=(255, 0, 0), channels=channels)
+    pixels = prepare(Image.new("RGB", (40, 10), "blue"), compute_geometry((40, 10), rule), rule)
+    assert pixels.shape == rule.shape
+    assert pixels[0, 0].tolist() == padding
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
+def test_pixels_become_a_picture(channels: int, mode: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, channels), np.uint8)
+    picture = to_picture(pixels)
+    assert (picture.mode, picture.size) == (mode, (7, 5))
+    np.testing.assert_array_equal(np.asarray(picture).reshape(pixels.shape), pixels)

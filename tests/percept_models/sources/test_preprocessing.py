@@ -49,3 +49,12 @@ def test_size_before_the_crop_follows_the_options(given: dict[str, Any], resized
 def test_options_without_effect_are_refused(given: dict[str, Any], reason: str) -> None:
     with pytest.raises(BundleError, match=reason):
         merge_preprocessing(Preprocessing(height=8, width=8), given)
+
+
+def test_one_number_is_that_of_every_channel() -> None:
+    guess = Preprocessing(height=8, width=8)
+    merged = merge_preprocessing(guess, {"channels": "RGBA", "mean": (127.5,), "std": (1.0, 2.0, 3.0, 4.0)})
+    assert (merged.mean, merged.std) == ((127.5,) * 4, (1.0, 2.0, 3.0, 4.0))
+    assert merge_preprocessing(guess, {"channels": "GRAY", "std": (9.0,)}).std == (9.0,)
+    with pytest.raises(BundleError, match=r"--mean has 3 numbers, and GRAY images have 1 channel: give one number"):
+        merge_preprocessing(guess, {"channels": "GRAY", "mean": (1.0, 2.0, 3.0)})

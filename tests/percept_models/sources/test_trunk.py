@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from percept.bundle.preprocessing import Channels, Preprocessing
 from percept_models.autodiff.tail import build_tail
 from percept_models.graph.execution import run
 from percept_models.graph.reader import Graph
-from percept_models.sources.trunk import Trunk, find_feature_maps, trace
+from percept_models.sources.trunk import Trunk, example_pixels, find_feature_maps, trace
 from percept_models.verify.checks import difference
 from tests.percept_models.networks import PREPROCESSING, random_pixels
 
@@ -140,3 +141,55 @@ def test_layer_is_tapped_before_a_sum_in_place() -> None:
 def test_network_that_relies_on_in_place_operations_is_refused() -> None:
     with pytest.raises(ValueError, match="in-place"):
         trace(InPlaceRelu(used=False).eval(), PREPROCESSING, ("features",))
+
+
+class Flattened(nn.Module):
+    """A network that flattens with `view`, which only contiguous tensors allow."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(channels, 4, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(2))
+        self.head = nn.Linear(4 * 8 * 6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the output."""
+        x = self.stem(x.view(x.size(0), -1, *x.shape[2:]))
+        return self.head(x.view(-1, 4 * 8 * 6))
+
+
+@pytest.mark.parametrize(("channels", "count"), [("GRAY", 1), ("RGB", 3), ("RGBA", 4)])
+def test_network_that_calls_view_is_traced(channels: Channels, count: int) -> None:
+    network = Flattened(count).eval()
+    rule = Preprocessing(height=32, width=24, channels=channels)
+    pixels = example_pixels(rule)
+    with torch.no_grad():
+        expected = network(pixels.float().permute(0, 3, 1, 2).contiguous())
+    outputs = run(trace(network, rule, ("image", "stem")), {"pixels": pixels.numpy()})
+    np.testing.assert_allclose(outputs["logits"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_network_for_another_size_that_mixes_rows_is_rejected() -> None:
+    rule = Preprocessing(height=64, width=48)
+    with pytest.raises(ValueError, match="returns 8 rows for 2 images: it is for images of another --size"):
+        trace(Flattened(3), rule, ())
+
+
+class Copy(nn.Module):
+    """Returns a new tensor with the values of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the output."""
+        return x.clone()
+
+
+@pytest.mark.parametrize("first", [nn.Identity(), nn.Dropout(), torch.ao.quantization.QuantStub(), Copy()])
+def test_module_that_returns_its_input_is_no_layer(first: nn.Module) -> None:
+    """Neither in front nor in the middle: one tensor has one name."""
+    stages = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(first, nn.ReLU(), first), nn.Conv2d(4, 4, 3))
+    network = nn.Sequential(first, stages, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    maps = find_feature_maps(network, PREPROCESSING)
+    graph = Graph(trace(network, PREPROCESSING, ("image", *maps)))
+    names = [name for name in graph.outputs if name != "logits"]
+    assert names[0] == "image"
+    assert len(names) == len(set(names)) == 4, "the image, both convolutions and the ReLU"
+    build_tail(graph, "image")
