@@ -12,8 +12,8 @@ from percept_models.graph.execution import run
 from percept_models.graph.reader import Array
 from percept_models.sources.trunk import PIXELS, Trunk, trace
 from percept_models.verify.bundle import verify_bundle
-from percept_models.verify.checks import GRADIENT_LIMIT
-from percept_models.verify.torch_network import JUMP_LIMIT, JUMP_NOTE
+from percept_models.verify.checks import GRADIENT_LIMIT, JUMP_LIMIT
+from percept_models.verify.torch_network import ROUNDING_NOTE
 from tests.percept_models.networks import PREPROCESSING, export_bundle
 
 
@@ -69,7 +69,7 @@ def test_limit_follows_the_jumps_of_torch(bundle: Path, network: Shifted, images
     """Not at `mix`, because no rounding is between this layer and the ReLU."""
     checks = {check.name: check for check in verify_bundle(bundle, network, images)}
     assert checks["stem gradients"].error > GRADIENT_LIMIT
-    assert checks["stem gradients"].note == JUMP_NOTE
+    assert checks["stem gradients"].note == ROUNDING_NOTE
     assert checks["stem gradients"].limit > 100 * GRADIENT_LIMIT
     assert checks["stem gradients"].limit <= JUMP_LIMIT
     assert checks["mix gradients"].limit == GRADIENT_LIMIT
