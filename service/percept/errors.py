@@ -137,7 +137,8 @@ def describe_invalid_field(details: Mapping[str, Any], known: Collection[str] = 
     if details["type"] == "extra_forbidden" and known:
         return "unknown parameter" + (did_you_mean(str(details["loc"][-1]), known) or f"; there are {', '.join(known)}")
     values = re.findall(r"'([^']*)'", details["ctx"]["expected"]) if details["type"] == "literal_error" else []
-    return details["msg"] + (did_you_mean(str(details["input"]), values) if len(values) > FEW_VALUES else "")
+    suggestion = did_you_mean(str(details["input"]), values) if len(values) > FEW_VALUES else ""
+    return f"{details['msg']}{suggestion}"
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
