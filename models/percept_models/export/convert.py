@@ -27,6 +27,7 @@ from percept_models.export.summary import format_shape, report_description
 from percept_models.export.tails import TappedLayer, build_tails
 from percept_models.export.taps import TappedNetwork, tap_network
 from percept_models.graph.reader import Array, Graph, Shape
+from percept_models.importer.quantization import restore_rounding
 from percept_models.sources.labels import choose_labels
 from percept_models.verify.bundle import verify_bundle
 from percept_models.verify.onnx_reference import Reference, trunk_reference
@@ -54,13 +55,16 @@ def convert(options: ExportOptions, report: Report) -> Path:
 def _convert_network(options: ExportOptions, report: Report) -> Path:
     """Export a torch network or an ONNX file."""
     source = open_source(options, report)
+    if source.quantized and options.precision != "float32":
+        raise BundleError(f"{options.source} is quantized already: leave out --precision")
     logits = Graph(source.trunk).shapes[LOGITS]
     if len(logits) not in TASKS or None in logits[1:]:
         raise BundleError(f"logits of shape {format_shape(logits)} are neither [N,K] nor [N,K,h,w]")
     tapped = tap_network(options, source, TASKS[len(logits)])
     description = _describe_network(options, source, logits, tapped)
     report_description(report, options, source, description, tapped)
-    folder = _write_verified(tapped.trunk, description, source.reference, options, report, tapped.layers)
+    reference, quantized = source.reference, source.quantized
+    folder = _write_verified(tapped.trunk, description, reference, options, report, tapped.layers, quantized)
     for warning in tapped.warnings:
         report(format_line("warning", warning))
     return folder
@@ -101,7 +105,7 @@ def _describe_network(
             license=options.license or source.license,
         ),
         background=_choose_background(options, task, labels, source.head),
-        precision=options.precision,
+        precision="int8" if source.quantized else options.precision,
         tf32=options.tf32,
         aliases=tapped.aliases,
         layouts=tapped.layouts,
@@ -171,21 +175,26 @@ def _write_verified(
     options: ExportOptions,
     report: Report,
     tails: Sequence[TappedLayer],
+    quantized: ModelProto | None = None,
 ) -> Path:
-    """Write the bundle; verify it before it takes its place: lower precision against the float32 trunk."""
+    """Write the bundle; verify it before it takes its place: lower precision against the float32 trunk.
+
+    `quantized` is the trunk with rounding where the source has it; that is verified against the source.
+    """
     photos = list(read_photos(options.calibration, description.preprocessing)) if options.calibration else []
     if photos:
         report(format_line("calibration", f"{len(photos)} photos"))
     compared = np.stack(photos[:: -(-len(photos) // COMPARED_PHOTOS)]) if photos else None
-    lower = _choose_conversion(options, photos)
+    lower = partial(restore_rounding, quantized=quantized) if quantized else _choose_conversion(options, photos)
+    lossy = options.precision != "float32"
 
     def check(folder: Path) -> None:
         """Report the checks of the finished folder, and raise where one fails."""
         report(_format_size(folder, description))
-        expected = trunk_reference(trunk, read_manifest(folder)) if lower else reference
+        expected = trunk_reference(trunk, read_manifest(folder)) if lossy else reference
         checks = verify_bundle(folder, expected, compared, lambda check: report(format_check(check)))
         if not all(check.passed for check in checks):
-            problem = f"{options.precision} loses too much" if lower else "the bundle does not compute the same"
+            problem = f"{options.precision} loses too much" if lossy else "the bundle does not compute the same"
             raise BundleError(f"{problem}: see the failed checks above")
 
     return write_bundle(trunk, description, options.out, lower, check, tails)

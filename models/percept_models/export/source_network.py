@@ -20,6 +20,7 @@ from percept_models.graph.reader import Graph
 from percept_models.graph.stages import Nesting
 from percept_models.importer.network import import_network
 from percept_models.importer.output_head import ConvertedOutput
+from percept_models.importer.quantization import clip_activations, dequantize_weights
 from percept_models.importer.traced_trunk import convert_trunk
 from percept_models.importer.trunk import build_trunk
 from percept_models.sources.channels import CHANNELS_BY_COUNT, describe_mismatch, guess_channels
@@ -31,6 +32,8 @@ from percept_models.sources.torch_source import TorchSource
 from percept_models.sources.trunk import example_pixels, find_feature_maps, run_network, trace
 from percept_models.verify.onnx_reference import Reference, imported_network_reference
 
+ROUNDING = "the trunk keeps the rounding of activations to integers, the tails (and so the gradients) do without"
+
 
 @dataclass(frozen=True)
 class SourceNetwork:
@@ -38,7 +41,8 @@ class SourceNetwork:
 
     `nesting` maps each tensor that may be tapped to the nesting of its module, `modules` to the path of the module that
     it is the output of, and `aliases` to its name in the file, if these differ from its own name. `labels` may be empty.
-    `activation` gives the scores, and `head` says how the logits were made of the network's own output.
+    `activation` gives the scores, and `head` says how the logits were made of the network's own output. Where the
+    source rounds activations to integers, `trunk` does not, and `quantized` is the trunk that does.
     """
 
     trunk: ModelProto
@@ -52,6 +56,7 @@ class SourceNetwork:
     head: OutputHead = field(default_factory=OutputHead)
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     modules: Mapping[str, str] = field(default_factory=dict)
+    quantized: ModelProto | None = None
 
 
 def open_source(options: ExportOptions, report: Report) -> SourceNetwork:
@@ -128,7 +133,12 @@ def _open_file(options: ExportOptions, report: Report) -> SourceNetwork:
     channels = CHANNELS_BY_COUNT[network.channels]
     guess = Preprocessing(height=network.size[0], width=network.size[1], channels=channels)
     preprocessing = merge_preprocessing(guess, options.preprocessing)
-    trunk = build_trunk(network, preprocessing)
+    quantized = build_trunk(network, preprocessing)
+    trunk = dequantize_weights(quantized)
+    unrounded = clip_activations(trunk)
+    if unrounded:
+        report(format_line("changed", ROUNDING))
+        trunk = unrounded
     return SourceNetwork(
         trunk=trunk,
         reference=imported_network_reference(network, preprocessing),
@@ -139,4 +149,5 @@ def _open_file(options: ExportOptions, report: Report) -> SourceNetwork:
         weights=f"those in {file.name}",
         activation=network.activation,
         head=network.head,
+        quantized=quantized if unrounded else None,
     )

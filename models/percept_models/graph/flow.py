@@ -14,7 +14,7 @@ from percept_models.graph.dominators import ancestors, dominator_path, immediate
 from percept_models.graph.field import Field
 from percept_models.graph.layout import Layout, read_layout
 from percept_models.graph.reader import Graph
-from percept_models.graph.receptive_field import image_size, receptive_fields
+from percept_models.graph.receptive_field import SIZES, image_size, receptive_fields
 from percept_models.graph.tokens import TokenUse
 
 WITH_WEIGHTS = frozenset({"Conv", "ConvTranspose", "Gemm"})
@@ -63,6 +63,8 @@ class DataFlow:
         """
         layout, node = self.layout(name), self._graph.producer.get(name)
         if layout is None or node is None or layout.cells == 1 or layout.channels == 1:
+            return False
+        if self._graph.dtype(name).kind != "f":
             return False
         return node.op_type not in RESAMPLING and self.weights_before(name) > 0 and self.uses_cells(name)
 
@@ -134,7 +136,7 @@ class DataFlow:
         for name, node in graph.producer.items():
             sources = [i for i in node.input if i in predecessors]
             used = [i for i in sources if (i, node.output[0]) not in self._tokens.unused_edges]
-            if sources and graph.dtype(name).kind in "fu":  # sizes and indices carry no pixel values
+            if sources and node.op_type not in SIZES:  # sizes carry no pixel values
                 predecessors[name] = used or sources
         return predecessors
 

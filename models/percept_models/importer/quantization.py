@@ -52,12 +52,28 @@ def clip_activations(model: ModelProto) -> ModelProto | None:
     return _without_unused(copy)
 
 
-def with_outputs_of(quantized: ModelProto, tapped: ModelProto) -> ModelProto:
-    """Return a quantized trunk with the outputs of the same trunk without rounding."""
-    copy = ModelProto()
-    copy.CopyFrom(quantized)
-    del copy.graph.output[:]
-    copy.graph.output.extend(tapped.graph.output)
+def restore_rounding(trunk: ModelProto, quantized: ModelProto) -> ModelProto:
+    """Return a copy of a trunk without rounding with the pairs and the integer weights of the quantized trunk."""
+    graph, copy = Graph(quantized), ModelProto()
+    copy.CopyFrom(trunk)
+    nodes = [node for node in graph.nodes if node.output[0] in graph.foldable]
+    stored = {name for node in nodes for name in node.output} | {t.name for t in quantized.graph.initializer}
+    for node in trunk.graph.node:
+        pair = graph.producer.get(node.output[0])
+        if node.op_type != "Clip" or pair is None or pair.op_type != "DequantizeLinear":
+            nodes.append(node)
+            continue
+        rounding, integers = NodeProto(), f"{node.output[0]}.integers"
+        rounding.CopyFrom(graph.producer[pair.input[0]])
+        rounding.input[0], rounding.output[0] = node.input[0], integers
+        restored = NodeProto()
+        restored.CopyFrom(pair)
+        restored.input[0] = integers
+        nodes += [rounding, restored]
+    weights = [tensor for tensor in trunk.graph.initializer if tensor.name not in stored]
+    del copy.graph.node[:], copy.graph.initializer[:]
+    copy.graph.node.extend(nodes)
+    copy.graph.initializer.extend([*weights, *quantized.graph.initializer])
     return _without_unused(copy)
 
 

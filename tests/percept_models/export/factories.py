@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.percept_models.networks import Classifier, Pyramid, ProductClassifier
+from tests.percept_models.networks import Classifier, ProductClassifier, Pyramid
 
 MODULE = __name__
 

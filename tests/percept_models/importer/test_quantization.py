@@ -12,7 +12,7 @@ from percept_models.autodiff.tail import build_tail
 from percept_models.graph.execution import run
 from percept_models.graph.reader import Array, Graph
 from percept_models.importer.network import import_network
-from percept_models.importer.quantization import clip_activations, dequantize_weights, with_outputs_of
+from percept_models.importer.quantization import clip_activations, dequantize_weights, restore_rounding
 from tests.percept_models.importer.graphs import conv, node, operators, pool_and_flatten
 from tests.percept_models.importer.graphs import write_file as write
 from tests.percept_models.onnx_models import with_outputs
@@ -92,13 +92,16 @@ def test_gradients_pass_inside_the_range_only(file: Path) -> None:
     np.testing.assert_allclose(gradients, ((c > -0.2) & (c < 4.9)) / 48, rtol=1e-5)
 
 
-def test_quantized_trunk_gets_the_outputs_of_the_other(file: Path) -> None:
+def test_rounding_is_restored(file: Path) -> None:
+    """The trunk computes what the file computes, from weights in int8, and has the outputs of the other one."""
     quantized = import_network(file).model
     unrounded = clip_activations(dequantize_weights(quantized))
     assert unrounded is not None
-    tapped = with_outputs_of(quantized, with_outputs(unrounded, ["a"]))
-    assert [output.name for output in tapped.graph.output] == ["logits", "a"]
-    np.testing.assert_array_equal(run(tapped, {"image": X})["a"], values_of(quantized, "a"))
+    restored = restore_rounding(with_outputs(unrounded, ["a"]), quantized)
+    assert [output.name for output in restored.graph.output] == ["logits", "a"]
+    assert "Clip" not in {n.op_type for n in restored.graph.node}
+    assert {t.data_type for t in restored.graph.initializer if len(t.dims) == 4} == {TensorProto.INT8}
+    np.testing.assert_array_equal(run(restored, {"image": X})["a"], values_of(quantized, "a"))
 
 
 def test_network_without_integers_is_unchanged(tmp_path: Path) -> None:

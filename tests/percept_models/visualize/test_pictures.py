@@ -16,7 +16,7 @@ from percept_models.export.options import ExportOptions
 from percept_models.visualize.command import visualize
 from percept_models.visualize.options import VisualizeOptions
 from percept_models.visualize.pictures import picture_size
-from tests.percept_models.networks import PREPROCESSING, PYRAMID, Pyramid, ProductClassifier, export_bundle
+from tests.percept_models.networks import PREPROCESSING, PYRAMID, ProductClassifier, Pyramid, export_bundle
 from tests.percept_models.visualize.conftest import QUICK, ignore
 
 SIZES = [
