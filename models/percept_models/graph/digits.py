@@ -159,7 +159,7 @@ def _take(digits: list[Digit], size: int, batch: bool) -> list[Digit] | None:
         elif digit.size % size == 0:
             inner = digit.size // size
             digits.insert(0, digit._replace(size=inner))
-            digit = digit._replace(size=size, step=digit.step * inner)
+            digit = digit._replace(size=size, step=digit.step * inner if digit.total else 1)
             size = 1
         else:
             return None

@@ -13,7 +13,8 @@ from percept.bundle.manifest import TaskName
 from percept_models.graph.flow import REARRANGING, DataFlow
 from percept_models.graph.reader import Graph
 
-MERGES = frozenset({"Add", "Concat", "Sum"})
+SUMS = frozenset({"Add", "Sum"})
+MERGES = SUMS | {"Concat"}
 ACTIVATIONS = frozenset({"BatchNormalization", "Clip", "HardSwish", "LeakyRelu", "PRelu", "Relu"})
 TOKEN_ORDERS = ("NTC", "NCT")
 PARTS = 4  # of a network whose blocks all have one size, as in DPT (Ranftl et al. 2021, arXiv:2103.13413)
@@ -113,8 +114,8 @@ def _quarters(flow: DataFlow, graph: Graph, stages: Sequence[Sequence[str]]) -> 
     tokens = [stage for stage in stages if _holds_tokens(flow, stage[-1])]
     if len(tokens) != 1:
         return []
-    merges = [name for name in tokens[0] if _is_merge(graph, name)]
-    return [merges[-(-len(merges) * part // PARTS) - 1] for part in range(1, PARTS)] if len(merges) >= PARTS else []
+    sums = [name for name in tokens[0] if _merge(graph, name) in SUMS]
+    return [sums[-(-len(sums) * part // PARTS) - 1] for part in range(1, PARTS)] if len(sums) >= PARTS else []
 
 
 def _holds_tokens(flow: DataFlow, name: str) -> bool:
@@ -143,8 +144,13 @@ def _branches(flow: DataFlow, graph: Graph, chain: Sequence[str], nesting: Mappi
 
 
 def _is_merge(graph: Graph, name: str) -> bool:
-    """Return whether a tensor is the sum or concatenation of branches, or the activation of one."""
+    return _merge(graph, name) is not None
+
+
+def _merge(graph: Graph, name: str) -> str | None:
+    """Return the operator that merges branches where a tensor is their sum or concatenation, or its activation."""
     node = graph.producer[name]
     while node.op_type in ACTIVATIONS | REARRANGING:
         node = graph.producer[node.input[0]]
-    return node.op_type in MERGES and sum(i not in graph.foldable for i in node.input) > 1
+    merges = node.op_type in MERGES and sum(i not in graph.foldable for i in node.input) > 1
+    return node.op_type if merges else None

@@ -39,6 +39,9 @@ def convert_trunk(
     del model.graph.output[:], model.graph.value_info[:]
     logits = helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["N", *converted.shape])
     model.graph.output.extend([logits, *(value for value in trunk.graph.output[1:] if value.name in taps)])
+    # Inference finds no shape behind a reshape to sizes that are computed from N, but torch states it.
+    computed = {name for node in model.graph.node for name in node.output} - {LOGITS, RAW}
+    model.graph.value_info.extend(value for value in trunk.graph.value_info if value.name in computed)
     return _with_required_nodes(model), converted
 
 

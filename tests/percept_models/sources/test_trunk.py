@@ -10,6 +10,7 @@ from percept.bundle.preprocessing import Channels, Preprocessing
 from percept_models.autodiff.tail import build_tail
 from percept_models.graph.execution import run
 from percept_models.graph.reader import Graph
+from percept_models.graph.stages import Nesting
 from percept_models.sources.trunk import Trunk, example_pixels, find_feature_maps, trace
 from percept_models.verify.checks import difference
 from tests.percept_models.networks import PREPROCESSING, random_pixels
@@ -70,9 +71,9 @@ class Nested(nn.Module):
 
 def test_feature_maps_are_those_of_outermost_modules() -> None:
     """Each tensor once, in the order of computation; the logits of a segmenter are not a feature map."""
-    assert find_feature_maps(Nested(), PREPROCESSING) == {"body": 0}
+    assert find_feature_maps(Nested(), PREPROCESSING) == {"body": Nesting(blocks=0, modules=0)}
     segmenter = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1))
-    assert find_feature_maps(segmenter, PREPROCESSING) == {"0": 0, "1": 0}
+    assert find_feature_maps(segmenter, PREPROCESSING) == {"0": Nesting(), "1": Nesting()}
 
 
 class InPlaceRelu(nn.Module):
