@@ -162,7 +162,7 @@ def test_every_method_explains_every_layer_that_it_can(client: TestClient, model
 
 @pytest.mark.parametrize("model", CHANNELS)
 def test_picture_lies_over_the_rgb_photo(client: TestClient, model: str) -> None:
-    params = {"model": model, "alpha": 0, "format": "png"}
+    params = {"model": model, "alpha": "0", "format": "png"}
     response = client.post("/cam", params=params, content=encode(RGBA))
     picture = Image.open(io.BytesIO(response.content)).convert("RGB")
     np.testing.assert_array_equal(np.asarray(picture), np.asarray(OVER_WHITE))
@@ -178,7 +178,7 @@ def test_image_layer_and_faithfulness_have_the_networks_channels(client: TestCli
         answer = client.post("/features", params={**params, "format": "png", "view": view}, content=encode(RGBA))
         assert answer.status_code == 200, answer.text
     measured = client.post(
-        "/cam", params={"model": model, "faithfulness": True, "format": "json"}, content=encode(RGBA)
+        "/cam", params={"model": model, "faithfulness": "true", "format": "json"}, content=encode(RGBA)
     )
     faithfulness = measured.json()["faithfulness"]
     assert faithfulness["score"] == pytest.approx(scores_of(model, pixels_of(model, seen)).max(), abs=1e-5)

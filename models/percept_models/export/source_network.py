@@ -40,9 +40,10 @@ class SourceNetwork:
     """A trunk, the reference that it must agree with, and what the source states about both.
 
     `nesting` maps each tensor that may be tapped to the nesting of its module, `modules` to the path of the module that
-    it is the output of, and `aliases` to its name in the file, if these differ from its own name. `labels` may be empty.
-    `activation` gives the scores, and `head` says how the logits were made of the network's own output. Where the
-    source rounds activations to integers, `trunk` does not, and `quantized` is the trunk that does.
+    it is the output of, and `aliases` to its name in the file, if these differ from its own name. `labels` may be
+    empty. `activation` gives the scores, and `head` says how the logits were made of the network's own output. Where
+    the source rounds activations to integers, `trunk` does not, and `quantized` is the trunk that does. A source that
+    `normalizes` its pixels itself leaves nothing to guess about mean and std.
     """
 
     trunk: ModelProto
@@ -57,6 +58,7 @@ class SourceNetwork:
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     modules: Mapping[str, str] = field(default_factory=dict)
     quantized: ModelProto | None = None
+    normalizes: bool = False
 
 
 def open_source(options: ExportOptions, report: Report) -> SourceNetwork:
@@ -116,7 +118,8 @@ def _trace(
     taps = {value.name for value in trunk.graph.output}
     if behind := [name for name in named if name not in taps]:
         raise BundleError(
-            f"the layer {behind[0]!r} is the same tensor as the image or another layer, or the logits or after them: leave it out"
+            f"the layer {behind[0]!r} is the same tensor as the image or another layer, or the logits or after them: "
+            "leave it out"
         )
     return {name: depth for name, depth in nesting.items() if name in taps}, trunk, converted
 
@@ -150,4 +153,5 @@ def _open_file(options: ExportOptions, report: Report) -> SourceNetwork:
         activation=network.activation,
         head=network.head,
         quantized=quantized if unrounded else None,
+        normalizes=network.takes_pixels,
     )

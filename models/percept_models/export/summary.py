@@ -35,8 +35,8 @@ def report_description(
     line("size", f"{preprocessing.height} x {preprocessing.width}", "--size", "height" in given)
     line("resize", _format_resize(preprocessing), "--resize, --crop", "resize" in given)
     line("channels", preprocessing.channels, "--channels", "channels" in given)
-    line("mean", _format_numbers(preprocessing.mean), "--mean", "mean" in given)
-    line("std", _format_numbers(preprocessing.std), "--std", "std" in given)
+    line("mean", _format_numbers(preprocessing.mean), "--mean", "mean" in given or source.normalizes)
+    line("std", _format_numbers(preprocessing.std), "--std", "std" in given or source.normalizes)
     line("labels", _format_labels(labels), "--labels", bool(options.labels))
     if description.background is not None:
         line("background", labels[description.background], "--background", options.background is not None)

@@ -26,7 +26,7 @@ UINT8 = {
     "dequantized": ([node("DequantizeLinear", "x scale zero", "d"), node("Transpose", "d", "n", **TO_NCHW)], False),
 }
 
-QUANTIZATION = {"scale": np.array(0.5, np.float32), "zero": np.array(100, np.uint8)}
+QUANTIZATION: dict[str, Array] = {"scale": np.array(0.5, np.float32), "zero": np.array(100, np.uint8)}
 
 
 def write_network(
