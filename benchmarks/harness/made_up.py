@@ -21,7 +21,8 @@ class MadeUp:
     """A network, and the function from its output to scores [N,K] or [N,K,h,w].
 
     `refused` is a part of the message with which the export must refuse the network. `options` are further fields of
-    `ExportOptions`, and `channels` is the number of channels of its images.
+    `ExportOptions`, and `channels` is the number of channels of its images. Of a network that gives no scores, only the
+    index of the class, `only_class` compares that.
     """
 
     build: Callable[[], nn.Module]
@@ -29,6 +30,7 @@ class MadeUp:
     refused: str | None = None
     options: Mapping[str, Any] | None = None
     channels: int = 3
+    only_class: bool = False
 
 
 class Apply(nn.Module):

@@ -46,7 +46,7 @@ HEADS: Mapping[str, MadeUp] = {
     "one sigmoid, squeezed": MadeUp(
         lambda: classifier(classes=1, end=Apply(lambda y: y.sigmoid().squeeze(1))), from_probability
     ),
-    "index of the class": MadeUp(lambda: classifier(end=Apply(lambda y: y.argmax(1))), lambda y: one_hot(5)(y)),
+    "index of the class": MadeUp(lambda: classifier(end=Apply(lambda y: y.argmax(1))), one_hot(5), only_class=True),
     "logits cut by a slice": MadeUp(lambda: classifier(classes=9, end=Apply(lambda y: y[:, :5]))),
     "convolution and flatten": MadeUp(
         lambda: nn.Sequential(body(), nn.Conv2d(16, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -70,7 +70,7 @@ HEADS: Mapping[str, MadeUp] = {
     "segmenter, mask [N,h,w]": MadeUp(
         lambda: segmenter(*up(Apply(lambda y: y.sigmoid()[:, 0])), classes=1), from_probability
     ),
-    "segmenter, index": MadeUp(lambda: segmenter(*up(Apply(lambda y: y.argmax(1)))), lambda y: one_hot(5)(y)),
+    "segmenter, index": MadeUp(lambda: segmenter(*up(Apply(lambda y: y.argmax(1)))), one_hot(5), only_class=True),
     "segmenter, deep supervision": MadeUp(
         lambda: nn.Sequential(segmenter(), Apply(lambda y: [y, y * 2])), refused="--output"
     ),
