@@ -2,14 +2,13 @@
 
 from pydantic import Field
 
-from percept.api.params import Params
+from percept.api.params import VersionParams
 from percept.bundle.manifest import FilterKind
 
 
-class FiltersParams(Params):
+class FiltersParams(VersionParams):
     """The parameters of `/models/{name}/filters`."""
 
-    version: int | None = Field(None, description="version of the model; default: the newest")
     view: FilterKind | None = Field(
         None,
         description="`kernels`: the weights of the first convolution; `maxima`: images that maximise the activation "

@@ -38,17 +38,19 @@ async def read_form(
 ) -> tuple[P, list[bytes]]:
     """The parameters of query and form, and the images of the form; the same parameters and no image without a form.
 
-    The model of the query must exist and have room in its queue before the form is received. What the form adds is
-    checked by the caller, as if the query had it. Raises `BadRequest`, `BadParameter` or `ImageTooLarge`, and as
+    A model that the query names must exist and have room in its queue before the form is received. What the form adds
+    is checked by the caller, as if the query had it. Raises `BadRequest`, `BadParameter` or `ImageTooLarge`, and as
     `AppState.find_model`.
     """
     if not request.headers.get("content-type", "").lower().startswith(MULTIPART):
         return params, []
-    service.find_model(params.model, params.version).queue.check_capacity()
+    if params.model is not None:
+        service.find_model(params.model, params.version).queue.check_capacity()
     with stage("receive"):
         form = await _receive(request, service.settings, max_images or service.settings.max_images)
         fields = FormData([(name, value) for name, value in form.multi_items() if isinstance(value, str)])
         images = [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        await form.close()
     return params.merged(fields), images
 
 

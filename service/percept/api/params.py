@@ -43,6 +43,12 @@ class Params(BaseModel):
         return self.model_copy(update={name: getattr(form, name) for name in form.model_fields_set})
 
 
+class VersionParams(Params):
+    """The parameters of a model whose name is in the path."""
+
+    version: int | None = Field(None, description="version of the model; default: the newest")
+
+
 class ModelParams(Params):
     """The parameters that choose the model."""
 

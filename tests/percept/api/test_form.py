@@ -1,13 +1,20 @@
 """Multipart forms: image parts are the images of a request, all other parts its parameters, as in the query."""
 
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 
 from percept.api.cam_params import CamRequestParams
 from percept.api.features_params import FeaturesRequestParams
 from percept.api.form import MAX_FIELD_BYTES, MAX_FIELDS
 from percept.api.params import ModelParams
 from percept.api.predict_params import PredictParams
+from percept.server.app import create_app
+from percept.settings import Settings
 from tests.photos import draw_marker, encode_photo
 
 PHOTO = encode_photo(draw_marker((60, 40), (20, 20), 10))
@@ -171,6 +178,24 @@ def test_fields_are_bounded(client: httpx.Client) -> None:
     many = client.post("/cam", files=FILE, data={"target": ["red"] * (MAX_FIELDS + 1)})
     assert problem_of(many)[:2] == (400, "bad_request")
     assert str(MAX_FIELDS) in problem_of(many)[2]
+
+
+def test_request_waits_in_the_queue_of_the_model_that_the_form_names(bundles: Path) -> None:
+    app = create_app(Settings(models=bundles, device="cpu", max_queue=1, threads=1))
+    with TestClient(app) as client, ExitStack() as places:
+        repository = app.state.percept.repository
+        while client.get("/health/ready").status_code != 200:
+            time.sleep(0.05)
+        queue = repository.find(SEGMENTER["model"]).queue
+        for _ in range(queue.capacity + queue.concurrency):
+            places.enter_context(queue.admit())
+        refused = client.post("/predict", files=FILE, data=SEGMENTER)
+        assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
+        assert refused.headers["retry-after"]
+        assert client.post("/predict", files=FILE).status_code == 200
+        with repository.find().queue.admit(), repository.find().queue.admit():
+            assert client.post("/predict", files=FILE).status_code == 429
+            assert client.post("/predict", files=FILE, data={"model": "no-gradients"}).status_code == 200
 
 
 @pytest.mark.parametrize(("path", "params"), PARAMS.items())

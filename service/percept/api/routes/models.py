@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query
 
 from percept import errors
 from percept.api.openapi import problem_responses
+from percept.api.params import VersionParams
 from percept.api.schemas.models import ModelAnswer, ModelsAnswer, ModelSummary, model_layers
 from percept.api.state import Service
 from percept.runtime.model import Model
@@ -31,11 +32,11 @@ async def models(service: Service) -> ModelsAnswer:
 )
 async def model(
     name: Annotated[str, Path(description="name of the model", examples=["cifar10"])],
+    params: Annotated[VersionParams, Query()],
     service: Service,
-    version: Annotated[int | None, Query(description="version of the model; default: the newest")] = None,
 ) -> ModelAnswer:
     """Describe a model: labels, preprocessing, layers with receptive fields and methods, and provenance."""
-    model = service.find_model(name, version)
+    model = service.find_model(name, params.version)
     manifest = model.manifest
     return ModelAnswer(
         **_summary(model, service.repository).model_dump(),

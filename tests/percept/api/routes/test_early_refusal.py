@@ -52,12 +52,15 @@ ACCEPTED = [
 
 
 @contextmanager
-def send_headers(client: httpx.Client, path: str, length: int, accept: str = "*/*") -> Iterator[socket.socket]:
+def send_headers(
+    client: httpx.Client, path: str, length: int, accept: str = "*/*", media_type: str = "image/jpeg"
+) -> Iterator[socket.socket]:
     """Send the headers of a request with a body of `length` bytes, and nothing of the body."""
     host, port = client.base_url.host, client.base_url.port
     assert port
     with socket.create_connection((host, port), timeout=5) as connection:
-        lines = f"POST {path} HTTP/1.1", f"Host: {host}", f"Content-Length: {length}", f"Accept: {accept}"
+        lines = [f"POST {path} HTTP/1.1", f"Host: {host}", f"Content-Length: {length}", f"Accept: {accept}"]
+        lines += [f"Content-Type: {media_type}"]
         connection.sendall("\r\n".join([*lines, "", ""]).encode())
         yield connection
 
@@ -88,6 +91,24 @@ def test_unacceptable_format_is_refused_before_the_body(client: httpx.Client) ->
         with send_headers(client, path, 1_000_000, "text/html") as connection:
             found, problem = receive(connection)
         assert (found, problem["code"]) == (406, "not_acceptable")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/predict?modell=x", 422, "bad_parameter"),
+        ("/predict?top_k=0", 422, "bad_parameter"),
+        ("/cam?model=missing", 404, "unknown_model"),
+        ("/features?model=classification-squeeze&version=9", 404, "unknown_model"),
+    ],
+)
+def test_wrong_query_of_a_form_is_refused_before_the_form(
+    client: httpx.Client, path: str, status: int, code: str
+) -> None:
+    """As far as no field of the form can make it right."""
+    with send_headers(client, path, 1_000_000, media_type="multipart/form-data; boundary=x") as connection:
+        found, problem = receive(connection)
+    assert (found, problem["code"]) == (status, code)
 
 
 @pytest.mark.parametrize("path", ACCEPTED)
