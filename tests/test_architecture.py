@@ -42,6 +42,7 @@ ORDER = {
         "importer",
         "verify",
         "export",
+        "check",
         "visualize",
         "training",
         "reference",

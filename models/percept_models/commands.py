@@ -1,4 +1,4 @@
-"""The commands of the export toolchain: `export`, `verify`, `layers`, `visualize` and `teach`.
+"""The commands of the export toolchain: `export`, `check`, `verify`, `layers`, `visualize` and `teach`.
 
 Each function takes the arguments after its name and returns the exit status; the command `percept` finds it by an entry
 point and prints the errors that it raises. What a command works with is imported by its function, after the arguments
@@ -16,9 +16,10 @@ from percept.bundle.manifest import Layer
 from percept.errors import PerceptError
 from percept.process import silence_libraries
 from percept.settings import Settings
+from percept_models.check.options import parse_check_options
 from percept_models.export import preconditions
 from percept_models.export.options import add_out_option, parse_options
-from percept_models.export.report import timed_report
+from percept_models.export.report import format_line, timed_report
 from percept_models.training.names import NAMES
 from percept_models.visualize.options import CHANNELS, STEPS, VisualizeOptions
 
@@ -30,9 +31,28 @@ def export(arguments: Sequence[str]) -> int:
     options = parse_options(arguments, Settings().models)
     preconditions.check_request(options)
     with _toolchain():
+        from percept_models.check.contrast import describe_doubt
         from percept_models.export.convert import convert
 
-        print(_format_written(convert(options, timed_report()), options.out))
+        report = timed_report()
+        folder = convert(options, report)
+        is_guessed = preconditions.is_onnx_file(options.source) and not options.preprocessing.keys() & {"mean", "std"}
+        if is_guessed and (doubt := describe_doubt(folder, options.source)):
+            report(format_line("warning", doubt))
+        print(_format_written(folder, options.out))
+    return 0
+
+
+def check(arguments: Sequence[str]) -> int:
+    """`check NETWORK PHOTO...`: prints the classes of photos under the likely preprocessings, side by side."""
+    options = parse_check_options(arguments)
+    preconditions.check_source(options.network.source, options.network.weights)
+    for file in (*options.photos, *filter(None, [options.network.labels])):
+        preconditions.require_file(file)
+    with _toolchain():
+        from percept_models.check import command
+
+        command.check(options, timed_report(), print)
     return 0
 
 
@@ -162,16 +182,16 @@ def _format_pair(values: tuple[float, float]) -> str:
 
 
 def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise ArgumentTypeError(f"{text} is not at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
 
 
 @contextmanager
 def _toolchain() -> Iterator[None]:
     """Keep the messages of libraries from the terminal, and turn errors of the file system into one line."""
-    silence_libraries()
     try:
-        yield
+        with silence_libraries():
+            yield
     except OSError as error:
         raise PerceptError(str(error)) from error

@@ -7,6 +7,7 @@ decides them later. This module loads no source.
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, get_args
 
@@ -220,7 +221,7 @@ def given_preprocessing(parsed: Namespace) -> dict[str, Any]:
 
 def _parse_size(text: str) -> tuple[int, int]:
     """`224` or `480x640`, height first."""
-    parts = [int(part) for part in text.lower().split("x")]
+    parts = [int(part) if part.isdecimal() else 0 for part in text.lower().split("x")]
     if len(parts) not in (1, 2) or min(parts) < 1:
         raise ArgumentTypeError(f"{text!r} is not a size: write 224, or 480x640 (height x width)")
     return parts[0], parts[-1]
@@ -242,7 +243,10 @@ def _parse_colour(text: str) -> tuple[int, ...]:
 
 def _parse_channels(text: str) -> tuple[float, ...]:
     """One number for all channels, or one for each of three or four."""
-    values = tuple(float(part) for part in text.replace(",", " ").split())
-    if len(values) not in (1, 3, 4):
+    try:
+        values = tuple(float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3, 4) or not all(map(isfinite, values)):
         raise ArgumentTypeError(f"{text!r} is not one number, or one for each channel")
     return values
