@@ -1,12 +1,11 @@
 """The labels of a network's classes: from the user's file, from the network's makers, or numbered."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
-from itertools import takewhile
 from pathlib import Path
 
 from percept.errors import BundleError
+from percept_models.sources.label_file import read_labels
 
 
 def choose_labels(file: Path | None, known: Sequence[str], classes: int, one_output: bool = False) -> tuple[str, ...]:
@@ -23,24 +22,6 @@ def choose_labels(file: Path | None, known: Sequence[str], classes: int, one_out
     if len(labels) != classes:
         raise BundleError(f"{file} holds {len(labels)} labels, and the network has {classes} classes")
     return make_distinct(labels)
-
-
-def read_labels(file: Path) -> list[str]:
-    """Read a JSON list, a JSON object by index, or one label per line up to the first empty line.
-
-    Raises `BundleError` for anything else.
-    """
-    try:
-        text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"the labels in {file} cannot be read: {error}") from error
-    if text.lstrip()[:1] not in ("[", "{"):
-        return list(takewhile(str.strip, text.splitlines()))
-    try:
-        found = json.loads(text)
-        return list(map(str, found)) if isinstance(found, list) else [str(found[str(k)]) for k in range(len(found))]
-    except (ValueError, KeyError) as error:
-        raise BundleError(f"the labels in {file} are neither a JSON list nor an object by index: {error}") from error
 
 
 def make_distinct(labels: Sequence[str]) -> tuple[str, ...]:
