@@ -32,7 +32,7 @@ from percept_models.sources.torch_source import TorchSource
 from percept_models.sources.trunk import example_pixels, find_feature_maps, run_network, trace
 from percept_models.verify.onnx_reference import Reference, imported_network_reference
 
-ROUNDING = "the trunk keeps the rounding of activations to integers, the tails (and so the gradients) do without"
+ROUNDING = "integers became floats: the trunk rounds activations as before, the tails and gradients are without rounding"
 
 
 @dataclass(frozen=True)
@@ -136,14 +136,12 @@ def _open_file(options: ExportOptions, report: Report) -> SourceNetwork:
     channels = CHANNELS_BY_COUNT[network.channels]
     guess = Preprocessing(height=network.size[0], width=network.size[1], channels=channels)
     preprocessing = merge_preprocessing(guess, options.preprocessing)
-    quantized = build_trunk(network, preprocessing)
-    trunk = dequantize_weights(quantized)
+    trunk = dequantize_weights(build_trunk(network, preprocessing))
     unrounded = clip_activations(trunk)
     if unrounded:
         report(format_line("changed", ROUNDING))
-        trunk = unrounded
     return SourceNetwork(
-        trunk=trunk,
+        trunk=unrounded or trunk,
         reference=imported_network_reference(network, preprocessing),
         nesting=dict.fromkeys(Graph(trunk).producer, Nesting()),
         aliases={new: (old,) for new, old in network.names.items() if old != new and old.isprintable()},
@@ -152,6 +150,6 @@ def _open_file(options: ExportOptions, report: Report) -> SourceNetwork:
         weights=f"those in {file.name}",
         activation=network.activation,
         head=network.head,
-        quantized=quantized if unrounded else None,
+        quantized=trunk if unrounded else None,
         normalizes=network.takes_pixels,
     )

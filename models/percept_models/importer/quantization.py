@@ -1,7 +1,7 @@
 """Quantized networks: pairs of QuantizeLinear and DequantizeLinear (QDQ) around operators, as static quantizers write.
 
 A pair rounds its input to integers and returns floats (Jacob et al. 2017, arXiv:1712.05877): its derivative is 0. The
-trunk of a bundle keeps the pairs, so that it computes what the file computes. The tails are built from the same network
+trunk of a bundle rounds too, so that it computes what the file computes. The tails are built from the same network
 without rounding, as those of every int8 bundle: there the derivative of a pair is 1 inside the range of its integers
 and 0 outside (the straight-through estimator; Bengio et al. 2013, arXiv:1308.3432).
 """
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from percept_models.graph.builder import Builder
 from percept_models.graph.execution import run
 from percept_models.graph.reader import Array, Graph
 from percept_models.graph.subgraph import required_nodes
@@ -53,27 +54,26 @@ def clip_activations(model: ModelProto) -> ModelProto | None:
 
 
 def restore_rounding(trunk: ModelProto, quantized: ModelProto) -> ModelProto:
-    """Return a copy of a trunk without rounding with the pairs and the integer weights of the quantized trunk."""
-    graph, copy = Graph(quantized), ModelProto()
+    """Return a copy of a trunk without rounding in which activations are rounded as by the pairs of the quantized one.
+
+    The rounding is written as s * clip(round(x / s)), which is exactly what a pair computes. ONNX Runtime's optimizers
+    would replace pairs by kernels that also round the weights, or that saturate on CPUs without VNNI.
+    """
+    graph, builder = Graph(quantized), Builder([tensor.name for tensor in trunk.graph.initializer])
+    copy = ModelProto()
     copy.CopyFrom(trunk)
-    nodes = [node for node in graph.nodes if node.output[0] in graph.foldable]
-    stored = {name for node in nodes for name in node.output} | {t.name for t in quantized.graph.initializer}
     for node in trunk.graph.node:
         pair = graph.producer.get(node.output[0])
         if node.op_type != "Clip" or pair is None or pair.op_type != "DequantizeLinear":
-            nodes.append(node)
+            builder.nodes.append(node)
             continue
-        rounding, integers = NodeProto(), f"{node.output[0]}.integers"
-        rounding.CopyFrom(graph.producer[pair.input[0]])
-        rounding.input[0], rounding.output[0] = node.input[0], integers
-        restored = NodeProto()
-        restored.CopyFrom(pair)
-        restored.input[0] = integers
-        nodes += [rounding, restored]
-    weights = [tensor for tensor in trunk.graph.initializer if tensor.name not in stored]
-    del copy.graph.node[:], copy.graph.initializer[:]
-    copy.graph.node.extend(nodes)
-    copy.graph.initializer.extend([*weights, *quantized.graph.initializer])
+        scale = _parameters(graph, pair)[0].astype(np.float32).reshape(())
+        limits = [builder.constant(np.round(value / scale)) for value in _pair_range(graph, pair) or ()]
+        levels = builder.op.Clip(builder.op.Round(builder.op.Div(node.input[0], builder.constant(scale))), *limits)
+        builder.nodes.append(helper.make_node("Mul", [levels, builder.constant(scale)], node.output))
+    del copy.graph.node[:]
+    copy.graph.node.extend(builder.nodes)
+    copy.graph.initializer.extend(builder.constants.values())
     return _without_unused(copy)
 
 
