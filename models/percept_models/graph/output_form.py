@@ -11,7 +11,7 @@ import numpy as np
 from onnx import NodeProto
 
 from percept.errors import BundleError
-from percept_models.graph.reader import Array, Graph, attributes
+from percept_models.graph.reader import FLOAT_TYPES, Array, Graph, attributes
 
 RESHAPING = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 
@@ -60,10 +60,10 @@ class Form(NamedTuple):
 def forms_of_output(shape: Sequence[int], size: tuple[int, int], channels_last: bool = False) -> list[Form]:
     """The forms that an output may have, the most likely one first: the classes are the second axis or the last."""
     first = form_of_output(shape, size, channels_last)
-    forms = [first, Form(first.shape, 1, (2, 3)), Form(first.shape, 3, (1, 2))]
-    return [
-        form for form in forms if form is first or (first.cells and len(shape) == 4 and fits(form.cell_sizes, size))
-    ]
+    if len(shape) != 4 or not first.cells:
+        return [first]
+    other = Form(first.shape, *((1, (2, 3)) if first.classes == 3 else (3, (1, 2))))
+    return [first, other] if fits(other.cell_sizes, size) else [first]
 
 
 def form_of_output(shape: Sequence[int], size: tuple[int, int], channels_last: bool = False) -> Form:
@@ -115,7 +115,7 @@ def form_after_argmax(node: NodeProto, graph: Graph, output: Sequence[int]) -> F
 
 def form_in_input(node: NodeProto, form: Form, graph: Graph) -> Form | None:
     """The form of a node's first input where the node only permutes axes or adds and removes those of size 1."""
-    if node.op_type == "Identity":
+    if node.op_type == "Identity" or (node.op_type == "Cast" and _is_float(node, graph)):
         return form
     if node.op_type == "Transpose":
         permutation = attributes(node).get("perm", [*reversed(range(len(form.shape)))])
@@ -124,6 +124,11 @@ def form_in_input(node: NodeProto, form: Form, graph: Graph) -> Form | None:
     if shape is None or not shape or None in shape[1:] or not _keeps_order(node, shape, form.shape):
         return None
     return _reshaped(form, (form.shape[0], *(n or 0 for n in shape[1:])))
+
+
+def _is_float(node: NodeProto, graph: Graph) -> bool:
+    """Whether the input and the output of a node are floating-point numbers."""
+    return {graph.types.get(node.input[0]), graph.types.get(node.output[0])} <= FLOAT_TYPES
 
 
 def _keeps_order(node: NodeProto, before: Sequence[int | None], after: Sequence[int]) -> bool:

@@ -7,7 +7,6 @@ its softmax, sigmoid or argmax; `append_logits` permutes and adds axes, and make
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,11 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from percept.bundle.manifest import Activation, OutputHead
 from percept.errors import BundleError
-from percept_models.graph.bounds import Bounds, bounds
+from percept_models.graph.bounds import bounds
 from percept_models.graph.output_form import RESHAPING, Form, form_after_argmax, form_in_input, forms_of_output
 from percept_models.graph.reader import Array, Graph, attributes
 from percept_models.importer.model_file import opset_version
+from percept_models.importer.scores import TOLERANCE, inseparable_activation, output_error, sums_to_one
 from percept_models.importer.signature import ImageInput
 
 ACTIVATIONS: dict[str, Activation] = {"LogSoftmax": "softmax", "Sigmoid": "sigmoid", "Softmax": "softmax"}
@@ -32,7 +32,6 @@ MOVED = "the classes of the output were moved from the last axis to the second"
 PADDED = "a class whose logit is 0 was put before the only one: the softmax of both is its sigmoid"
 COMPLEMENT = "the output is a probability p of one class: a class with 1 - p was put before it"
 KEPT = "the output is a score already, and not by a plain softmax or sigmoid, which could be removed: it was kept"
-TOLERANCE = 1e-4  # of what an activation makes of the logits, relative to the greatest magnitude of the output
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def find_head(model: ModelProto, raw: Array, image: ImageInput, requested: Activ
             removed.append(node.op_type)
     else:
         values = output.arrange(raw) if cut is None else np.zeros((0, form.classes_count))
-        already = _inseparable_activation(bounds(graph, name), values)
+        already = inseparable_activation(bounds(graph, name), values)
         inseparable = already == "none"
     name, form = _before_squeezing(graph, name, form)
     _set_output(model, name)
@@ -105,10 +104,10 @@ def _choose_form(graph: Graph, raw: Array, image: ImageInput, version: int) -> F
         end, form_at_end = _before_reshaping(graph, graph.outputs[0], form)
         node = graph.producer.get(end)
         softmax = node is not None and node.op_type != "Sigmoid" and _acts_on_classes(node, form_at_end, version)
-        return softmax or (form.classes_count > 1 and _is_one(form.arrange(raw).sum(1)))
+        return softmax or sums_to_one(form.arrange(raw))
 
     forms = forms_of_output(raw.shape, (image.height, image.width), image.layout == "NHWC")
-    return next(filter(has_softmax, forms), forms[0]) if len(forms) > 1 else forms[0]
+    return forms[0] if len(forms) == 1 else next(filter(has_softmax, forms), forms[0])
 
 
 def choose_activation(head: FoundHead, requested: Activation | None) -> Activation:
@@ -153,31 +152,6 @@ def append_logits(
     classes_last = found.output.classes == 3 and bool(found.output.cells)
     head = OutputHead(output=name, removed=found.removed, classes_last=classes_last, added=added)
     return ConvertedOutput(head, (max(k, 2), *form.cell_sizes), activation, tuple(_notes(found, head)), form)
-
-
-def output_error(removed: Sequence[str], logits: Array, output: Array) -> float:
-    """How far a network's output is from what the removed operators make of the logits, relative to its magnitude.
-
-    `logits` are [N,K] or [N,K,h,w] and the output is of the same form, or [N] or [N,h,w] of an argmax, where the error
-    is by how much the logit of its class is below the greatest one, relative to the greatest magnitude.
-    """
-    logits = logits.astype(np.float64)
-    if "ArgMax" in removed:
-        chosen = np.take_along_axis(logits, output.astype(np.int64).reshape(len(logits), 1, *logits.shape[2:]), 1)
-        return float((logits.max(1, keepdims=True) - chosen).max() / (np.abs(logits).max() or 1))
-    expected = activate(logits, removed[0]) if removed else logits
-    if expected.shape != output.shape or not np.isfinite(output).all():
-        return inf
-    return float(np.abs(expected - output).max() / (np.abs(output).max() or 1))
-
-
-def activate(logits: Array, operator: str) -> Array:
-    """What an activation makes of logits, with the classes on axis 1."""
-    if operator == "Sigmoid":
-        return np.asarray(1 / (1 + np.exp(-logits.clip(-700, 700))))
-    shifted = logits - logits.max(1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return np.asarray(log_probabilities if operator == "LogSoftmax" else np.exp(log_probabilities))
 
 
 def _notes(found: FoundHead, head: OutputHead) -> list[str]:
@@ -247,31 +221,6 @@ def _acts_on_classes(node: NodeProto, form: Form, version: int) -> bool:
     if acts and form.classes_count == 1:
         raise BundleError(f"the network ends in a {node.op_type} over one class, which gives the same for all images")
     return acts
-
-
-def _inseparable_activation(limits: Bounds, raw: Array) -> Activation | None:
-    """The activation of an output that is a score by operators that cannot be removed; None where it is no score.
-
-    `limits` bound the output, and `raw` are values of it, [N,K] or [N,K,h,w], or none. It is `none` where the output is
-    bounded by [0,1] or sums up to 1 over the classes, as a softmax in single operators does. The softmax of the
-    logarithms of such scores is the scores.
-    """
-    low, high = limits
-    raw = raw[np.isfinite(raw).all(tuple(range(1, raw.ndim)))]
-    several = len(raw) > 0 and raw.shape[1] > 1
-    if several and _is_one(np.exp(np.minimum(raw, 1.0)).sum(1)):
-        return "softmax"
-    if (low >= 0 and high <= 1) or (several and raw.min() >= 0 and _is_one(raw.sum(1))):
-        return "none"
-    if high > 0 or low > -inf:
-        return None
-    if raw.shape[1] == 1:
-        raise BundleError("the only output is the logarithm of a probability: let the network return the logit instead")
-    return "none"
-
-
-def _is_one(sums: Array) -> bool:
-    return np.allclose(sums, 1, atol=TOLERANCE)
 
 
 def _append_complement(model: ModelProto) -> None:

@@ -19,7 +19,7 @@ from percept_models.autodiff.tail import GRADIENTS, LOGITS
 from percept_models.graph.execution import run
 from percept_models.graph.layout import Layout
 from percept_models.graph.reader import Array
-from percept_models.importer.output_head import output_error
+from percept_models.importer.scores import output_error
 from percept_models.sources.trunk import PIXELS, Trunk, arrange_output, example_pixels, run_network
 from percept_models.verify.checks import (
     JUMP_LIMIT,

@@ -10,12 +10,14 @@ import torch
 
 from percept.bundle.integrity import read_manifest
 from percept.bundle.manifest import Activation, Manifest
+from percept.runtime.network import Network, TrunkInput
 from percept.server.cli import main
+from percept.tasks.classification import seed_class
 from percept.tasks.task import activate
 from percept_models.autodiff.tail import LOGITS
 from percept_models.graph.execution import run
 from percept_models.graph.reader import Array
-from percept_models.sources.trunk import PIXELS, run_network
+from percept_models.sources.trunk import PIXELS, Trunk, run_network
 from tests.percept_models.export import factories
 from tests.percept_models.export.conftest import Export
 from tests.percept_models.export.factories import MODULE
@@ -43,7 +45,6 @@ CLASSIFIERS: dict[str, tuple[Activation, str | None, Callable[[Array], Array]]] 
     "squeezed": ("softmax", "zero", sigmoid),
     "sigmoid": ("softmax", "zero", lambda y: y),
     "hard sigmoid": ("none", "complement", lambda y: y),
-    "sigmoids": ("sigmoid", None, lambda y: y),
     "softmax": ("softmax", None, lambda y: y),
     "log softmax": ("softmax", None, np.exp),
 }
@@ -132,6 +133,21 @@ def test_given_activation_is_not_doubled(export: Export, head: str, activation: 
     assert manifest.activation == activation
     np.testing.assert_allclose(scores, output, rtol=1e-5)
     assert main(["verify", str(export.folder()), "--against", "torch"]) == 0
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_gradient_of_both_classes_of_one_output(export: Export, index: int) -> None:
+    """Class 1 has the gradient of the output y, and class 0 that of -y, as torch gives them."""
+    assert export(f"{MODULE}:headed_classifier?head=squeezed") == 0
+    network = Network(export.folder(), "cpu", 1)
+    manifest, layer = network.manifest, network.manifest.layers[-1]
+    pixels = torch.randint(0, 256, (1, *SIZE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    (outputs,) = network.run_trunk([TrunkInput(pixels[0].numpy(), network.outputs_for_gradients(layer))])
+    seed = seed_class(manifest, outputs[LOGITS], index, None)
+    found = network.compute_gradients(layer, outputs, seed)
+    y, A = Trunk(factories.headed_classifier("squeezed"), manifest.preprocessing, [layer.name])(pixels)
+    (expected,) = torch.autograd.grad(y if index else -y, A)
+    np.testing.assert_allclose(found, expected[0].numpy(), rtol=1e-4, atol=1e-7)
 
 
 def test_layer_after_the_logits_is_not_tapped(export: Export, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,11 @@ HEADS = {
     ),
     "softmax with classes last": (SOFTMAX_OF_MAPS, (4, 8, 6), "Softmax"),
     "softmax of pixels": ([node("Softmax", "c", "y", axis=1)], (4, 8, 6), "Softmax"),
+    "softmax before cast": (
+        [POOL, FLATTEN, node("Softmax", "f", "s", axis=1), node("Cast", "s", "y", to=1)],
+        (4,),
+        "Softmax",
+    ),
     "no activation": (pool_and_flatten("c"), (4,), None),
     "softmax over rows, not classes": ([node("Softmax", "c", "y", axis=2)], (4, 8, 6), None),
     "cells of size 1": ([node("GlobalAveragePool", "c", "y")], (4,), None),
@@ -205,15 +210,17 @@ KEPT = {
         node("Mean", "a b", "e"),
     ],
     "resized": [node("Softmax", "c", "s", axis=1), node("Resize", "s - twice", "e", mode="linear")],
+    "percentages": [*pool_and_flatten("c"), node("Softmax", "y", "s", axis=1), node("Mul", "s hundred", "e")],
     "logarithm of a sigmoid": [*pool_and_flatten("c"), node("Sigmoid", "y", "s"), node("Log", "s", "e")],
 }
+HUNDRED = numpy_helper.from_array(np.array(100, np.float32), "hundred")
 TWICE = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "twice")
 
 
 @pytest.mark.parametrize("case", KEPT)
 def test_score_that_cannot_be_separated_is_kept(tmp_path: Path, case: str) -> None:
     """The logits are the file's own output, and no activation is applied to them, nor accepted."""
-    file = write_classifier(tmp_path, *KEPT[case], outputs=["e"], weights=[AXIS, TWICE])
+    file = write_classifier(tmp_path, *KEPT[case], outputs=["e"], weights=[AXIS, TWICE, HUNDRED])
     network = import_network(file)
     assert (network.activation, network.head) == ("none", OutputHead())
     assert any("it was kept" in note for note in network.notes)
@@ -268,6 +275,10 @@ SCORELESS = {
     "rounded": ([node("Sigmoid", "c", "s"), node("Round", "s", "y")], "that of a Round"),
     "softmax over one class": ([MASK, node("Softmax", "z", "y", axis=1)], "Softmax over one class"),
     "argmax over one class": ([MASK, node("ArgMax", "z", "y", axis=1)], "ArgMax over one class"),
+    "percentage of one": (
+        [*LOGIT, node("Sigmoid", "z", "s"), node("Mul", "s hundred", "y")],
+        "only output is a percentage",
+    ),
     "logarithm of one": ([*LOGIT, node("Sigmoid", "z", "s"), node("Log", "s", "y")], "logarithm of a probability"),
 }
 
@@ -276,4 +287,12 @@ SCORELESS = {
 def test_output_without_scores_is_rejected(tmp_path: Path, case: str) -> None:
     nodes, reason = SCORELESS[case]
     with pytest.raises(BundleError, match=reason):
-        import_network(write_classifier(tmp_path, *nodes, weights=[V, M, ONE]))
+        import_network(write_classifier(tmp_path, *nodes, weights=[V, M, ONE, HUNDRED]))
+
+
+def test_axis_of_a_softmax_is_that_of_the_classes(tmp_path: Path) -> None:
+    """[N,8,6,4] may be 8 classes in cells of the image's aspect ratio too, or 4 classes last."""
+    nodes = [node("Transpose", "c", "t", perm=[0, 2, 3, 1]), node("Softmax", "t", "y", axis=3)]
+    network = import_network(write_classifier(tmp_path, *nodes, image=("N", 3, 8, 6)))
+    assert network.head == OutputHead(removed=("Softmax",), classes_last=True)
+    assert random_logits(network).shape == (3, 4, 8, 6)
