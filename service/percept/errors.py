@@ -138,7 +138,7 @@ def describe_invalid_field(details: Mapping[str, Any], known: Collection[str] = 
         return "unknown parameter" + (did_you_mean(str(details["loc"][-1]), known) or f"; there are {', '.join(known)}")
     values = re.findall(r"'([^']*)'", details["ctx"]["expected"]) if details["type"] == "literal_error" else []
     suggestion = did_you_mean(str(details["input"]), values) if len(values) > FEW_VALUES else ""
-    return f"{details['msg']}{suggestion}"
+    return f"{details['msg'].removeprefix('Value error, ')}{suggestion}"
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:

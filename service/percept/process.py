@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
 
 SWITCH_INTERVAL_S = 1e-4
 PNG_PROFILE = b"iCCP"
@@ -81,12 +82,20 @@ def ignore_pillow_warnings() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\b")
 
 
-def silence_libraries() -> None:
-    """Keep deprecation warnings, logs and tracebacks of torch and onnx off the terminal: `percept` says what failed."""
-    warnings.simplefilter("ignore", FutureWarning)
-    warnings.simplefilter("ignore", DeprecationWarning)
-    for name in ("torch", "onnx_ir", "onnxscript"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+@contextlib.contextmanager
+def silence_libraries() -> Iterator[None]:
+    """Keep deprecation warnings, and logs with tracebacks, of torch and onnx off the terminal of a command.
+
+    All logging is disabled, because torch sets the levels of its loggers when it is imported.
+    """
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def disable_created_metrics() -> None:

@@ -29,7 +29,7 @@ class Point(BaseModel):
         ({}, "x: Field required"),
         ({"x": 1, "y": [1, None]}, "y.1: Input should be a valid integer"),
         ({"y": 1}, "x: Field required; y: Input should be a valid list"),
-        ({"x": -1}, "Value error, x is negative"),
+        ({"x": -1}, "x is negative"),
     ],
 )
 def test_validation_errors_are_one_line(data: dict[str, object], message: str) -> None:

@@ -1,7 +1,13 @@
 """The process-wide state is set where the modules that need it are imported."""
 
+import logging
 import subprocess
 import sys
+import warnings
+
+import pytest
+
+from percept import process
 
 
 def test_importing_the_server_sets_the_process_state() -> None:
@@ -33,3 +39,14 @@ def test_command_line_sets_the_process_state() -> None:
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
+
+def test_libraries_are_silenced_while_a_command_works(caplog: pytest.LogCaptureFixture) -> None:
+    with process.silence_libraries():
+        warnings.warn("old", FutureWarning, stacklevel=1)
+        logging.getLogger("torch.export").error("Traceback")
+        with pytest.warns(UserWarning, match="of the user"):
+            warnings.warn("of the user", stacklevel=1)
+    assert not caplog.records
+    logging.getLogger("percept").error("served")
+    assert [record.message for record in caplog.records] == ["served"]

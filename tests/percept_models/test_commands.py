@@ -1,5 +1,6 @@
 """The commands of the export toolchain: exit statuses, and one default folder of bundles with the server."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -57,36 +58,47 @@ def test_commands_return_0_for_sound_bundles_only(tmp_path: Path, capsys: pytest
     assert main(["verify", str(tmp_path), "--against", "nothing"]) == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "line"),
-    [
-        (["export", "--help"], 0, "usage: percept export"),
-        (["verify", "--help"], 0, "usage: percept verify"),
-        (["visualize", "--help"], 0, "usage: percept visualize"),
-        (["teach", "--help"], 0, "usage: percept teach"),
-        (["export", "a:b", "--name", "x", "--resize", "tile"], 2, "invalid choice: 'tile'"),
-        (["export", "a:b", "--name", "my net"], 1, "percept export: 'my net' is no name of a model"),
-        (["export", "absent.onnx", "--name", "x"], 1, "percept export: there is no file absent.onnx"),
-        (["export", "json:b", "--name", "x", "--out", __file__], 1, f"percept export: {__file__} cannot be written"),
-        (["verify", "absent"], 1, "percept verify: there is no folder absent"),
-        (["layers", "absent"], 1, "percept layers: there is no folder absent"),
-        (["visualize", "absent"], 1, "percept visualize: there is no folder absent"),
-        (["teach", "cifar10", "--data", "absent"], 1, "percept teach: there is no folder absent"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_help_and_wrong_arguments_do_not_import_torch(arguments: list[str], status: int, line: str) -> None:
-    code = (
-        "import sys\n"
-        "from percept.server.cli import main\n"
-        "try:\n"
-        f"    status = main({arguments})\n"
-        "except SystemExit as exit:\n"
-        "    status = exit.code\n"
-        "assert not {'torch', 'onnx', 'onnxruntime'} & sys.modules.keys()\n"
-        "sys.exit(status)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == status, done.stderr
-    assert line in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+WITHOUT_TORCH = [
+    (["check", "--help"], 0, "usage: percept check"),
+    (["check", "json:b", "absent.jpg"], 1, "percept check: there is no file absent.jpg"),
+    (["export", "--help"], 0, "usage: percept export"),
+    (["verify", "--help"], 0, "usage: percept verify"),
+    (["visualize", "--help"], 0, "usage: percept visualize"),
+    (["teach", "--help"], 0, "usage: percept teach"),
+    (["export", "a:b", "--name", "x", "--resize", "tile"], 2, "invalid choice: 'tile'"),
+    (["export", "a:b", "--name", "x", "--size", "big"], 2, "'big' is not a size: write 224, or 480x640"),
+    (["export", "a:b", "--name", "x", "--mean", "dark"], 2, "'dark' is not one number, or one for each channel"),
+    (["export", "a:b", "--name", "x", "--std", "nan"], 2, "'nan' is not one number, or one for each channel"),
+    (["visualize", "a", "--steps", "many"], 2, "'many' is not a number of at least 1"),
+    (["export", "a:b", "--name", "my net"], 1, "percept export: 'my net' is no name of a model"),
+    (["export", "absent.onnx", "--name", "x"], 1, "percept export: there is no file absent.onnx"),
+    (["export", "json:b", "--name", "x", "--out", __file__], 1, f"percept export: {__file__} cannot be written"),
+    (["verify", "absent"], 1, "percept verify: there is no folder absent"),
+    (["layers", "absent"], 1, "percept layers: there is no folder absent"),
+    (["visualize", "absent"], 1, "percept visualize: there is no folder absent"),
+    (["teach", "cifar10", "--data", "absent"], 1, "percept teach: there is no folder absent"),
+]
+RUN_COMMANDS = """
+import contextlib, io, json, sys
+from percept.server.cli import main
+
+results = []
+for arguments in json.load(sys.stdin):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        try:
+            status = main(arguments)
+        except SystemExit as exit:
+            status = exit.code
+    results.append([status, printed.getvalue(), sorted({"torch", "onnx", "onnxruntime"} & sys.modules.keys())])
+print(json.dumps(results))
+"""
+
+
+def test_help_and_wrong_arguments_do_not_import_torch() -> None:
+    given = json.dumps([arguments for arguments, _, _ in WITHOUT_TORCH])
+    done = subprocess.run([sys.executable, "-c", RUN_COMMANDS], input=given, capture_output=True, text=True, check=True)
+    for case, (status, printed, imported) in zip(WITHOUT_TORCH, json.loads(done.stdout), strict=True):
+        arguments, expected, line = case
+        assert (status, imported) == (expected, []), arguments
+        assert line in printed

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import ModelProto
+from pydantic import ValidationError
 
 from percept.bundle.integrity import read_manifest
 from percept.bundle.manifest import MANIFEST, Manifest, OutputHead, Provenance, TaskName
-from percept.errors import BundleError
+from percept.errors import BundleError, format_validation_errors
 from percept_models.autodiff.tail import LOGITS
 from percept_models.export.bundle_writer import BundleDescription, write_bundle
 from percept_models.export.options import ExportOptions
@@ -48,7 +49,9 @@ def convert(options: ExportOptions, report: Report) -> Path:
         if (Path(options.source) / MANIFEST).is_file():
             return _convert_bundle(options, report)
         return _convert_network(options, report)
-    except ValueError as error:  # an invalid manifest, or a network that cannot become a trunk
+    except ValidationError as error:
+        raise BundleError(f"the bundle would violate the contract: {format_validation_errors(error)}") from error
+    except ValueError as error:  # a network that cannot become a trunk
         raise BundleError(" ".join(str(error).split())) from error
 
 
