@@ -24,7 +24,7 @@ def check(options: CheckOptions, report: Report, show: Callable[[str], None]) ->
     Raises `BundleError` where the network cannot be opened or a photo cannot be read.
     """
     network = open_network(options.network, report)
-    candidates = list_candidates(network.preprocessing, options.network.preprocessing)
+    candidates = list_candidates(network.preprocessing, options.network.preprocessing, network.normalizes)
     found = []
     for file in options.photos:
         found.append(_run(network, file, candidates))

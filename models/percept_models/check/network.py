@@ -29,12 +29,16 @@ from percept_models.sources.trunk import PIXELS
 
 @dataclass(frozen=True)
 class Network:
-    """A network from its image on, with the preprocessing that an export would use, and what its logits mean."""
+    """A network from its image on, with the preprocessing that an export would use, and what its logits mean.
+
+    One that `normalizes` takes pixels as they are.
+    """
 
     session: Session
     preprocessing: Preprocessing
     activation: Activation
     labels: tuple[str, ...]
+    normalizes: bool = False
 
     def logits(self, images: Iterable[Array]) -> Array:
         """The logits [n,K] or [n,K,h,w] of images float32 [C,H,W], run one by one."""
@@ -54,7 +58,7 @@ def open_network(options: ExportOptions, report: Report) -> Network:
         raise BundleError(" ".join(str(error).split())) from error
     shape = Graph(source.trunk).shapes[LOGITS]
     labels = choose_labels(options.labels, source.labels, shape[1] or 0, source.head.added is not None)
-    return Network(_from_image(source.trunk), source.preprocessing, source.activation, labels)
+    return Network(_from_image(source.trunk), source.preprocessing, source.activation, labels, source.normalizes)
 
 
 def open_bundle(folder: Path) -> Network:

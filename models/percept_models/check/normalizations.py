@@ -35,6 +35,7 @@ NORMALIZATIONS: Mapping[Channels, Mapping[str, str]] = {
         "0..255": "--mean 0 --std 1 --range 255",
     },
 }
+PIXELS = "by the network"  # the name of the only row of a network that normalizes the pixels itself
 CROP = 0.875  # the share of the short side that is commonly cropped, as in 224 of 256
 
 
@@ -49,16 +50,17 @@ class Candidate:
     is_own: bool = False
 
 
-def list_candidates(own: Preprocessing, given: Mapping[str, Any]) -> list[Candidate]:
+def list_candidates(own: Preprocessing, given: Mapping[str, Any], normalizes: bool = False) -> list[Candidate]:
     """The likely preprocessings of a network: each normalization with each resize rule.
 
     `own` is what an export would use, and `given` the fields that the user fixed: these do not vary, except that mean
-    and std are compared with those of the table. What an export would use comes first where the table lacks it.
+    and std are compared with those of the table. What an export would use comes first where the table lacks it. A
+    network that `normalizes` its pixels itself gets them as they are.
     """
     rules = _resize_rules(own, given)
     found = [
         _candidate(own, name, options, resize, resize_options)
-        for name, options in _normalizations(own, given).items()
+        for name, options in ({PIXELS: ""} if normalizes else _normalizations(own, given)).items()
         for resize, resize_options in rules.items()
     ]
     if any(candidate.is_own for candidate in found):

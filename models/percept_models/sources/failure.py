@@ -25,6 +25,9 @@ EXPLANATIONS: Mapping[str, str] = {
     ),
     r"(mat1 and mat2 shapes cannot be multiplied .*)": "a linear layer needs maps of another size: choose --size ({0})",
     r"(shape '.*' is invalid for input of size \d+)": "its code fixes the number or the size of the images ({0})",
+    r"(Input type \(.*\) and (?:bias|weight) type \(.*\) should be the same|must have the same dtype.*)": (
+        "its code casts tensors to another type than float32, which its weights have here: remove the cast ({0})"
+    ),
     r"Constraints violated|not all values of N": (
         "its code fixes the number of images in a batch: let it take the number from its input"
     ),

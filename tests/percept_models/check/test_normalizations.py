@@ -58,3 +58,12 @@ def test_torchvision_candidates_keep_the_resize_of_torchvision() -> None:
     own = Preprocessing(height=224, width=224, resize="crop", resize_size=(256, 256))
     found = {(c.resize, c.preprocessing.resize_size) for c in list_candidates(own, {})}
     assert found == {("crop", (256, 256)), ("squeeze", (224, 224))}
+
+
+def test_network_that_normalizes_itself_gets_the_pixels() -> None:
+    candidates = list_candidates(WHOLE, {}, normalizes=True)
+    assert [(one.normalization, one.resize) for one in candidates] == [
+        ("by the network", "squeeze"),
+        ("by the network", "crop"),
+    ]
+    assert all(set(one.preprocessing.std) == {1.0} for one in candidates)

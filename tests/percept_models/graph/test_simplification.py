@@ -1,4 +1,4 @@
-"""Slices over whole axes are removed, and only these."""
+"""Slices over whole axes and outputs that repeat another one are removed, and only these."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, helper
 from torch import Tensor, nn
 
 from percept_models.autodiff.errors import UnsupportedOperator
@@ -92,3 +92,20 @@ def test_sliced_torch_network_has_gradients() -> None:
     assert crossing == ()
     found = run(tail, {"activations": stem.detach().numpy(), "seed": seed.numpy()})
     np.testing.assert_allclose(found["gradients"], expected.numpy(), atol=1e-5 * float(expected.abs().max()))
+
+
+def test_equal_outputs_keep_the_first_name() -> None:
+    """The removal of an Identity would give both outputs the last name."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["image"]),
+        helper.make_node("Identity", ["image"], ["copy"]),
+        helper.make_node("Neg", ["copy"], ["y"]),
+        helper.make_node("Neg", ["image"], ["same"]),
+    ]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"]) for name in ("image", "copy", "y", "same")]
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N"])], outputs)
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+    simplify(model)
+    simplified = ir.to_proto(model)
+    assert [output.name for output in simplified.graph.output] == ["image", "y"]
+    assert [(node.op_type, *node.input) for node in simplified.graph.node] == [("Relu", "x"), ("Neg", "image")]

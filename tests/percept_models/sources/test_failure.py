@@ -15,6 +15,8 @@ from percept_models.sources.failure import explain_failure, explain_import, expl
 from percept_models.sources.trunk import trace
 from percept_models.sources.user_module import import_user_module
 
+WEIGHT, BIAS = torch.ones(2, 3, 1, 1), torch.zeros(2)
+
 
 class Function(nn.Module):
     """A network that computes a function of the pooled image."""
@@ -53,9 +55,10 @@ def fail_to_trace(network: nn.Module) -> str:
         (Function(nn.Linear(5, 2)), "a linear layer needs maps of another size: choose --size (mat1 and mat2"),
         (Function(lambda x: x.reshape(2, 7)), "its code fixes the number or the size of the images (shape '[2, 7]'"),
         (Function(lambda x: x + torch.ones(2, 3)), "its code fixes the number of images in a batch"),
+        (Function(lambda x: nn.functional.conv2d(x.double(), WEIGHT, BIAS)), "its code casts tensors to another type"),
         (TwoInputs(), "TwoInputs.forward needs further inputs ('age')"),
     ],
-    ids=["operator", "branch", "size", "reshape", "batch", "inputs"],
+    ids=["operator", "branch", "size", "reshape", "batch", "type", "inputs"],
 )
 def test_failure_of_torch_names_its_cause(network: nn.Module, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert fail_to_trace(network).startswith(reason)
