@@ -95,9 +95,10 @@ def _open_torch(options: ExportOptions, report: Report) -> SourceNetwork:
 
 def _fit_preprocessing(source: TorchSource, given: Mapping[str, Any]) -> Preprocessing:
     """The preprocessing of a torch network, for the channels that were given or that its first convolution takes."""
-    sized = merge_preprocessing(source.preprocessing, {k: v for k, v in given.items() if k not in ("mean", "std")})
+    guess, shapes = source.preprocessing, {k: v for k, v in given.items() if k not in ("mean", "std")}
+    sized = merge_preprocessing(guess, shapes, source.crop_pct)
     channels = sized.channels if "channels" in given else guess_channels(source.network, sized)
-    return merge_preprocessing(source.preprocessing, {**given, "channels": channels})
+    return merge_preprocessing(guess, {**given, "channels": channels}, source.crop_pct)
 
 
 def _trace(

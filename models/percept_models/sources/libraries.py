@@ -127,7 +127,8 @@ def _load_timm(request: SourceRequest) -> TorchSource:
     labels = timm.data.ImageNetInfo(subset).label_descriptions() if subset else card.get("label_names") or ()
     weights = f"timm {card.get('tag') or request.name}" if request.pretrained else request.weights
     license = card.get("license") or "not stated"
-    return TorchSource(network, _timm_preprocessing(config), weights, tuple(labels), license)
+    preprocessing, crop_pct = _timm_preprocessing(config), config["crop_pct"]
+    return TorchSource(network, preprocessing, weights, tuple(labels), license, crop_pct=crop_pct)
 
 
 def _timm_preprocessing(config: Mapping[str, Any]) -> Preprocessing:

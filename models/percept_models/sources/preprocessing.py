@@ -35,11 +35,12 @@ def convert_guess(guess: Preprocessing, channels: Channels) -> Preprocessing:
     return guess.model_copy(update={"channels": channels, "mean": mean, "std": std})
 
 
-def merge_preprocessing(guess: Preprocessing, given: Mapping[str, Any]) -> Preprocessing:
+def merge_preprocessing(guess: Preprocessing, given: Mapping[str, Any], crop_pct: float | None = None) -> Preprocessing:
     """The guess with the given fields; the size before a crop grows with that of the input unless it is given.
 
-    A given mean or std of one number is that of every channel. Raises `BundleError` where they have another number of
-    channels than the network.
+    `crop_pct` is the length of the input as a share of that size, where the makers state this instead. A given mean or
+    std of one number is that of every channel. Raises `BundleError` where they have another number of channels than the
+    network, or where an option has no effect.
     """
     merged = convert_guess(guess, given.get("channels", guess.channels)).model_dump() | dict(given)
     count = CHANNEL_COUNTS[merged["channels"]]
@@ -50,13 +51,15 @@ def merge_preprocessing(guess: Preprocessing, given: Mapping[str, Any]) -> Prepr
                 f"--{name} has {len(merged[name])} numbers, and {merged['channels']} images have "
                 f"{count} channel{'s' * (count > 1)}: give one number, or one for each channel"
             )
-    merged |= _merge_resize(guess, given)
-    if "fill" in given and not (merged["resize_size"] or merged["resize"] == "pad"):
+    merged |= _merge_resize(guess, given, crop_pct)
+    height, width = merged["resize_size"] or (merged["height"], merged["width"])
+    is_padded = merged["resize"] == "pad" or height < merged["height"] or width < merged["width"]
+    if "fill" in given and not is_padded:
         raise BundleError("--fill is the colour around a photo that is padded: it needs --resize pad")
     return Preprocessing(**merged)
 
 
-def _merge_resize(guess: Preprocessing, given: Mapping[str, Any]) -> dict[str, Any]:
+def _merge_resize(guess: Preprocessing, given: Mapping[str, Any], crop_pct: float | None) -> dict[str, Any]:
     """`resize_size` and `short_side`: as given, else the guess's, in proportion to the size of the input."""
     if given.get("resize_size") and given.get("short_side"):
         raise BundleError("--resize-size and --crop both give the size before the crop: give one of them")
@@ -65,8 +68,11 @@ def _merge_resize(guess: Preprocessing, given: Mapping[str, Any]) -> dict[str, A
     resized = guess.resize_size or ((guess.short_side,) * 2 if guess.short_side else None)
     ratios = [a / b for a, b in zip(resized, (guess.height, guess.width), strict=True)] if resized else [1.0, 1.0]
     if rule != guess.resize:
-        ratios = [1.0, 1.0]
-    scaled = tuple(round(side * ratio) for side, ratio in zip(size, ratios, strict=True))
+        scaled = size
+    elif crop_pct:
+        scaled = int(size[0] / crop_pct), int(size[1] / crop_pct)
+    else:
+        scaled = round(size[0] * ratios[0]), round(size[1] * ratios[1])
     if given.get("resize_size", guess.resize_size):
         crop = given.get("short_side")
         return {"short_side": None, "resize_size": given.get("resize_size") or ((crop, crop) if crop else scaled)}

@@ -27,7 +27,8 @@ class SourceRequest:
 class TorchSource:
     """A torch network with what its makers state about it; `labels` are empty where they state none.
 
-    `notes` say in short sentences what was changed.
+    `crop_pct` is timm's: the length of an input of any size as a share of the resized photo's. `notes` say in short
+    sentences what was changed.
     """
 
     network: nn.Module
@@ -36,3 +37,4 @@ class TorchSource:
     labels: tuple[str, ...] = ()
     license: str = "not stated"
     notes: tuple[str, ...] = ()
+    crop_pct: float | None = None

@@ -50,6 +50,7 @@ def test_timm_states_the_preprocessing() -> None:
     source = load_source("timm:resnet10t", "none")
     guess = source.preprocessing
     assert (guess.height, guess.resize, guess.resize_size, guess.interpolation) == (176, "crop", (201, 201), "bicubic")
+    assert source.crop_pct == 0.875
     assert source.license == "apache-2.0"
     assert len(source.labels) == 1000
 

@@ -43,6 +43,7 @@ def test_size_before_the_crop_follows_the_options(given: dict[str, Any], resized
     [
         ({"fill": (1, 2, 3)}, "--resize pad"),
         ({"resize": "crop", "short_side": 9, "fill": (1, 2, 3)}, "--resize pad"),
+        ({"resize": "crop", "resize_size": (9, 9), "fill": (1, 2, 3)}, "--resize pad"),
         ({"resize": "crop", "short_side": 9, "resize_size": (9, 9)}, "give one of them"),
     ],
 )

@@ -90,6 +90,15 @@ def test_input_equals_that_of_timm(config: Mapping[str, Any]) -> None:
         np.testing.assert_array_equal(percept_pixels(photo, preprocessing), transform(photo), str(photo.size))
 
 
+def test_another_size_is_resized_by_the_crop_pct_of_timm() -> None:
+    """303 pixels for 288 of 0.95: the 235 of 224 in proportion would be 302."""
+    config = TIMM["center 224x224 of 0.95"]
+    preprocessing = merge_preprocessing(_timm_preprocessing(config), {"height": 288, "width": 288}, 0.95)
+    transform = timm_pixels({**config, "input_size": (3, 288, 288)})
+    photo = next(photos())
+    np.testing.assert_array_equal(percept_pixels(photo, preprocessing), transform(photo))
+
+
 def test_segmenter_gets_the_pixels_of_torchvision_at_the_proportions_of_its_size() -> None:
     """torchvision resizes the short side to 520 and keeps the proportions, which a bundle of one size cannot."""
     transform = torchvision.transforms._presets.SemanticSegmentation(resize_size=520)
