@@ -62,10 +62,15 @@ def shared() -> Path:
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of marker bundles: each task with each resize rule, and one bundle without gradients."""
     root = tmp_path_factory.mktemp("repository")
-    resize_rules: dict[str, dict[str, Any]] = {"squeeze": {}, "crop": {"short_side": 72}, "pad": {}}
+    resize_rules: dict[str, dict[str, Any]] = {
+        "squeeze": {"resize": "squeeze"},
+        "crop": {"resize": "crop", "short_side": 72},
+        "pad": {"resize": "pad"},
+        "resized": {"resize": "crop", "resize_size": (72, 72)},  # as a whole, in whole pixels, then cropped
+    }
     for rule, options in resize_rules.items():
         for task in ("classification", "segmentation"):
-            create_bundle(root, f"{task}-{rule}", task=task, height=64, width=48, resize=rule, **options)
+            create_bundle(root, f"{task}-{rule}", task=task, height=64, width=48, **options)
     create_bundle(root, "no-gradients", tail=False)
     return root
 

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.photos import draw_marker, encode_photo
 
 SIZES = [(150, 110), (97, 203), (641, 480), (333, 77), (48, 64)]
-RESIZE_RULES = ["squeeze", "crop", "pad"]
+RESIZE_RULES = ["squeeze", "crop", "pad", "resized"]
 # Each size with each rule, each rule with upright, flipped and sideways photos.
 CASES = [(size, rule, k) for (size, rule), k in zip(product(SIZES, RESIZE_RULES), cycle(range(1, 9)), strict=False)]
 INPUT_HEIGHT, INPUT_WIDTH = 64, 48
@@ -27,6 +27,7 @@ def cell_size(size: tuple[int, int], rule: str) -> tuple[float, float]:
     scale = {
         "squeeze": (width / INPUT_WIDTH, height / INPUT_HEIGHT),
         "crop": (min(size) / 72, min(size) / 72),
+        "resized": (min(size) / 72, min(size) / 72),
         "pad": (max(width / INPUT_WIDTH, height / INPUT_HEIGHT),) * 2,
     }[rule]
     return scale[0] * CELL, scale[1] * CELL
