@@ -86,8 +86,9 @@ def _stage_end(graph: Graph, stage: Sequence[str], nesting: Mapping[str, Nesting
 
 
 def _sums_of_tokens(flow: DataFlow, graph: Graph, stage: Sequence[str]) -> Sequence[str]:
-    """Return the ends of the blocks in a stage of tokens; the stage itself where it holds none."""
-    return [name for name in stage if _holds_tokens(flow, name) and _is_merge(graph, name)] or stage
+    """Return the ends of the blocks in a stage that ends with tokens; any other stage itself."""
+    sums = [name for name in stage if _holds_tokens(flow, name) and _is_merge(graph, name)]
+    return sums if sums and _holds_tokens(flow, stage[-1]) else stage
 
 
 def _outermost(stage: Sequence[str], nesting: Mapping[str, Nesting]) -> list[str]:

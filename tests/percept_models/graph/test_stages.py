@@ -47,6 +47,47 @@ KNOWN: list[tuple[str, TaskName, list[str]]] = [
     ),
 ]
 
+BLOCKS = ["blocks.2", "blocks.5", "blocks.8"]
+STAGES = ["stages.0", "stages.1", "stages.2"]
+# Classifiers whose stages lie in containers, have parallel branches, or compute tokens or maps in [N,h,w,C].
+FAMILIES: list[tuple[str, int, list[str]]] = [
+    ("timm:convnext_atto", 64, [*STAGES, "stages"]),
+    ("timm:edgenext_xx_small", 64, [*STAGES, "stages"]),
+    ("timm:poolformer_s12", 64, [*STAGES, "stages"]),
+    ("timm:ese_vovnet19b_slim", 64, ["stem.1", *STAGES, "stages"]),
+    ("timm:efficientnet_lite0", 64, ["blocks.0", "blocks.1", "blocks.2", "blocks.4", "bn2"]),
+    ("timm:hrnet_w18_small", 64, ["act1", "layer1", *(f"incre_modules.{i}" for i in range(3)), "final_layer"]),
+    (
+        "torchvision:densenet121",
+        64,
+        ["features.relu0", *(f"features.denseblock{i}" for i in (1, 2, 3)), "features"],
+    ),
+    ("torchvision:squeezenet1_1", 65, ["features.1", "features.4", "features.7", "features"]),
+    ("timm:mobilevit_xxs", 64, [*STAGES, "stages.3", "final_conv"]),
+    ("timm:mobilevitv2_050", 64, [*STAGES, "stages.3", "stages"]),
+    ("timm:pvt_v2_b0", 64, [*STAGES, "stages"]),
+    ("timm:coatnet_nano_rw_224", 224, ["stem", *STAGES, "norm"]),
+    ("timm:maxvit_tiny_tf_224", 224, ["stem", *STAGES, "stages"]),
+    ("torchvision:swin_t", 64, ["features.1", "features.3", "features.5", "permute"]),
+    ("timm:swin_tiny_patch4_window7_224", 224, ["layers.0", "layers.1", "layers.2", "norm"]),
+    (
+        "torchvision:vit_b_16",
+        224,
+        [*(f"encoder.layers.encoder_layer_{i}" for i in (2, 5, 8)), "encoder.layers.encoder_layer_11.ln_1"],
+    ),
+    ("timm:vit_tiny_patch16_224", 224, [*BLOCKS, "blocks.11.norm1"]),
+    ("timm:deit_tiny_distilled_patch16_224", 224, [*BLOCKS, "blocks.11.norm1"]),
+    ("timm:mixer_b16_224", 224, [*BLOCKS, "norm"]),
+    ("timm:resmlp_12_224", 224, [*BLOCKS, "norm"]),
+    ("timm:cait_xxs24_224", 224, ["blocks.5", "blocks.11", "blocks.17", "blocks"]),
+    (
+        "timm:pit_ti_224",
+        224,
+        ["transformers.0.blocks", "transformers.1.blocks", "transformers.2.blocks.3.norm1"],
+    ),
+    ("timm:levit_128s", 224, [*(f"stem.act{i}" for i in (1, 2, 3)), "stages.0", "stages.1", "stages"]),
+]
+
 
 def suggestions(network: nn.Module, preprocessing: Preprocessing, task: TaskName, nested: bool = True) -> list[str]:
     """The layers suggested for a network; unless `nested`, all tensors of its graph count as equally deep."""
@@ -58,6 +99,14 @@ def suggestions(network: nn.Module, preprocessing: Preprocessing, task: TaskName
 @pytest.mark.parametrize(("source", "task", "layers"), KNOWN, ids=[row[0] for row in KNOWN])
 def test_stages_of_known_networks_are_found(source: str, task: TaskName, layers: list[str]) -> None:
     assert suggestions(load_source(source, "none").network, SMALL, task) == layers
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize(("source", "size", "layers"), FAMILIES, ids=[row[0] for row in FAMILIES])
+def test_layers_of_families_are_stages_of_maps(source: str, size: int, layers: list[str]) -> None:
+    """Never the stem in place of the first stage, and never a tensor that is no map."""
+    network = load_source(source, "none").network
+    assert suggestions(network, Preprocessing(height=size, width=size), "classification") == layers
 
 
 def test_pooling_before_flatten_ends_no_stage() -> None:
