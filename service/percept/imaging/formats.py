@@ -106,7 +106,7 @@ def explain_unopened(data: bytes, reason: str = "") -> PerceptError:
         return _not_accepted(found.name, EXTRAS.get(found.format or ""))
     layout = tiff.describe_layout(data) if found.format == "TIFF" else None
     if layout:
-        return NotAnImage(f"the bytes are {layout}, which is not decoded: save it with 8 or 16 bits per sample")
+        return NotAnImage(f"the bytes are {layout}, which is not decoded: save it as RGB or grey of 8 or 16 bits")
     return BrokenImage(": ".join(filter(None, [f"{found.name} whose header is broken or truncated", reason])))
 
 

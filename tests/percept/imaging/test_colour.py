@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from percept.bundle.preprocessing import Preprocessing
+from percept.errors import NotAnImage
 from percept.imaging.decode import decode, decode_reduced
 from tests.photos import encode_photo, encode_tiff
 
@@ -124,7 +125,11 @@ def test_transparent_tiff_lies_over_white(channels: int, premultiplied: bool) ->
     colour, alpha = pixels[:, :, :-1].astype(float), pixels[:, :, -1:] / 255
     if premultiplied:
         pixels[:, :, :-1] = (colour * alpha).round()
-    photo = np.asarray(decode(encode_tiff(pixels, extra=1 if premultiplied else 2), 10**7, 10**6))
+    try:
+        photo = np.asarray(decode(encode_tiff(pixels, extra=1 if premultiplied else 2), *LIMITS))
+    except NotAnImage:
+        assert (channels, premultiplied) == (1, True)
+        pytest.skip("this version of Pillow does not open it")
     assert np.abs(photo - (colour * alpha + 255 * (1 - alpha))).max() <= 2
 
 

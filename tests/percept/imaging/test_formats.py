@@ -158,7 +158,7 @@ def test_truncated_files_of_extras_are_broken(kind: str) -> None:
     [("f8", "64-bit floating-point numbers"), ("f2", "16-bit floating-point"), ("u8", "64-bit unsigned integers")],
 )
 def test_unsupported_tiff_is_described(dtype: str, name: str) -> None:
-    with pytest.raises(NotAnImage, match=f"a TIFF file of {name}.* save it with 8 or 16 bits per sample"):
+    with pytest.raises(NotAnImage, match=f"a TIFF file of {name}.* save it as RGB or grey of 8 or 16 bits"):
         decode(encode_tiff(np.ones((4, 8), dtype)), **LIMITS)
 
 
