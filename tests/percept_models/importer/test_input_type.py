@@ -23,7 +23,15 @@ CAST, TO_NCHW = node("Cast", "x", "f", to=TensorProto.FLOAT), {"perm": [0, 3, 1,
 UINT8 = {
     "cast": ([CAST, node("Transpose", "f", "n", **TO_NCHW)], True),
     "moved, then cast": ([node("Transpose", "x", "t", **TO_NCHW), node("Cast", "t", "n", to=TensorProto.FLOAT)], True),
-    "dequantized": ([node("DequantizeLinear", "x scale zero", "d"), node("Transpose", "d", "n", **TO_NCHW)], False),
+    "dequantized": ([node("DequantizeLinear", "x scale zero", "d"), node("Transpose", "d", "n", **TO_NCHW)], True),
+    "dequantized without zero": (
+        [node("DequantizeLinear", "x scale", "d"), node("Transpose", "d", "n", **TO_NCHW)],
+        True,
+    ),
+    "computed": (
+        [node("Max", "x x", "m"), node("Cast", "m", "f", to=TensorProto.FLOAT), node("Transpose", "f", "n", **TO_NCHW)],
+        False,
+    ),
 }
 
 QUANTIZATION: dict[str, Array] = {"scale": np.array(0.5, np.float32), "zero": np.array(100, np.uint8)}
