@@ -49,6 +49,8 @@ OUT_OF_PLACE: Mapping[Callable[..., Any], Callable[..., Any]] = {
     Tensor.sub_: torch.sub,
     Tensor.mul_: torch.mul,
     Tensor.div_: torch.div,
+    Tensor.sigmoid_: torch.sigmoid,
+    torch.sigmoid_: torch.sigmoid,
 }
 
 

@@ -6,7 +6,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from percept.errors import BundleError
-from percept_models.sources.tracing_modes import Exportable, adaptive_average_pool
+from percept_models.sources.tracing_modes import (
+    ActivationInputs,
+    Exportable,
+    adaptive_average_pool,
+    before_activations,
+)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, (6, None), [1, 4]])
@@ -24,3 +29,40 @@ def test_rrelu_is_the_leaky_relu_that_torch_computes_in_inference() -> None:
     torch.testing.assert_close(y, module(x))
     with Exportable(), pytest.raises(BundleError, match="rrelu with training=True"):
         F.rrelu(x, training=True)
+
+
+Y = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(0))
+# What a network does after its logits `Y` → the operators, and what the logits become by the reshaping alone.
+ENDS = {
+    "module": (lambda y: nn.Softmax(1)(y), ["Softmax"], lambda y: y),
+    "method": (lambda y: y.log_softmax(1), ["LogSoftmax"], lambda y: y),
+    "in place": (lambda y: y.clone().sigmoid_(), ["Sigmoid"], lambda y: y),
+    "reshaped": (
+        lambda y: y.sigmoid().permute(0, 2, 3, 1)[:, None],
+        ["Sigmoid"],
+        lambda y: y.permute(0, 2, 3, 1)[:, None],
+    ),
+    "argmax": (lambda y: y.argmax(1, keepdim=True).squeeze(1).float(), ["ArgMax"], lambda y: y),
+    "greatest": (lambda y: y.max(dim=1)[1], ["ArgMax"], lambda y: y),
+    "argmax of classes last": (
+        lambda y: y.permute(0, 2, 3, 1).softmax(-1).argmax(-1),
+        ["ArgMax", "Softmax"],
+        lambda y: y,
+    ),
+    "softmax of sigmoids": (lambda y: y.sigmoid().softmax(1), ["Softmax"], torch.sigmoid),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_logits_are_found_before_activations(case: str) -> None:
+    end, operators, reshaped = ENDS[case]
+    with ActivationInputs():
+        output = end(Y)
+    torch.testing.assert_close(before_activations(output, operators), reshaped(Y))
+
+
+def test_activation_that_is_followed_by_arithmetic_is_not_found() -> None:
+    with ActivationInputs():
+        output = 1 - Y.sigmoid()
+    with pytest.raises(BundleError, match="the Sigmoid at the end of the network is hidden"):
+        before_activations(output, ["Sigmoid"])
