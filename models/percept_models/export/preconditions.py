@@ -47,8 +47,8 @@ def check_source(source: str, weights: str = "default") -> None:
         require_file(Path(weights))
     if is_onnx_file(source):
         return require_file(Path(source))
-    if (Path(source) / MANIFEST).is_file():
-        return None
+    if Path(source).is_dir():
+        return require_bundle(Path(source))
     library, _, name = source.partition(":")
     if not name.partition("?")[0]:
         libraries = ", ".join(f"{name}:NAME" for name in LIBRARIES)

@@ -97,8 +97,9 @@ def test_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
         require_bundle(tmp_path)
     (tmp_path / "mine" / "1").mkdir(parents=True)
     (tmp_path / "mine" / "1" / "manifest.json").touch()
-    with pytest.raises(BundleError, match=r"did you mean .*/mine/1"):
-        require_bundle(tmp_path / "mine")
+    for check in (require_bundle, lambda folder: check_source(str(folder))):
+        with pytest.raises(BundleError, match=r"did you mean .*/mine/1"):
+            check(tmp_path / "mine")
 
 
 def test_tables_that_need_no_torch_agree_with_those_that_do() -> None:
