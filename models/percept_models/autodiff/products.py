@@ -1,4 +1,4 @@
-"""Rules of matrix products and Einsum. Operands are transposed by flags or attributes where the operator has them."""
+"""Rules of matrix products, Einsum and DFT. Operands are transposed by flags or attributes where operators have them."""
 
 from percept_models.autodiff.context import Context, Cotangents, reshape_like, unbroadcast
 
@@ -86,3 +86,20 @@ def _read_equation(c: Context) -> tuple[list[str], str]:
 def _repeat_along(c: Context, g: str, name: str, axes: list[int]) -> str:
     """Repeat g along new axes to the shape of a tensor."""
     return c.op.Expand(c.op.Unsqueeze(g, c.ints(*axes)), c.op.Shape(name)) if axes else g
+
+
+def dft(c: Context, g: str) -> Cotangents:
+    """`y = F x along an axis of n cells, F the discrete Fourier transform, or its inverse F^H / n`:
+
+    dx = F^H g, or F g / n, without the imaginary part where x is real. The last axis holds real and imaginary parts. A
+    one-sided y lacks the second half of the frequencies: there g is 0.
+    """
+    c.grad_only_for(0)
+    shape, inverse = c.shape(c.x()), c.attribute("inverse", 0)
+    axis = c.attribute("axis", 1) % len(shape)
+    (n,), (m,) = c.sizes(c.x(), [axis]), c.sizes(c.y, [axis])
+    if m != (n // 2 + 1 if c.attribute("onesided", 0) else n):
+        raise c.unsupported("it cuts or pads its input")
+    full = c.op.Pad(g, c.ints(0, n - m), "", c.ints(axis)) if m < n else g
+    dx = c.op.Mul(c.op.DFT(full, axis=axis, inverse=1 - inverse), c.constant(1 / n if inverse else n))
+    return [c.op.Slice(dx, c.ints(0), c.ints(1), c.ints(-1)) if shape[-1] == 1 else dx]

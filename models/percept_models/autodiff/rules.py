@@ -69,7 +69,7 @@ from percept_models.autodiff.indexing import (
 )
 from percept_models.autodiff.normalization import batch_normalization, instance_normalization, layer_normalization, lrn
 from percept_models.autodiff.padding import pad
-from percept_models.autodiff.products import einsum, gemm, matmul
+from percept_models.autodiff.products import dft, einsum, gemm, matmul
 from percept_models.autodiff.reductions import (
     cum_sum,
     global_average_pool,
@@ -135,6 +135,7 @@ RULES: dict[str, Rule] = {
     "Cos": cos,
     "Cosh": cosh,
     "CumSum": cum_sum,
+    "DFT": dft,
     "DepthToSpace": depth_to_space,
     "Div": div,
     "Dropout": dropout,

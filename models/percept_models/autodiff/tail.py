@@ -78,7 +78,9 @@ def _gradients_end(graph: Graph, path: Sequence[NodeProto], varying: set[str], l
         if not varying.isdisjoint(node.input) and reached.isdisjoint(varying.intersection(node.input))
         if varying.isdisjoint(node.output) or not reached.isdisjoint(node.output)
     }
-    return UnsupportedOperator(" or ".join(sorted(ends - SIZES)), "its result is a step function, whose derivative is 0")
+    return UnsupportedOperator(
+        " or ".join(sorted(ends - SIZES)), "its result is a step function, whose derivative is 0"
+    )
 
 
 def _recompute_sizes(builder: Builder, graph: Graph, cut: str, path: Sequence[NodeProto]) -> None:

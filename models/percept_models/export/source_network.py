@@ -32,7 +32,7 @@ from percept_models.sources.torch_source import TorchSource
 from percept_models.sources.trunk import example_pixels, find_feature_maps, run_network, trace
 from percept_models.verify.onnx_reference import Reference, imported_network_reference
 
-ROUNDING = "integers became floats: the trunk rounds activations as before, the tails and gradients are without rounding"
+ROUNDING = "integers became floats: the trunk rounds activations as before, the tails (and so gradients) do without"
 
 
 @dataclass(frozen=True)

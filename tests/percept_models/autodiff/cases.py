@@ -259,6 +259,17 @@ CASES: dict[str, list[Case]] = {
         Case(lambda x, _: x.flip(1).cumsum(1).flip(1), (X, np.array(1)), {"reverse": 1}),
         Case(lambda x, _: x.flip(2).cumsum(2).flip(2) - x, (X, np.array(2)), {"reverse": 1, "exclusive": 1}),
     ],
+    "DFT": [
+        Case(lambda x: torch.view_as_real(torch.fft.fft(x[..., 0], dim=2)), (X[..., :1],), {"axis": 2}),
+        Case(lambda x: torch.view_as_real(torch.fft.rfft(x[..., 0], dim=2)), (X[..., :1],), {"axis": 2, "onesided": 1}),
+        Case(lambda x: torch.view_as_real(torch.fft.rfft(x[..., 0], dim=1)), (X[:, :3, :, :1],), {"onesided": 1}),
+        Case(lambda x: torch.view_as_real(torch.fft.fft(torch.view_as_complex(x), dim=1)), (X[..., :2].copy(),)),
+        Case(
+            lambda x: torch.view_as_real(torch.fft.ifft(torch.view_as_complex(x), dim=2)),
+            (X[..., :2].copy(),),
+            {"axis": 2, "inverse": 1},
+        ),
+    ],
     "DepthToSpace": [
         Case(lambda x: F.pixel_shuffle(x, 2), (X,), {"blocksize": 2, "mode": "CRD"}),
         Case(depth_to_space, (X,), {"blocksize": 2}),
