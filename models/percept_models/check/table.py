@@ -31,7 +31,7 @@ def format_options(candidates: Sequence[Candidate], contrasts: Sequence[float]) 
         contrast = [f"{contrasts[k]:.2f}"] if contrasts else []
         own = "*" if candidate.is_own else ""
         rows.append([own, candidate.normalization, candidate.resize, *contrast, candidate.options or "none"])
-    notes = ["* what percept export does with the options given here"]
+    notes = ["* what percept export does with the options given here, if any"]
     if contrasts:
         notes.append("contrast: how much the logits differ from photo to photo; greatest with the right row as a rule")
     return "\n".join([*_align(rows), *notes])

@@ -33,7 +33,12 @@ def report_description(
     line("license", description.provenance.license, "--license", bool(options.license))
     line("task", f"{description.task}, {description.activation}", "--activation", bool(options.activation))
     line("size", f"{preprocessing.height} x {preprocessing.width}", "--size", "height" in given)
-    line("resize", _format_resize(preprocessing), "--resize, --crop", "resize" in given)
+    line(
+        "resize",
+        _format_resize(preprocessing),
+        "--resize, --crop, --resize-size",
+        bool(given.keys() & {"resize", "resize_size"}),
+    )
     line("channels", preprocessing.channels, "--channels", "channels" in given)
     line("mean", _format_numbers(preprocessing.mean), "--mean", "mean" in given or source.normalizes)
     line("std", _format_numbers(preprocessing.std), "--std", "std" in given or source.normalizes)
