@@ -52,10 +52,12 @@ def _select_layers(manifest: Manifest, options: VisualizeOptions) -> list[Layer]
         )
     if manifest.layer(IMAGE) is None:
         raise BundleError(f"the bundle has no layer {IMAGE!r}: export it again")
-    layers = {layer.name: layer for layer in manifest.layers if layer.name != IMAGE}
-    if unknown := [name for name in options.layers if name not in layers]:
-        raise BundleError(f"there is no layer {unknown[0]!r} to visualize; there are {', '.join(layers)}")
-    return [layer for name, layer in layers.items() if not options.layers or name in options.layers]
+    layers = [layer for layer in manifest.layers if layer.name != IMAGE]
+    named = [manifest.layer(name) for name in options.layers]
+    if unknown := [name for name, layer in zip(options.layers, named, strict=True) if layer not in layers]:
+        known = ", ".join(layer.name for layer in layers)
+        raise BundleError(f"there is no layer {unknown[0]!r} to visualize; there are {known}")
+    return [layer for layer in layers if not named or layer in named]
 
 
 def _read_photo(folder: Path, manifest: Manifest, options: VisualizeOptions, report: Report) -> Array:

@@ -78,8 +78,8 @@ def test_pictures_of_a_trained_network_show_features(tmp_path: Path, shared: Pat
     given = {"resize": "crop", "short_side": 256, "mean": (127.5,) * 3, "std": (127.5,) * 3}
     file = shared / "models" / "tf2_mobilenet_v2_1.0_224.onnx"
     folder = convert(ExportOptions(str(file), "mobilenet", tmp_path, preprocessing=given), ignore)
-    layers = ("add_46", "clip_271")
-    visualize(folder, VisualizeOptions(layers, 4, 128, shared / "images" / "coral_cat.bmp"), ignore)
+    layers = ("stage2_56x56", "stage5_7x7")
+    visualize(folder, VisualizeOptions(("add_46", "clip_271"), 4, 128, shared / "images" / "coral_cat.bmp"), ignore)
     pictures = {(picture.kind, picture.layer): picture for picture in read_manifest(folder).filters}
     photo, early, late = (
         np.asarray(cut_tiles(load_picture(folder, picture), picture)[0]).ravel()
