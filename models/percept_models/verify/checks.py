@@ -15,8 +15,9 @@ from percept_models.graph.reader import Array
 
 LIMIT = 1e-4  # of logits and activations: rounding accumulates over a whole network
 GRADIENT_LIMIT = 1e-5  # of the gradients of a tail, computed from the same activations
-# The greatest error of a gradient, and of anything in a network that amplifies rounding, that rounding may excuse.
-JUMP_LIMIT, ROUNDING_LIMIT = 0.1, 0.5
+JUMP_LIMIT = 0.1  # the greatest error of a gradient that rounding may excuse, unless the network is chaotic
+ROUNDING_LIMIT = 1.0  # the same for values
+CHAOS = 1e-2  # rounding moves the logits of a chaotic network by more, and its gradients by any amount
 MILLIONTH = 1e-6  # the relative change of an input that shows how a network amplifies rounding
 LIMITS: dict[Precision, float] = {"float32": LIMIT, "float16": 3e-2, "int8": 0.3}
 
@@ -75,7 +76,10 @@ def allow_rounding(check: Check, rounding: Sequence[float], note: str) -> Check:
     return replace(check, limit=allowed, note=note) if allowed > check.limit else check
 
 
-def allow_jumps(check: Check, jumps: Sequence[float], note: str, limit: float = JUMP_LIMIT) -> Check:
-    """A check of gradients whose limit is at least the median jump that rounding alone caused, at most `limit`."""
-    allowed = min(float(np.median(jumps)), limit)
+def allow_jumps(check: Check, jumps: Sequence[float], rounding: Sequence[float], note: str) -> Check:
+    """A check of gradients whose limit is at least the jump that rounding alone caused, given the `rounding` of logits.
+
+    It is the median jump, at most `JUMP_LIMIT`; in a chaotic network twice the greatest, without a bound.
+    """
+    allowed = 2 * max(jumps) if max(rounding) > CHAOS else min(float(np.median(jumps)), JUMP_LIMIT)
     return replace(check, limit=allowed, note=note) if allowed > check.limit else check

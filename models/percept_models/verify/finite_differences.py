@@ -12,7 +12,7 @@ from percept_models.verify.checks import MILLIONTH, Check
 from percept_models.verify.runner import BundleRunner
 
 LIMIT = 5e-2  # of a slope in float32: differences suffer from rounding and from the kinks of ReLUs
-STEPS = (1e-3, 1e-2, 1e-4)  # of the differences, as shares of the activations
+STEPS = (1e-3, 1e-2, 1e-4, 1e-5)  # of the differences, as shares of the activations
 IMAGES = 3  # at most, on which slopes are measured
 NOISE_NOTE = "the limit is how far rounding moves the differences"
 

@@ -7,14 +7,12 @@ start from the reference's activations where it has all that a tail needs, else 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from percept.bundle.manifest import IMAGE, Layer
+from percept.bundle.manifest import Layer
 from percept_models.autodiff.tail import GRADIENTS, LOGITS
 from percept_models.graph.reader import Array
 from percept_models.verify.checks import (
-    JUMP_LIMIT,
     LIMIT,
     LIMITS,
-    ROUNDING_LIMIT,
     Check,
     allow_jumps,
     allow_rounding,
@@ -26,7 +24,8 @@ from percept_models.verify.finite_differences import IMAGES, check_finite_differ
 from percept_models.verify.runner import BundleRunner
 
 DISAGREEMENT_LIMIT = 0.05  # the share of images, or of pixels, whose class may change in lower precision
-ROUNDING_NOTE = "the limit is how far it moves when the layer, or the image, grows by a millionth"
+LAYER_LIMIT = 1e-3  # of layers without optimizers: a merged batch norm may cancel large numbers, and no tail shows it
+ROUNDING_NOTE = "the limit is how far it moves when the layer, or the first one, grows by a millionth"
 
 
 def check_against_outputs(runner: BundleRunner, expected: Mapping[str, Array]) -> Iterator[Check]:
@@ -47,18 +46,20 @@ def check_against_outputs(runner: BundleRunner, expected: Mapping[str, Array]) -
 def check_trunk_against_itself(runner: BundleRunner) -> Iterator[Check]:
     """Compare the trunk's outputs with those of each image alone, and with those without optimizers."""
     runner, limit = runner.first_images(IMAGES), LIMITS[runner.manifest.precision]
-    runs = {"each image alone": runner.run_trunk_on_each(), "without optimizers": runner.run_trunk(optimize=False)}
-    for name, outputs in runs.items():
-        error = max(difference(runner.outputs[output], y) for output, y in outputs.items())
-        yield judge(runner, Check(name, error, limit))
+    alone, plain = runner.run_trunk_on_each(), runner.run_trunk(optimize=False)
+    mixing = max(difference(values, alone[name]) for name, values in runner.outputs.items())
+    errors = {name: difference(values, plain[name]) for name, values in runner.outputs.items()}
+    yield judge(runner, Check("each image alone", mixing, limit))
+    yield judge(runner, Check("logits without optimizers", errors.pop(LOGITS), limit))
+    yield judge(runner, Check("layers without optimizers", max(errors.values(), default=0.0), max(limit, LAYER_LIMIT)))
 
 
 def judge(runner: BundleRunner, check: Check) -> Check:
-    """A check of the trunk; where it failed, with a limit that the network's amplification of rounding justifies."""
-    image = runner.manifest.layer(IMAGE)
-    if check.passed or image is None or image.tail is None:
+    """A check of the trunk; where it failed, with a limit that the amplification of rounding justifies."""
+    if check.passed or not runner.layers_with_tails:
         return check
-    return allow_rounding(check, runner.measure_rounding(image, runner.outputs)[LOGITS], ROUNDING_NOTE)
+    first = runner.layers_with_tails[0]
+    return allow_rounding(check, runner.measure_rounding(first, runner.outputs)[LOGITS], ROUNDING_NOTE)
 
 
 def _check_predictions(runner: BundleRunner, expected: Array) -> Check:
@@ -90,6 +91,5 @@ def _check_tail_optimizers(
     check = check_gradients(layer.name, tail[GRADIENTS], plain[GRADIENTS])
     if not check.passed:
         jumps = runner.measure_rounding(layer, outputs)
-        limit = ROUNDING_LIMIT if max(jumps[LOGITS]) > LIMIT else JUMP_LIMIT
-        check = allow_jumps(check, jumps[GRADIENTS], ROUNDING_NOTE, limit)
+        check = allow_jumps(check, jumps[GRADIENTS], jumps[LOGITS], ROUNDING_NOTE)
     return replace(check, name=f"{check.name} without optimizers")

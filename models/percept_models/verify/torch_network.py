@@ -22,10 +22,8 @@ from percept_models.graph.reader import Array
 from percept_models.importer.scores import output_error
 from percept_models.sources.trunk import PIXELS, Trunk, arrange_output, example_pixels, run_network
 from percept_models.verify.checks import (
-    JUMP_LIMIT,
     LIMIT,
     MILLIONTH,
-    ROUNDING_LIMIT,
     Check,
     allow_jumps,
     allow_rounding,
@@ -114,8 +112,7 @@ class TorchRuns:
         for rounding in self._roundings():
             if check.passed:
                 break
-            limit = ROUNDING_LIMIT if max(rounding[LOGITS]) > LIMIT else JUMP_LIMIT
-            check = allow_jumps(check, rounding[check.name], ROUNDING_NOTE, limit)
+            check = allow_jumps(check, rounding[check.name], rounding[LOGITS], ROUNDING_NOTE)
         return check
 
     def _roundings(self) -> Iterator[Mapping[str, list[float]]]:

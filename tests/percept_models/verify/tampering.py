@@ -42,6 +42,17 @@ def scale_gradients(folder: Path, factor: float = 1.001) -> None:
     file.write_bytes(model.SerializeToString())
 
 
+def mix_images(folder: Path) -> None:
+    """Add the mean of the batch to the logits of the trunk."""
+    model = onnx.load(folder / "trunk.onnx", load_external_data=False)
+    for node in model.graph.node:
+        node.output[:] = ["right" if name == "logits" else name for name in node.output]
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "batch_axis"))
+    model.graph.node.append(onnx.helper.make_node("ReduceMean", ["right", "batch_axis"], ["batch_mean"]))
+    model.graph.node.append(onnx.helper.make_node("Add", ["right", "batch_mean"], ["logits"]))
+    (folder / "trunk.onnx").write_bytes(model.SerializeToString())
+
+
 def truncate_trunk(folder: Path) -> None:
     """Keep half of the trunk's file."""
     content = (folder / "trunk.onnx").read_bytes()

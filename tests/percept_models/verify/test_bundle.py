@@ -10,6 +10,7 @@ from percept_models.verify.table import format_checks
 from tests.percept_models.networks import PYRAMID, Classifier, Pyramid, export_bundle
 from tests.percept_models.verify.tampering import (
     change_golden_logits,
+    mix_images,
     scale_gradients,
     scale_weights,
     truncate_trunk,
@@ -18,9 +19,9 @@ from tests.percept_models.verify.tampering import (
 
 
 def test_bundle_passes_against_its_network(tmp_path: Path) -> None:
-    """Files, golden input, the trunk against itself, logits, and for each layer activations, tail logits, gradients."""
+    """Files, golden input, the trunk against itself, logits, own output; activations, tail logits, gradients."""
     checks = verify_bundle(export_bundle(tmp_path), Classifier())
-    assert len(checks) == 5 + 3 * 3
+    assert len(checks) == 7 + 3 * 3
     assert all(check.passed for check in checks), format_checks(checks)
     assert "FAIL" not in format_checks(checks)
 
@@ -28,7 +29,7 @@ def test_bundle_passes_against_its_network(tmp_path: Path) -> None:
 def test_bundle_passes_without_a_reference(tmp_path: Path) -> None:
     """The tails agree with the trunk, and their gradients with finite differences."""
     checks = verify_bundle(export_bundle(tmp_path, Pyramid(), **PYRAMID))
-    assert len(checks) == 4 + 4 * 3
+    assert len(checks) == 5 + 4 * 3
     assert all(check.passed for check in checks), format_checks(checks)
 
 
@@ -36,6 +37,7 @@ TAMPERINGS = [
     (scale_weights, "logits"),
     (change_golden_logits, "golden"),
     (scale_gradients, "stage2 gradients"),
+    (mix_images, "each image alone"),
     (truncate_trunk, "bundle"),
 ]
 
