@@ -1,4 +1,4 @@
-"""Rules of matrix products, Einsum and DFT. Operands are transposed by flags or attributes where operators have them."""
+"""Rules of matrix products, Einsum and DFT. Operands are transposed by flags or attributes where that is possible."""
 
 from percept_models.autodiff.context import Context, Cotangents, reshape_like, unbroadcast
 

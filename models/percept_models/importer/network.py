@@ -97,6 +97,7 @@ def _import(
     with _explain_errors("the graph cannot be simplified"):
         model = _with_symbolic_batch(model, fixed)
     _reject_control_flow(model)
+    _reject_batch_ranges(model)
     converted = append_logits(model, found, requested, output)
     with _explain_errors("the shapes in the graph contradict each other"):
         model, names = _with_standard_names(model, converted.shape)
@@ -130,6 +131,14 @@ def _simplified(model: ModelProto) -> ModelProto:
     graph = ir.from_proto(model)
     simplify(graph)
     return ir.to_proto(graph)
+
+
+def _reject_batch_ranges(model: ModelProto) -> None:
+    if "DynamicQuantizeLinear" in {node.op_type for node in model.graph.node}:
+        raise BundleError(
+            "DynamicQuantizeLinear rounds an image by the range of its whole batch, so that images would change each "
+            "other: export the network before its quantization, or quantize it statically"
+        )
 
 
 def _reject_control_flow(model: ModelProto) -> None:

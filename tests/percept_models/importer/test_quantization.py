@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+from percept.errors import BundleError
 from percept_models.autodiff.errors import UnsupportedOperator
 from percept_models.autodiff.tail import build_tail
 from percept_models.graph.execution import run
@@ -132,3 +133,14 @@ def test_pair_of_another_kind_ends_the_gradients(tmp_path: Path, case: str) -> N
     with pytest.raises(UnsupportedOperator, match="QuantizeLinear"):
         build_tail(Graph(model), "c")
     build_tail(Graph(model), "a")
+
+
+def test_dynamic_quantization_is_rejected(tmp_path: Path) -> None:
+    """It would round an image by the range of all images of a batch."""
+    nodes = [
+        node("DynamicQuantizeLinear", "c", "q s z"),
+        node("DequantizeLinear", "q s z", "d"),
+        *pool_and_flatten("d"),
+    ]
+    with pytest.raises(BundleError, match="DynamicQuantizeLinear rounds an image by the range of its whole batch"):
+        import_network(write(tmp_path, [conv("x", "c"), *nodes]))
