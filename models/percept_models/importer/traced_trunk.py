@@ -15,7 +15,7 @@ from percept_models.importer.output_head import ConvertedOutput, append_logits, 
 from percept_models.importer.signature import ImageInput
 from percept_models.sources.trunk import PIXELS, PREFIX
 
-RAW = "output"  # the name of the network's own output while the logits are made of it
+RAW = f"{LOGITS}.raw"  # the name of the network's own output while the logits are made of it: that of no module
 
 
 def convert_trunk(
