@@ -82,6 +82,8 @@ def _tensors_by_name(source: SourceNetwork, readable: Mapping[str, str]) -> dict
 
 def _read_layout(flow: DataFlow, graph: Graph, name: str, source: SourceNetwork) -> Layout:
     """How the map lies in a tensor; a tensor of four axes whose layout is not known is taken for [N,C,h,w]."""
+    if not name.isprintable():
+        raise BundleError(f"{name!r} cannot be a layer: rename it without control characters")
     if name in source.nesting and (layout := flow.layout(name)):
         return layout
     shape = graph.shapes.get(name, ())

@@ -154,7 +154,8 @@ def find_feature_maps(
     outermost: dict[int, str] = {}
     for name, tensor in outputs.items():
         known = outermost.get(id(tensor))
-        if name not in RESERVED and tensor is not logits and (known is None or name.count(".") < known.count(".")):
+        usable = name not in RESERVED and name.isprintable() and tensor is not logits
+        if usable and (known is None or name.count(".") < known.count(".")):
             outermost[id(tensor)] = name
     return {name: _nesting(trunk.network, name) for name in outermost.values()}
 

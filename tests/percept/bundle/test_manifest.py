@@ -23,6 +23,8 @@ INVALID_CHANGES = {
     "cam layer": (lambda m: m.update(cam_layer="body"), "CAM layer 'body'"),
     "hash": (lambda m: m["files"].pop("trunk.onnx"), "files without a hash: ['trunk.onnx']"),
     "layer names": (lambda m: m["layers"].append(m["layers"][0]), "two layers have the same name"),
+    "alias of another layer": (lambda m: m["layers"][0].update(aliases=["colour"]), "two layers have the same name"),
+    "control characters": (lambda m: m["layers"][0].update(name="a\x1b[2J"), "contains control characters"),
     "tail and reason": (lambda m: m["layers"][0].update(unavailable="why"), "needs either 'tail' or 'unavailable'"),
     "task": (lambda m: m.update(task="detection"), "task"),
     "unknown field": (lambda m: m.update(colour="blue"), "colour"),
@@ -57,6 +59,12 @@ def test_valid_manifest_finds_layers_by_name(valid: dict[str, Any]) -> None:
     assert (manifest.name, manifest.version, manifest.task) == ("marker", 1, "classification")
     assert manifest.layer("colour") is manifest.layers[0]
     assert manifest.layer("body") is None
+
+
+def test_valid_manifest_finds_layers_by_alias(valid: dict[str, Any]) -> None:
+    valid["layers"][0]["aliases"] = ["clip_162"]
+    manifest = Manifest.model_validate(valid)
+    assert manifest.layer("clip_162") is manifest.layer("colour")
 
 
 @pytest.mark.parametrize(("change", "reason"), INVALID_CHANGES.values(), ids=INVALID_CHANGES)

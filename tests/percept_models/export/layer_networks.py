@@ -82,6 +82,7 @@ class OddNames(nn.Module):
         self.block = WindowBlock(CHANNELS)
         for name in ODD_NAMES:
             self._modules[name] = nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), nn.ReLU())
+        self._modules["\x1b[2J"] = nn.ReLU()  # it would clear a terminal
         self.head = nn.Linear(CHANNELS, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ class OddNames(nn.Module):
         x = self.block(self.stem(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         for name in ODD_NAMES:
             x = self._modules[name](x)  # type: ignore[misc]
-        return self.head(x.mean((2, 3)))
+        return self.head(self._modules["\x1b[2J"](x).mean((2, 3)))  # type: ignore[misc]
 
 
 def transformer() -> nn.Module:

@@ -12,6 +12,7 @@ import torch
 
 from percept.bundle.integrity import read_manifest
 from percept.bundle.manifest import Manifest
+from percept.bundle.preprocessing import Preprocessing
 from percept.errors import BundleError
 from percept.explain.maps import gradcam
 from percept.runtime.network import Network, TrunkInput
@@ -21,9 +22,10 @@ from percept_models.export.layer_names import name_layers
 from percept_models.export.options import ExportOptions
 from percept_models.graph.layout import Layout, rename_tensors
 from percept_models.graph.reader import Graph
+from percept_models.sources.trunk import find_feature_maps
 from percept_models.verify.checks import difference
 from tests.percept_models.export import factories
-from tests.percept_models.export.layer_networks import MODULE, ODD_NAMES, SIZE, VisionTransformer
+from tests.percept_models.export.layer_networks import MODULE, ODD_NAMES, SIZE, VisionTransformer, odd_names
 from tests.percept_models.grad_cam_reference import grad_cam_package
 from tests.percept_models.graph.graphs import GRID, keras_network, vision_transformer
 from tests.percept_models.graph.graphs import Network as GraphNetwork
@@ -94,6 +96,12 @@ def test_modules_of_any_name_become_layers(tmp_path: Path) -> None:
     files = [layer.tail.file for layer in manifest.layers if layer.tail]
     assert len({file.lower() for file in files}) == len(manifest.layers)
     assert all(file.isascii() and not set(file) & set(" /:+") for file in files)
+
+
+def test_module_named_by_control_characters_is_no_layer() -> None:
+    maps = find_feature_maps(odd_names(), Preprocessing(height=SIZE[0], width=SIZE[1]))
+    assert set(ODD_NAMES) <= set(maps)
+    assert all(map(str.isprintable, maps))
 
 
 def test_file_names_are_safe_and_unique() -> None:
