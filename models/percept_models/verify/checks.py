@@ -50,6 +50,17 @@ def differences(found: Array, expected: Array) -> list[float]:
     return [difference(*pair) for pair in zip(found, expected, strict=True)]
 
 
+def mean_difference(found: Array, expected: Array) -> float:
+    """The root mean square of found - expected, relative to that of expected; infinite where `difference` is.
+
+    For activations that are rounded to few levels: an error in the last bit moves single cells by a whole level.
+    """
+    if difference(found, expected) == inf:
+        return inf
+    error, scale = (float(np.square(y, dtype=np.float64).mean()) for y in (found - expected, expected))
+    return float(np.sqrt(error / (scale or 1.0)))
+
+
 def check_activations(
     layer: Layer, found: Mapping[str, Array], expected: Mapping[str, Array], limit: float = LIMIT
 ) -> Check:
@@ -76,10 +87,12 @@ def allow_rounding(check: Check, rounding: Sequence[float], note: str) -> Check:
     return replace(check, limit=allowed, note=note) if allowed > check.limit else check
 
 
-def allow_jumps(check: Check, jumps: Sequence[float], rounding: Sequence[float], note: str) -> Check:
+def allow_jumps(
+    check: Check, jumps: Sequence[float], rounding: Sequence[float], note: str, limit: float = JUMP_LIMIT
+) -> Check:
     """A check of gradients whose limit is at least the jump that rounding alone caused, given the `rounding` of logits.
 
-    It is the median jump, at most `JUMP_LIMIT`; in a chaotic network twice the greatest, without a bound.
+    It is the median jump, at most `limit`; in a chaotic network twice the greatest, without a bound.
     """
-    allowed = 2 * max(jumps) if max(rounding) > CHAOS else min(float(np.median(jumps)), JUMP_LIMIT)
+    allowed = 2 * max(jumps) if max(rounding) > CHAOS else min(float(np.median(jumps)), limit)
     return replace(check, limit=allowed, note=note) if allowed > check.limit else check

@@ -1,7 +1,9 @@
 """Verification where a network amplifies rounding or loses digits, and where an optimizer is faulty."""
 
+from math import inf
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch.nn import functional as F
 
 from percept.runtime import session
 from percept_models.verify.bundle import verify_bundle
-from percept_models.verify.checks import GRADIENT_LIMIT, LIMIT, ROUNDING_LIMIT, Check
+from percept_models.verify.checks import GRADIENT_LIMIT, LIMIT, ROUNDING_LIMIT, Check, difference, mean_difference
 from percept_models.verify.table import format_checks
 from percept_models.verify.torch_network import ROUNDING_NOTE
 from tests.percept_models.networks import export_bundle
@@ -99,3 +101,15 @@ def test_fault_of_an_optimizer_is_found_without_a_reference(tmp_path: Path, monk
 def test_checks_are_reported_when_they_are_done(tmp_path: Path) -> None:
     reported: list[Check] = []
     assert verify_bundle(exported(tmp_path, Padded()), report=reported.append) == reported
+
+
+def test_mean_difference_forgives_single_cells() -> None:
+    """One cell of 10,000 that jumps by the greatest value counts little, an error everywhere in full."""
+    expected = np.ones((1, 1, 100, 100), np.float32)
+    one_cell = expected.copy()
+    one_cell[0, 0, 3, 4] = 0
+    assert difference(one_cell, expected) == 1
+    assert mean_difference(one_cell, expected) == pytest.approx(0.01)
+    assert mean_difference(1.3 * expected, expected) == pytest.approx(0.3)
+    assert mean_difference(expected[:, :, :9], expected) == inf
+    assert mean_difference(np.full_like(expected, np.nan), expected) == inf
