@@ -57,7 +57,7 @@ class BundleDescription:
     `layers` are the names of the tensors to tap, feature maps [N,C,h,w]; `aliases` are other names of them, `layouts`
     how the maps lie in the source network where that is another layout. Only the layers `with_tails` get gradients
     (None: all), because tails hold the float32 weights of the rest of the network. `precision` is that of the trunk;
-    `tf32` lets a GPU round float32, also of the tails. `head` says how the logits were made of the network's own output.
+    `tf32` lets a GPU round float32, also of the tails. `head` says how the logits were made of the network's output.
     """
 
     name: str
@@ -90,9 +90,10 @@ def write_bundle(
     """Write the bundle of a float32 trunk and return its folder `<out>/<name>/<version>`.
 
     `lower` converts the trunk to the described precision; the tails stay float32. `check` gets the finished folder
-    before it is moved to its place. `tails` are those of the layers, which are built if they are left out. A layer gets no tail if an operator after it has no reverse-mode rule; the
-    manifest then names the operator. Raises `BundleError` where the bundle exists or `out` is not writable,
-    `ValueError` where the description does not fit the network, and what `check` raises; no file remains then.
+    before it is moved to its place. `tails` are those of the layers, which are built if they are left out. A layer gets
+    no tail if an operator after it has no reverse-mode rule; the manifest then names the operator. Raises `BundleError`
+    where the bundle exists or `out` is not writable, `ValueError` where the description does not fit the network, and
+    what `check` raises; no file remains then.
     """
     target = new_bundle_folder(out, description.name, description.version)
     graph = Graph(trunk)
