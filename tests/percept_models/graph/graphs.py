@@ -33,7 +33,9 @@ class Network:
     def image(self) -> str:
         """The pixels as float32 [N,3,H,W]."""
         x = self.op.Cast("pixels", to=TensorProto.FLOAT)
-        return self.op.Transpose(self.op.Mul(x, self.builder.constant(np.array(1 / 255, np.float32))), perm=[0, 3, 1, 2])
+        return self.op.Transpose(
+            self.op.Mul(x, self.builder.constant(np.array(1 / 255, np.float32))), perm=[0, 3, 1, 2]
+        )
 
     def conv(self, x: str, inputs: int, outputs: int, size: int = 3, stride: int = 1) -> str:
         """A convolution with a ReLU; without a stride it keeps the size."""
