@@ -137,12 +137,13 @@ def _open_file(options: ExportOptions, report: Report) -> SourceNetwork:
     channels = CHANNELS_BY_COUNT[network.channels]
     guess = Preprocessing(height=network.size[0], width=network.size[1], channels=channels)
     preprocessing = merge_preprocessing(guess, options.preprocessing)
-    trunk = dequantize_weights(build_trunk(network, preprocessing))
-    unrounded = clip_activations(trunk)
+    rounded = dequantize_weights(build_trunk(network, preprocessing))
+    unrounded = clip_activations(rounded)
     if unrounded:
         report(format_line("changed", ROUNDING))
+    trunk = unrounded or rounded
     return SourceNetwork(
-        trunk=unrounded or trunk,
+        trunk=trunk,
         reference=imported_network_reference(network, preprocessing),
         nesting=dict.fromkeys(Graph(trunk).producer, Nesting()),
         aliases={new: (old,) for new, old in network.names.items() if old != new and old.isprintable()},
@@ -151,6 +152,6 @@ def _open_file(options: ExportOptions, report: Report) -> SourceNetwork:
         weights=f"those in {file.name}",
         activation=network.activation,
         head=network.head,
-        quantized=trunk if unrounded else None,
+        quantized=rounded if unrounded else None,
         normalizes=network.takes_pixels,
     )
