@@ -128,7 +128,7 @@ def add_weights_option(parser: ArgumentParser) -> None:
 def _add_network_options(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("the outputs of the network")
     group.add_argument(
-        "--labels", type=Path, help="the labels: a JSON list, a JSON object by index, or one label per line"
+        "--labels", type=Path, help="the labels: one on each line, CSV of index and name, JSON or YAML (list or object)"
     )
     group.add_argument(
         "--activation",
