@@ -100,7 +100,9 @@ def test_score_is_the_mean_over_the_cells_of_the_seed() -> None:
 
 def test_seed_of_an_added_class_is_the_negative_of_the_other() -> None:
     """In the cells of the class, or in those that a region selects."""
-    manifest = create_manifest("segmentation", labels=["rest", "road"], logits=[2, 1, 2], palette=[], head={"added": "zero"})
+    manifest = create_manifest(
+        "segmentation", labels=["rest", "road"], logits=[2, 1, 2], palette=[], head={"added": "zero"}
+    )
     logits = np.array([[[0, 0]], [[3, -1]]], np.float32)
     assert seed_region(manifest, logits, 0, None).tolist() == [[[0, 1]], [[0, -1]]]
     assert seed_region(manifest, logits, 1, None).tolist() == [[[0, 0]], [[1, 0]]]
