@@ -34,13 +34,14 @@ install: .venv/serving ## install the service into .venv
 serve: .venv/serving ## serve the built-in bundles on PERCEPT_HOST:PERCEPT_PORT
 	@exec $(BIN)/percept serve
 
-# Coverage doubles the time of tests that trace torch networks, so only the server's own tests run under it.
+# Coverage doubles the time of tests that trace torch networks, so only the server's own tests run under it. The others run
+# in one process per core, because tracing is Python on one thread; the server's tests need the machine for themselves.
 test: .venv/developing ## run all tests and print the line coverage of the server
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -q tests/percept
 	$(BIN)/coverage combine --quiet
 	@echo "coverage of the server: $$($(BIN)/coverage report --format=total) %"
-	$(BIN)/python -m pytest -q --ignore tests/percept
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --ignore tests/percept --numprocesses auto --dist loadfile
 
 lowest: .venv/developing ## test with the lowest versions that pyproject.toml allows
 	rm -rf build/lowest && mkdir -p build/lowest
