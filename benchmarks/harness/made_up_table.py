@@ -87,7 +87,10 @@ INPUTS: Mapping[str, MadeUp] = {
             Apply(lambda x: (x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True)), *classifier()
         )
     ),
-    "double precision": MadeUp(lambda: nn.Sequential(Apply(torch.Tensor.double), *classifier().double())),
+    "half-precision weights": MadeUp(lambda: classifier().half()),
+    "casts the image itself": MadeUp(
+        lambda: nn.Sequential(Apply(torch.Tensor.double), *classifier().double()), refused="cast"
+    ),
     "channels-last memory": MadeUp(lambda: channels_last(classifier())),
     "space to depth": MadeUp(
         lambda: nn.Sequential(Apply(lambda x: F.pixel_unshuffle(x, 2)), body(12), Apply(mean), nn.Linear(16, 5))

@@ -33,16 +33,18 @@ def create_made_up(name: str) -> nn.Module:
     return MADE_UP[name].build()
 
 
-def find_reference(name: str) -> Reference:
-    """The reference of a network by its name in the table."""
+def find_reference(name: str, dtype: torch.dtype) -> Reference:
+    """The reference of a network by its name in the table; torch networks compute in `dtype`."""
     if name in FILES:
         return partial(file_reference, FILES[name])
     if name.startswith(MADE_UP_PREFIX):
         key = name.removeprefix(MADE_UP_PREFIX)
         row = MADE_UP[key]
-        return partial(_torch_scores, create_made_up(key).eval(), _made_up_transform(row.channels), row.scores)
-    network = load_source(name, "none").network.eval()
-    return partial(_torch_scores, network, _find_transform(name, network), _library_scores(name))
+        network, transform, scores = create_made_up(key).eval(), _made_up_transform(row.channels), row.scores
+    else:
+        network = load_source(name, "none").network.eval()
+        transform, scores = _find_transform(name, network), _library_scores(name)
+    return partial(_torch_scores, network.to(dtype), lambda photo: transform(photo).to(dtype), scores)
 
 
 def _torch_scores(network: nn.Module, transform: Transform, scores: Callable[[Any], Tensor], photo: Image.Image) -> Map:
