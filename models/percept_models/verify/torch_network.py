@@ -35,7 +35,7 @@ from percept_models.verify.checks import (
 from percept_models.verify.runner import BundleRunner, mean_weights
 
 LAYER_MEANS = "layers' means: image"  # name of the check of the gradients of the layers' means at the image
-FLOPS = 1e11  # of one forward pass over all images; a network with more gets fewer images, but at least `MIN_IMAGES`
+FLOPS = 6e10  # of one forward pass over all images; a network with more gets fewer images, but at least `MIN_IMAGES`
 MIN_IMAGES = 3
 ROUNDING_NOTE = "the limit is torch's own error in float32"
 
