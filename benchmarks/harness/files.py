@@ -22,7 +22,8 @@ FOLDER = ROOT.parent / "shared" / "models"
 class NetworkFile:
     """A file, the size of its input, and how its makers normalize: (pixels - mean) / std in its channel order.
 
-    `short_side` is the length of the short side before a crop; without it the whole photo is resized.
+    `short_side` is the length of the short side before a crop; without it the whole photo is resized. A file with
+    `probability` gives the probability of its only class, not a logit.
     """
 
     file: str
@@ -31,6 +32,7 @@ class NetworkFile:
     std: tuple[float, ...] = (127.5,) * 3
     short_side: int | None = None
     channels: str = "RGB"
+    probability: bool = False
 
     @property
     def path(self) -> Path:
@@ -43,7 +45,7 @@ class NetworkFile:
         given: dict[str, Any] = {"mean": self.mean, "std": self.std, "channels": self.channels}
         given |= {"height": self.size, "width": self.size}
         if self.short_side:
-            given |= {"resize": "crop", "short_side": self.short_side}
+            given |= {"resize": "crop", "resize_size": (self.short_side, self.short_side)}
         return {"preprocessing": given}
 
 
@@ -53,7 +55,7 @@ _KNOWN = (
     NetworkFile("mobilenet_v1_0.25_128.onnx", 128, short_side=146),
     NetworkFile("cifar10_resnet20.onnx", 32, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
     NetworkFile("deeplabv3_mnv2_dm05_pascal_513.onnx", 513),
-    NetworkFile("prisma_nchw.onnx", 256, (0, 0, 0), (255, 255, 255)),
+    NetworkFile("prisma_nchw.onnx", 256, (0, 0, 0), (255, 255, 255), probability=True),
     NetworkFile(
         "SINet.onnx",
         320,
@@ -79,6 +81,8 @@ def file_reference(file: NetworkFile, photo: Image.Image) -> Map:
     x = ((pixels - np.array(file.mean, np.float32)) / np.array(file.std, np.float32)).transpose(2, 0, 1)
     (y,) = session.run(None, {session.get_inputs()[0].name: x[None].astype(np.float32)})
     y = y[0].reshape(-1) if y[0].size == max(y[0].shape) else y[0]
+    if file.probability:
+        return np.concatenate([1 - y, y])
     y = np.concatenate([0 * y, y]) if len(y) == 1 else y
     powers = np.exp(y - y.max(0))
     return np.asarray(powers / powers.sum(0), np.float32)
