@@ -32,7 +32,7 @@ OPERATORS = (
     *("Conv", "Gemm", "MatMul", "Add", "Mul"),
     *("Relu", "Clip", "LeakyRelu", "Sigmoid"),
     *("MaxPool", "AveragePool", "GlobalAveragePool"),
-    *("Concat", "Split", "Slice", "Gather", "Pad", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"),
+    *("Concat", "Split", "Slice", "Gather", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"),
 )
 
 

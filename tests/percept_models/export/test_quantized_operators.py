@@ -34,7 +34,6 @@ CASES: dict[str, Callable[..., str]] = {
     "Split": lambda b, x, c: b.op.Concat(*b.write("Split", [x], 2, axis=2, num_outputs=2), axis=1),
     "Slice": lambda b, x, c: b.op.Slice(x, c(np.array([0])), c(np.array([8])), c(np.array([2]))),
     "Gather": lambda b, x, c: b.op.Gather(x, c(np.array([1, 0, 3])), axis=1),
-    "Pad": lambda b, x, c: b.op.Conv(b.op.Pad(x, c(np.array([0, 0, 1, 1, 0, 0, 1, 1]))), c(noise(8, 8, 3, 3))),
     "Reshape": lambda b, x, c: b.op.Reshape(x, c(np.array([0, 4, 2, 256]))),
     "Flatten": lambda b, x, c: b.op.Flatten(x),
     "Transpose": lambda b, x, c: b.op.Transpose(x, perm=[0, 1, 3, 2]),
@@ -44,6 +43,7 @@ CASES: dict[str, Callable[..., str]] = {
 UNLISTED: dict[str, Callable[..., str]] = {
     "Resize": lambda b, x, c: b.op.Resize(x, "", c(np.array([1, 1, 2, 2], np.float32)), mode="linear"),
     "ConvTranspose": lambda b, x, c: b.op.ConvTranspose(x, c(noise(8, 8, 2, 2))),
+    "Pad": lambda b, x, c: b.op.Conv(b.op.Pad(x, c(np.array([0, 0, 1, 1, 0, 0, 1, 1]))), c(noise(8, 8, 3, 3))),
 }
 
 
