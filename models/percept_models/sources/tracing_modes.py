@@ -1,7 +1,7 @@
 """Modes under which a torch network is run or traced: they replace calls of some of torch's functions.
 
-`OutOfPlace` keeps tapped layers from being overwritten; `Exportable` writes functions in operators that ONNX
-has.
+`OutOfPlace` keeps tapped layers from being overwritten, `ActivationInputs` finds the logits before the last softmax,
+and `Exportable` writes functions in operators that ONNX has.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,7 @@ class _Mode(TorchFunctionMode):
 class OutOfPlace(_Mode):
     """Runs in-place operations out of place, such as `F.relu(x, inplace=True)` and `x += y` in DenseNet and ResNet.
 
-    They would overwrite a tensor that may be tapped. Whether the network computes the same is for the caller to check.
+    They would overwrite a tensor that may be tapped. The caller checks that the network computes the same.
     """
 
     def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -89,11 +89,13 @@ ACTIVATION_OPERATORS = {
     "argmax": "ArgMax",
     "max": "ArgMax",
 }
-RESHAPINGS = frozenset(
-    {"__getitem__", "contiguous", "flatten", "movedim", "permute", "reshape", "select", "squeeze"}
-) | {
-    *("byte", "float", "int", "long", "swapaxes", "to", "transpose", "type", "unsqueeze", "view"),
-}
+# Functions of torch that select, move or cast elements.
+# fmt: off
+RESHAPINGS = frozenset({
+    "__getitem__", "byte", "contiguous", "flatten", "float", "int", "long", "movedim", "permute", "reshape", "select",
+    "squeeze", "swapaxes", "to", "transpose", "type", "unsqueeze", "view",
+})
+# fmt: on
 
 
 def before_activations(output: Tensor, operators: Sequence[str]) -> Tensor:
@@ -132,6 +134,23 @@ def adaptive_average_pool(input: Tensor, output_size: int | Sequence[int | None]
     return p @ (input @ q.T.contiguous())
 
 
+def average_pool(
+    input: Tensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """Average pooling with its divisor, which torch's exporter drops: the sum of a window is mean times area."""
+    stride = stride or kernel_size
+    if divisor_override is None or ceil_mode:  # the windows of ceil mode differ in area
+        return F.avg_pool2d(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+    return F.avg_pool2d(input, kernel_size, stride, padding) * (height * width / divisor_override)
+
+
 def mean_rrelu(
     input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False
 ) -> Tensor:
@@ -143,6 +162,7 @@ def mean_rrelu(
 
 EXPORTABLE: Mapping[Callable[..., Any], Callable[..., Any]] = {
     F.adaptive_avg_pool2d: adaptive_average_pool,
+    F.avg_pool2d: average_pool,
     F.rrelu: mean_rrelu,
 }
 

@@ -1,5 +1,7 @@
 """The functions that replace those of torch while a network is traced."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from percept_models.sources.tracing_modes import (
     ActivationInputs,
     Exportable,
     adaptive_average_pool,
+    average_pool,
     before_activations,
 )
 
@@ -22,7 +25,15 @@ def test_adaptive_pooling_equals_torch(n: int, size: int | tuple[int, int | None
     torch.testing.assert_close(adaptive_average_pool(x, size), F.adaptive_avg_pool2d(x, size))
 
 
-def test_rrelu_is_the_leaky_relu_that_torch_computes_in_inference() -> None:
+@pytest.mark.parametrize("options", [{}, {"padding": 1}, {"stride": 1}, {"kernel_size": (3, 2)}, {"ceil_mode": True}])
+@pytest.mark.parametrize("divisor", [None, 3])
+def test_average_pooling_keeps_its_divisor(options: dict[str, Any], divisor: int | None) -> None:
+    x = torch.randn(2, 3, 7, 8, generator=torch.Generator().manual_seed(0))
+    arguments = {"kernel_size": 3, "divisor_override": divisor, **options}
+    torch.testing.assert_close(average_pool(x, **arguments), F.avg_pool2d(x, **arguments))
+
+
+def test_rrelu_equals_torch_in_inference() -> None:
     module, x = nn.RReLU(0.1, 0.5).eval(), torch.linspace(-2, 2, 9)
     with Exportable():
         y = module(x)
