@@ -181,6 +181,16 @@ def unpooling() -> nn.Module:
     return Unpool()
 
 
+def top_ten(x: Tensor) -> Tensor:
+    """The mean of the ten greatest cells of each channel, [N,C,1,1]."""
+    return x.flatten(2).topk(10, -1)[0].mean(-1)[..., None, None]
+
+
+def median(x: Tensor) -> Tensor:
+    """The median of the 256 cells of each channel, [N,C,1,1]."""
+    return x.flatten(2).sort(-1)[0][..., 127][..., None, None]
+
+
 def option_a_shortcut(x: Tensor, y: Tensor) -> Tensor:
     """ResNet's parameter-free shortcut: every second cell, and zeros for new channels (He et al. 2015)."""
     return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 8, 8)) + y
@@ -217,8 +227,6 @@ POOLINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "power": lambda x: F.lp_pool2d(x.clamp(min=1e-3), 2, 16),
     "generalized mean": lambda x: x.clamp(min=1e-6).pow(3).mean((2, 3), keepdim=True).pow(1 / 3),
     "log-sum-exp": lambda x: x.logsumexp((2, 3), keepdim=True),
-    "top ten cells": lambda x: x.flatten(2).topk(10, -1)[0].mean(-1)[..., None, None],
-    "median": lambda x: x.flatten(2).sort(-1)[0][..., 127][..., None, None],
     "standard deviation": lambda x: x.std((2, 3), keepdim=True),
     "by view": lambda x: x.view(x.size(0), x.size(1), -1).mean(-1)[..., None, None],
     "by einsum": lambda x: torch.einsum("nchw->nc", x)[..., None, None] / 256,
@@ -231,7 +239,7 @@ RESHAPES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "narrow": lambda x: x.narrow(1, 0, 16),
     "flip": lambda x: x + x.flip(3),
     "roll": lambda x: x + torch.roll(x, (1, 1), (2, 3)),
-    "channel shuffle": lambda x: x.view(len(x), 4, 4, 16, 16).transpose(1, 2).reshape(len(x), 16, 16, 16),
+    "channel shuffle": lambda x: x.unflatten(1, (4, 4)).transpose(1, 2).flatten(1, 2),
     "channels last and back": lambda x: x.permute(0, 2, 3, 1).contiguous().relu().permute(0, 3, 1, 2),
     "cumulative sum": lambda x: x.cumsum(-1) / 16,
     "pixel shuffle": lambda x: F.pixel_unshuffle(F.pixel_shuffle(x, 2), 2),
