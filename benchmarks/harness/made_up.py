@@ -239,7 +239,7 @@ RESHAPES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "narrow": lambda x: x.narrow(1, 0, 16),
     "flip": lambda x: x + x.flip(3),
     "roll": lambda x: x + torch.roll(x, (1, 1), (2, 3)),
-    "channel shuffle": lambda x: x.unflatten(1, (4, 4)).transpose(1, 2).flatten(1, 2),
+    "channel shuffle": lambda x: x.reshape(x.size(0), 4, 4, 16, 16).transpose(1, 2).flatten(1, 2),
     "channels last and back": lambda x: x.permute(0, 2, 3, 1).contiguous().relu().permute(0, 3, 1, 2),
     "cumulative sum": lambda x: x.cumsum(-1) / 16,
     "pixel shuffle": lambda x: F.pixel_unshuffle(F.pixel_shuffle(x, 2), 2),
