@@ -1,9 +1,9 @@
-"""The contrast of a network between photos, and the doubt about a guessed normalization that gives too little of it.
+"""The contrast of a network between photos, and the warning about a guessed normalization with too little of it.
 
-A network that gets pixels in another range than it was trained on says nearly the same to every photo, or its logits
-overflow. Measured on seven pretrained files and four photos: with the normalization of the training the contrast is 0.9
-to 1.6. Pixels in 0..255 give 0.25 to 0.4 of that, or logits of 10^18; only a file that clips its logits to 0..1, and
-one that was trained on 0..255 in another order of channels, keep 0.75 of it.
+A network that gets pixels in another range than it was trained on has nearly the same logits for every photo, or its
+logits overflow. Measured on seven pretrained files and four photos: with the normalization of the training the contrast
+is 0.9 to 1.6. Pixels in 0..255 give 0.25 to 0.4 of that, or logits of 10^18; only a file that clips its logits to 0..1,
+and one that was trained on 0..255 in another order of channels, keep 0.75 of it.
 """
 
 import shlex
@@ -36,7 +36,10 @@ def measure_contrast(logits: Array) -> float:
 
 
 def describe_doubt(bundle: Path, source: str) -> str | None:
-    """Why the guessed mean and std of a bundle are probably wrong, and what to do; None where they may be right."""
+    """Why the guessed mean and std of a bundle are probably wrong, and what to do; None where they may be right.
+
+    `bundle` is the folder of a bundle, and `source` that which it was exported from, for the command in the text.
+    """
     network = open_bundle(bundle)
     own = network.preprocessing
     candidates = list_candidates(own, {"resize": own.resize, "channels": own.channels})

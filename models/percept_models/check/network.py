@@ -1,4 +1,4 @@
-"""A network behind its normalization: images float32 go in, logits come out, whatever the preprocessing is.
+"""A network without its normalization: images float32 go in, logits come out, whatever the preprocessing is.
 
 In comes a source of `percept export` or the folder of a bundle; its trunk is cut at the layer `image`.
 """
@@ -31,7 +31,7 @@ from percept_models.sources.trunk import PIXELS
 class Network:
     """A network from its image on, with the preprocessing that an export would use, and what its logits mean.
 
-    One that `normalizes` takes pixels as they are.
+    A network that `normalizes` takes pixels as they are.
     """
 
     session: Session

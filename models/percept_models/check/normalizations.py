@@ -12,7 +12,7 @@ import numpy as np
 from percept.bundle.preprocessing import Channels, Preprocessing
 from percept_models.export.options import parse_preprocessing
 from percept_models.graph.reader import Array
-from percept_models.sources.preprocessing import merge_preprocessing
+from percept_models.sources.preprocessing import merge_preprocessing, normalize_pixels
 
 # channels → the name of a normalization → the options of `percept export` that give it
 NORMALIZATIONS: Mapping[Channels, Mapping[str, str]] = {
@@ -35,13 +35,13 @@ NORMALIZATIONS: Mapping[Channels, Mapping[str, str]] = {
         "0..255": "--mean 0 --std 1 --range 255",
     },
 }
-PIXELS = "by the network"  # the name of the only row of a network that normalizes the pixels itself
+BY_NETWORK = "by the network"  # the name of the only row of a network that normalizes the pixels itself
 CROP = 0.875  # the share of the short side that is commonly cropped, as in 224 of 256
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A likely preprocessing, and the options that give it; `is_own` says that an export would use it anyway."""
+    """A likely preprocessing, and the options that give it; `is_own` if an export would use it without them."""
 
     normalization: str
     resize: str
@@ -60,7 +60,7 @@ def list_candidates(own: Preprocessing, given: Mapping[str, Any], normalizes: bo
     rules = _resize_rules(own, given)
     found = [
         _candidate(own, name, options, resize, resize_options)
-        for name, options in ({PIXELS: ""} if normalizes else _normalizations(own, given)).items()
+        for name, options in ({BY_NETWORK: ""} if normalizes else _normalizations(own, given)).items()
         for resize, resize_options in rules.items()
     ]
     if any(candidate.is_own for candidate in found):
@@ -70,9 +70,7 @@ def list_candidates(own: Preprocessing, given: Mapping[str, Any], normalizes: bo
 
 def normalize(pixels: Array, preprocessing: Preprocessing) -> Array:
     """Pixels uint8 [H,W,C] as the network's image float32 [C,H,W], in its order of channels."""
-    x = pixels[..., ::-1] if preprocessing.channels == "BGR" else pixels
-    x = (x.astype(np.float32) - np.array(preprocessing.mean, np.float32)) / np.array(preprocessing.std, np.float32)
-    return np.ascontiguousarray(x.transpose(2, 0, 1))
+    return np.ascontiguousarray(normalize_pixels(pixels, preprocessing).transpose(2, 0, 1))
 
 
 def _normalizations(own: Preprocessing, given: Mapping[str, Any]) -> Mapping[str, str]:

@@ -22,7 +22,7 @@ options are those of percept export. Options that you give here are not varied.
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """Which network answers, how its input is known to be, and the photos with the number of classes to show."""
+    """The network with the options that the user fixed, the photos, and the number of classes to show."""
 
     network: ExportOptions
     photos: tuple[Path, ...]

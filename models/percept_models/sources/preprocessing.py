@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from percept.bundle.preprocessing import CHANNEL_COUNTS, Channels, Preprocessing
 from percept.errors import BundleError
+from percept_models.graph.reader import Array
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -14,6 +17,13 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey, ITU-R 601-2
 def unit_normalization(mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
     """Mean and std in units of 0..1 as the fields of `Preprocessing`, which are in units of 0..255."""
     return {"mean": tuple(255 * v for v in mean), "std": tuple(255 * v for v in std)}
+
+
+def normalize_pixels(pixels: Array, preprocessing: Preprocessing) -> Array:
+    """Pixels uint8 [...,C] as float32 [...,C] in the network's order of channels: (pixels - mean) / std."""
+    x = pixels[..., ::-1] if preprocessing.channels == "BGR" else pixels
+    mean, std = (np.array(v, np.float32) for v in (preprocessing.mean, preprocessing.std))
+    return np.asarray((x.astype(np.float32) - mean) / std)
 
 
 def guess_preprocessing(size: int) -> Preprocessing:

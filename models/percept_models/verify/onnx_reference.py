@@ -6,7 +6,6 @@ A reference is a torch network or a function of images; here ONNX graphs become 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 from onnx import ModelProto, helper
 from torch import nn
 
@@ -15,6 +14,7 @@ from percept.bundle.preprocessing import Preprocessing
 from percept_models.graph.execution import run
 from percept_models.graph.reader import Array
 from percept_models.importer.network import ImportedNetwork, import_network
+from percept_models.sources.preprocessing import normalize_pixels
 from percept_models.sources.trunk import PIXELS
 
 ReferenceOutputs = Callable[[Array], Mapping[str, Array]]  # images uint8 [N,H,W,C] → "logits", and layers by name
@@ -41,9 +41,8 @@ def onnx_file_reference(file: Path, manifest: Manifest) -> ReferenceOutputs:
     Raises `BundleError` where the file cannot be imported.
     """
     preprocessing = manifest.preprocessing
-    activation: Activation | None = (
-        "none" if manifest.activation == "none" else None
-    )  # `none` keeps the end of the file as it is
+    # `none` keeps the end of the file as it is.
+    activation: Activation | None = "none" if manifest.activation == "none" else None
     network = import_network(file, (preprocessing.height, preprocessing.width), manifest.head.output, activation)
     return imported_network_reference(network, preprocessing)
 
@@ -53,8 +52,7 @@ def imported_network_reference(network: ImportedNetwork, preprocessing: Preproce
     (image,) = network.model.graph.input
 
     def outputs(pixels: Array) -> dict[str, Array]:
-        x = pixels[..., ::-1] if preprocessing.channels == "BGR" else pixels
-        x = (x.astype(np.float32) - np.array(preprocessing.mean, np.float32)) / np.array(preprocessing.std, np.float32)
+        x = normalize_pixels(pixels, preprocessing)
         feeds = {image.name: x if network.layout == "NHWC" else x.transpose(0, 3, 1, 2)}
         return run(network.model, feeds, optimize=False)
 
