@@ -17,7 +17,7 @@ from torch import Tensor
 
 from percept.bundle.integrity import read_manifest
 from percept.bundle.manifest import WEIGHTS
-from percept_models.sources.trunk import PREFIX
+from percept_models.sources.trunk import PARAMETER_PREFIX
 
 ALIGNMENT = 64  # bytes: a cache line, so that a mapped file can be used in place
 SMALL_BYTES = 1024  # tensors below this size stay inside their graph
@@ -74,7 +74,7 @@ def read_parameters(bundle: Path) -> dict[str, Tensor]:
     """The parameters of the network in a bundle, by the names that they have in torch."""
     trunk = onnx.load(bundle / read_manifest(bundle).trunk)
     return {
-        tensor.name.removeprefix(PREFIX): torch.from_numpy(numpy_helper.to_array(tensor).copy())
+        tensor.name.removeprefix(PARAMETER_PREFIX): torch.from_numpy(numpy_helper.to_array(tensor).copy())
         for tensor in trunk.graph.initializer
-        if tensor.name.startswith(PREFIX)
+        if tensor.name.startswith(PARAMETER_PREFIX)
     }

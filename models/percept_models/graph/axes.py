@@ -1,6 +1,6 @@
 """Where the axes of an image are in each tensor: which axis holds the batch, the height and the width of a map.
 
-In comes a graph; out comes an `Axis` for each axis of each tensor. It is known as exactly as a number in digits: a
+In comes a graph; out comes a `CompositeAxis` for each axis of each tensor. It is known exactly, by its factors: a
 reshape may split the height into windows and the rows of each, merge height and width into tokens, or move windows
 into the batch, and a later one may undo it. So a feature map is recognized in any layout: [N,C,h,w], [N,h,w,C] or
 [N,T,C]. Where an operator mixes the axes in an unknown way they are lost, until a sum with another tensor restores
@@ -13,19 +13,18 @@ from typing import NamedTuple
 from onnx import NodeProto
 
 from percept_models.graph.axis_rules import Sources, axis_sources, selected_range
-from percept_models.graph.digits import BATCH, UNKNOWN, Axis, reshape, side
+from percept_models.graph.factors import BATCH, RESHAPES, UNKNOWN, CompositeAxis, reshape, side
 from percept_models.graph.reader import Graph, Shape, attributes
 
-Axes = tuple[Axis, ...]
+Axes = tuple[CompositeAxis, ...]
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
-RESHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 IMAGE_CHANNELS = (1, 3, 4)
 
 
 class Part(NamedTuple):
     """An axis of one input of a node."""
 
-    axis: Axis
+    axis: CompositeAxis
     size: int | None
 
 
@@ -75,14 +74,9 @@ def _output_axes(graph: Graph, node: NodeProto, output: int, found: Mapping[str,
 
 def _follow(
     graph: Graph, node: NodeProto, output: int, position: int, sources: Sources, found: Mapping[str, Axes]
-) -> Axis:
+) -> CompositeAxis:
     """Return the axis of an output from those that it comes from, if all that are known agree."""
-    parts = [
-        Part(
-            found.get(node.input[i], (UNKNOWN,) * (axis + 1))[axis], graph.shapes.get(node.input[i], (None,) * 9)[axis]
-        )
-        for i, axis in sources
-    ]
+    parts = [_part(graph, node.input[i], axis, found) for i, axis in sources]
     known = [part for part in parts if part.axis != UNKNOWN]
     size = graph.shapes[node.output[output]][position]
     if known and node.op_type == "Concat" and attributes(node)["axis"] % len(graph.shapes[node.output[0]]) == position:
@@ -101,7 +95,7 @@ def _part(graph: Graph, name: str, position: int, found: Mapping[str, Axes]) -> 
     return Part(axis, graph.shapes[name][position] if name in graph.shapes else None)
 
 
-def _joined(parts: Sequence[Part], size: int | None) -> Axis:
+def _joined(parts: Sequence[Part], size: int | None) -> CompositeAxis:
     """Return the axis along which inputs were joined: other tokens may come before those of a map."""
     if len({part.axis.side for part in parts}) == 1 and parts[0].axis.side:
         return parts[0].axis.resized(size)

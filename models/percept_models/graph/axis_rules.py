@@ -11,7 +11,7 @@ from typing import Any
 from onnx import NodeProto
 
 from percept_models.graph.field_rules import ELEMENTWISE
-from percept_models.graph.reader import Graph, Shape, attributes
+from percept_models.graph.reader import Graph, attributes
 
 Sources = Sequence[tuple[int, int]]  # (input, axis)
 AxisRule = Callable[[Graph, NodeProto, int], Sequence[Sources]]
@@ -152,11 +152,7 @@ def einsum(_graph: Graph, node: NodeProto, _output: int) -> Sequence[Sources]:
 def tile(graph: Graph, node: NodeProto, _output: int) -> Sequence[Sources]:
     """An axis that is repeated is another one."""
     before, after = graph.shapes[node.input[0]], graph.shapes[node.output[0]]
-    return [[(0, axis)] if _same(before, after, axis) else [] for axis in range(len(after))]
-
-
-def _same(before: Shape, after: Shape, axis: int) -> bool:
-    return before[axis] == after[axis]
+    return [[(0, axis)] if before[axis] == after[axis] else [] for axis in range(len(after))]
 
 
 def _integers(graph: Graph, node: NodeProto, i: int) -> list[int] | None:

@@ -15,7 +15,7 @@ from percept_models.graph.reader import Graph, attributes
 
 Bounds = tuple[float, float]
 UNBOUNDED: Bounds = (-inf, inf)
-MAX_DEPTH = 64  # of the operators that are followed: an activation stands at the end
+MAX_DEPTH = 64  # operators that are followed back from the tensor: activations are near the end of a network
 
 
 class Operation(NamedTuple):
@@ -35,7 +35,7 @@ def bounds(graph: Graph, name: str) -> Bounds:
 
 
 def _bounds(graph: Graph, name: str, known: dict[str, Bounds], depth: int) -> Bounds:
-    """The bounds of a tensor; `known` are those of tensors that were met before."""
+    """The bounds of a tensor; `known` holds those that were computed before, and gets these."""
     if name in known:
         return known[name]
     value, node = graph.value(name), graph.producer.get(name)
@@ -52,7 +52,7 @@ def _bounds(graph: Graph, name: str, known: dict[str, Bounds], depth: int) -> Bo
 
 
 def _union(c: Operation) -> Bounds:
-    """Of operators whose values are among those of their inputs, or averages of them."""
+    """The rule of operators whose values are among those of their inputs, or averages of them."""
     return min(low for low, _ in c.inputs), max(high for _, high in c.inputs)
 
 
@@ -119,13 +119,15 @@ def _always(low: float, high: float) -> Rule:
     return lambda _: (low, high)
 
 
-SELECTING = (
-    *("Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split"),
-    *("Squeeze", "Tile", "Transpose", "Unsqueeze", "DepthToSpace", "SpaceToDepth"),
-    *("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMax", "ReduceMean", "ReduceMin"),
+# fmt: off
+SELECTING_OR_AVERAGING = (
+    "AveragePool", "Cast", "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GlobalAveragePool",
+    "GlobalMaxPool", "Identity", "MaxPool", "ReduceMax", "ReduceMean", "ReduceMin", "Reshape", "Slice", "SpaceToDepth",
+    "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
 )
+# fmt: on
 RULES: Mapping[str, Rule] = {
-    **dict.fromkeys(SELECTING, _union),
+    **dict.fromkeys(SELECTING_OR_AVERAGING, _union),
     **dict.fromkeys(("HardSigmoid", "Sigmoid", "Softmax"), _always(0, 1)),
     **dict.fromkeys(("Softsign", "Tanh"), _always(-1, 1)),
     "Add": _add,
@@ -146,6 +148,9 @@ RULES: Mapping[str, Rule] = {
     "Sum": _add,
 }
 # The operators whose other inputs are shapes, axes, indices or limits, not values.
-FIRST_INPUT_ONLY = frozenset({"Clip", "Expand", "Gather", "Pad", "Reshape", "Resize", "Slice", "Split", "Squeeze"}) | {
-    *("ReduceMax", "ReduceMean", "ReduceMin", "Tile", "Unsqueeze"),
-}
+# fmt: off
+FIRST_INPUT_ONLY = frozenset({
+    "Clip", "Expand", "Gather", "Pad", "ReduceMax", "ReduceMean", "ReduceMin", "Reshape", "Resize", "Slice", "Split",
+    "Squeeze", "Tile", "Unsqueeze",
+})
+# fmt: on

@@ -11,6 +11,7 @@ from onnx import NodeProto
 
 from percept_models.graph.axes import find_axes
 from percept_models.graph.dominators import ancestors, dominator_path, immediate_dominators, reverse_edges
+from percept_models.graph.factors import RESHAPES
 from percept_models.graph.field import Field
 from percept_models.graph.layout import Layout, read_layout
 from percept_models.graph.reader import Graph
@@ -19,7 +20,7 @@ from percept_models.graph.tokens import TokenUse
 
 WITH_WEIGHTS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 RESAMPLING = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool", "Pad", "Resize"})
-REARRANGING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+REARRANGING = RESHAPES | {"Identity", "Transpose"}
 
 
 class DataFlow:
@@ -48,7 +49,7 @@ class DataFlow:
         return layout is not None and (not layout.prefix or name in self._tokens.used)
 
     def stage(self, name: str) -> object:
-        """Return what all feature maps of a stage share: stride and dilation."""
+        """Return the strides and the dilation of a feature map, which are the same for all maps of a stage."""
         field = self._known_field(name)
         return self._strides(name), field.dilation if field else (1, 1)
 
@@ -103,7 +104,7 @@ class DataFlow:
     def loses_grid_after(self, name: str) -> bool:
         """Return whether the network goes on with tokens [N,T,C] of an unknown grid after the last known map."""
         chain = self.classifier_chain()
-        return any(self._is_unknown_sum(following) for following in chain[chain.index(name) + 1 :])
+        return any(self._is_sum_of_unknown_tokens(following) for following in chain[chain.index(name) + 1 :])
 
     def _strides(self, name: str) -> tuple[float, float]:
         """Return the whole strides along (y, x)."""
@@ -121,12 +122,13 @@ class DataFlow:
         known = field and layout and (field.y.dim, field.x.dim) == layout.axes
         return field if known else None
 
-    def _is_unknown_sum(self, name: str) -> bool:
+    def _is_sum_of_unknown_tokens(self, name: str) -> bool:
+        """Return whether a tensor is a sum [N,T,C] whose axes hold no known cells: the end of a transformer's block."""
         shape, axes = self._graph.shapes.get(name, ()), self._axes.get(name, ())
-        several = len(shape) == 3 and all((size or 0) > 1 for size in shape[1:])
-        return (
-            several and not any(axis.holds_cells for axis in axes[1:]) and self._graph.producer[name].op_type == "Add"
-        )
+        if len(shape) != 3 or any((size or 0) <= 1 for size in shape[1:]):
+            return False
+        is_sum = self._graph.producer[name].op_type == "Add"
+        return is_sum and not any(axis.holds_cells for axis in axes[1:])
 
     def _find_predecessors(self) -> dict[str, list[str]]:
         """Return the tensors with pixel values and what each is computed from, in topological order."""

@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from percept.bundle.manifest import MapLayout
 from percept_models.graph.axes import Axes
-from percept_models.graph.digits import BATCH, UNKNOWN
+from percept_models.graph.factors import BATCH, UNKNOWN
 from percept_models.graph.reader import Shape
 
 TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)

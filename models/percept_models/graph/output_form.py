@@ -11,9 +11,8 @@ import numpy as np
 from onnx import NodeProto
 
 from percept.errors import BundleError
+from percept_models.graph.factors import RESHAPES
 from percept_models.graph.reader import FLOAT_TYPES, Array, Graph, attributes
-
-RESHAPING = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 
 
 class Form(NamedTuple):
@@ -27,8 +26,8 @@ class Form(NamedTuple):
     cells: tuple[int, ...]
 
     @property
-    def classes_count(self) -> int:
-        """K."""
+    def class_count(self) -> int:
+        """K, the number of classes."""
         return 1 if self.classes is None else self.shape[self.classes]
 
     @property
@@ -49,7 +48,7 @@ class Form(NamedTuple):
 
     def arrange(self, array: Array) -> Array:
         """An array of this form as [N,K] or [N,K,h,w]."""
-        return array.transpose(self.permutation).reshape(len(array), self.classes_count, *self.cell_sizes)
+        return array.transpose(self.permutation).reshape(len(array), self.class_count, *self.cell_sizes)
 
     def restore(self, arranged: Array) -> Array:
         """The array of this form that `arrange` gave this array for."""
@@ -135,7 +134,7 @@ def _keeps_order(node: NodeProto, before: Sequence[int | None], after: Sequence[
     """Whether a node that changes no axis longer than 1 leaves the order of the elements as it is."""
     if node.op_type == "Gather":  # the only entry of an axis
         return before[attributes(node).get("axis", 0)] == 1 and len(after) < len(before)
-    return node.op_type in RESHAPING
+    return node.op_type in RESHAPES
 
 
 def _permuted(form: Form, permutation: Sequence[int]) -> Form:

@@ -15,7 +15,8 @@ from percept_models.graph.reader import Graph
 
 SUMS = frozenset({"Add", "Sum"})
 MERGES = SUMS | {"Concat"}
-ACTIVATIONS = frozenset({"BatchNormalization", "Clip", "HardSwish", "LeakyRelu", "PRelu", "Relu"})
+# What may follow a merge in its block.
+POINTWISE = frozenset({"BatchNormalization", "Clip", "HardSwish", "LeakyRelu", "PRelu", "Relu"})
 TOKEN_ORDERS = ("NTC", "NCT")
 PARTS = 4  # of a network whose blocks all have one size, as in DPT (Ranftl et al. 2021, arXiv:2103.13413)
 
@@ -149,9 +150,9 @@ def _is_merge(graph: Graph, name: str) -> bool:
 
 
 def _merge(graph: Graph, name: str) -> str | None:
-    """Return the operator that merges branches where a tensor is their sum or concatenation, or its activation."""
+    """Return the operator that merges branches into a tensor, which `POINTWISE` operators may follow, or None."""
     node = graph.producer[name]
-    while node.op_type in ACTIVATIONS | REARRANGING:
+    while node.op_type in POINTWISE | REARRANGING:
         node = graph.producer[node.input[0]]
     merges = node.op_type in MERGES and sum(i not in graph.foldable for i in node.input) > 1
     return node.op_type if merges else None

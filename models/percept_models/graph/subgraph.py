@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from onnx import NodeProto
+from onnx import ModelProto, NodeProto
 
 from percept_models.graph.reader import Graph
 
@@ -27,3 +27,17 @@ def required_nodes(nodes: Sequence[NodeProto], wanted: set[str]) -> Iterable[Nod
             wanted.update(filter(None, node.input))
             kept.append(node)
     return reversed(kept)
+
+
+def remove_unused(model: ModelProto, kept_prefix: str | None = None) -> ModelProto:
+    """Remove the nodes and weights that no output needs, in place, and return the model.
+
+    Weights whose name begins with `kept_prefix` stay.
+    """
+    nodes = list(required_nodes(list(model.graph.node), {output.name for output in model.graph.output}))
+    used = {name for node in nodes for name in node.input}
+    stored = [t for t in model.graph.initializer if t.name in used or (kept_prefix and t.name.startswith(kept_prefix))]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(stored)
+    return model

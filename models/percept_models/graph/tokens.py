@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from onnx import NodeProto
 
-from percept_models.graph.axes import RESHAPES, Axes
+from percept_models.graph.axes import Axes
 from percept_models.graph.axis_rules import axis_sources, selected_range
-from percept_models.graph.digits import kept_position
+from percept_models.graph.factors import RESHAPES, kept_position
 from percept_models.graph.reader import Graph
 
 Edge = tuple[str, str]  # a tensor and the first output of a node that consumes it

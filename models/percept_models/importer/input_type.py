@@ -10,10 +10,12 @@ from math import prod
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 # Operators that move the elements of their first input and compute nothing.
-MOVES = frozenset(
-    {"DepthToSpace", "Flatten", "Gather", "Identity", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze"}
-    | {"Transpose", "Unsqueeze"}
-)
+# fmt: off
+MOVES = frozenset({
+    "DepthToSpace", "Flatten", "Gather", "Identity", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze",
+    "Transpose", "Unsqueeze",
+})
+# fmt: on
 
 
 def cast_input(model: ModelProto) -> None:

@@ -19,7 +19,7 @@ RESERVED = RESERVED_IN_TRUNK | {FLIPPED, FLOATS, CENTRED, SCALED, LAST, ORDER, M
 MAX_LENGTH = 120  # of the 128 that the manifest allows: the rest is for making a name unique
 
 
-def rename_tensors(model: ModelProto, required: dict[str, str]) -> dict[str, str]:
+def assign_readable_names(model: ModelProto, required: dict[str, str]) -> dict[str, str]:
     """Rename every tensor of the main graph in place; `required` gives the new names of some of them.
 
     Returns the old name of each tensor that a node computes.

@@ -18,6 +18,7 @@ from percept.bundle.manifest import IMAGE, Activation, OutputHead
 from percept.errors import BundleError, first_line
 from percept_models.autodiff.tail import LOGITS
 from percept_models.graph.builder import OPSET
+from percept_models.graph.reader import Array
 from percept_models.graph.simplification import simplify
 from percept_models.importer.batch import make_batch_symbolic, set_batch_size
 from percept_models.importer.conversion import convert_opset, infer_shapes
@@ -26,9 +27,9 @@ from percept_models.importer.float_types import check_float32, to_float32
 from percept_models.importer.input_type import cast_input, remove_input_cast
 from percept_models.importer.model_file import IR_VERSION, iterate_messages, load_model, opset_version, root_cause
 from percept_models.importer.modules import module_outputs
-from percept_models.importer.naming import rename_tensors
-from percept_models.importer.output_head import append_logits, find_head
-from percept_models.importer.signature import Layout, dimensions, read_image_input, select_output
+from percept_models.importer.naming import assign_readable_names
+from percept_models.importer.output_head import FoundHead, append_logits, find_head
+from percept_models.importer.signature import ImageInput, ImageLayout, dimensions, read_image_input, select_output
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
@@ -39,11 +40,11 @@ class ImportedNetwork:
 
     `size` is (height, width); `head` says how the logits were made; `notes` say in short sentences what was changed.
     `names` has the name in the file of each tensor, `modules` the path of the module whose output a tensor is.
-    One that `takes_pixels` had an input of uint8: it normalizes them itself.
+    A network that `takes_pixels` had an input of uint8, and normalizes the pixels itself.
     """
 
     model: ModelProto
-    layout: Layout
+    layout: ImageLayout
     size: tuple[int, int]
     activation: Activation
     head: OutputHead
@@ -80,43 +81,57 @@ def _import(
         model = select_output(model, output)
     cast_input(model)
     notes += ["the uint8 input became float32: the file normalizes the pixels itself"] if image.pixels else []
-    n, samples = fixed or 1, sample_images(dimensions(model.graph.input[0])[1:], image.pixels)
-    original, (model, float_types) = model, to_float32(model)
-    raw = run_each(model, samples, n, kinds="fiub")
-    found = find_head(model, raw, image, requested)
-    expected = run_each(model, samples, n)
-    found.check(raw, expected)
-    if float_types:
-        original.graph.output[0].CopyFrom(model.graph.output[0])
-        changes = check_float32(original, model, samples, n)
-        notes.append(f"{' and '.join(float_types)} became float32: {changes}")
+    samples = sample_images(dimensions(model.graph.input[0])[1:], image.pixels)
+    model, head, expected, float_notes = _find_float32_head(model, samples, fixed or 1, image, requested)
     version = opset_version(model)
-    with _explain_errors(f"its operators of opset {version} cannot be converted to {OPSET}"):
+    model = _with_current_operators(model, fixed)
+    converted = append_logits(model, head, requested, output)
+    with _explain_errors("the shapes in the graph contradict each other"):
+        model, names = _with_standard_names(model, converted.shape)
+    check_equivalence(model, samples, expected, converted.undo, fixed)
+    notes += float_notes
+    notes += [f"opset {version} was converted to {OPSET}"] if version != OPSET else []
+    notes += [f"the batch fixed at {fixed} was made symbolic"] if fixed else []
+    return ImportedNetwork(
+        model=model,
+        layout=image.layout,
+        size=(image.height, image.width),
+        activation=converted.activation,
+        head=converted.head,
+        notes=(*notes, *converted.notes),
+        names=names,
+        modules={new: modules[old] for new, old in names.items() if old in modules},
+        channels=image.channels,
+        takes_pixels=image.pixels,
+    )
+
+
+def _find_float32_head(
+    model: ModelProto, samples: Array, n: int, image: ImageInput, requested: Activation | None
+) -> tuple[ModelProto, FoundHead, Array, list[str]]:
+    """Return a model whose batch is n in float32 with the output of `find_head`, that head, its values, and notes."""
+    converted, float_types = to_float32(model)
+    raw = run_each(converted, samples, n, kinds="fiub")
+    head = find_head(converted, raw, image, requested)
+    values = run_each(converted, samples, n)
+    head.check(raw, values)
+    if not float_types:
+        return converted, head, values, []
+    model.graph.output[0].CopyFrom(converted.graph.output[0])
+    changes = check_float32(model, converted, samples, n)
+    return converted, head, values, [f"{' and '.join(float_types)} became float32: {changes}"]
+
+
+def _with_current_operators(model: ModelProto, fixed: int | None) -> ModelProto:
+    """Return the model in the operators of `OPSET`, with the batch N and all other sizes constant."""
+    with _explain_errors(f"its operators of opset {opset_version(model)} cannot be converted to {OPSET}"):
         model = convert_opset(model)
     remove_input_cast(model)
     with _explain_errors("the graph cannot be simplified"):
         model = _with_symbolic_batch(model, fixed)
     _reject_control_flow(model)
     _reject_batch_ranges(model)
-    converted = append_logits(model, found, requested, output)
-    with _explain_errors("the shapes in the graph contradict each other"):
-        model, names = _with_standard_names(model, converted.shape)
-    check_equivalence(model, samples, expected, converted.undo, fixed)
-    notes += [f"opset {version} was converted to {OPSET}"] if version != OPSET else []
-    notes += [f"the batch fixed at {fixed} was made symbolic"] if fixed else []
-    size = (image.height, image.width)
-    return ImportedNetwork(
-        model,
-        image.layout,
-        size,
-        converted.activation,
-        converted.head,
-        (*notes, *converted.notes),
-        names,
-        {new: modules[old] for new, old in names.items() if old in modules},
-        image.channels,
-        image.pixels,
-    )
+    return model
 
 
 def _with_symbolic_batch(model: ModelProto, fixed: int | None) -> ModelProto:
@@ -155,7 +170,7 @@ def _with_standard_names(model: ModelProto, shape: Sequence[int]) -> tuple[Model
     """
     model = _simplified(model)
     (image,), (logits,) = model.graph.input, model.graph.output
-    names = rename_tensors(model, {image.name: IMAGE, logits.name: LOGITS})
+    names = assign_readable_names(model, {image.name: IMAGE, logits.name: LOGITS})
     inputs = [helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, ["N", *dimensions(image)[1:]])]
     outputs = [helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["N", *shape])]
     for node in model.graph.node:

@@ -15,18 +15,21 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 from percept.bundle.manifest import Activation, OutputHead
 from percept.errors import BundleError
 from percept_models.graph.bounds import bounds
-from percept_models.graph.output_form import RESHAPING, Form, form_after_argmax, form_in_input, forms_of_output
+from percept_models.graph.factors import RESHAPES
+from percept_models.graph.output_form import Form, form_after_argmax, form_in_input, forms_of_output
 from percept_models.graph.reader import Array, Graph, attributes
 from percept_models.importer.model_file import opset_version
 from percept_models.importer.scores import TOLERANCE, inseparable_activation, output_error, sums_to_one
 from percept_models.importer.signature import ImageInput
 
-ACTIVATIONS: dict[str, Activation] = {"LogSoftmax": "softmax", "Sigmoid": "sigmoid", "Softmax": "softmax"}
-SCORELESS = frozenset(
-    {"Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "OneHot"}
-) | {
-    *("NonMaxSuppression", "NonZero", "Round", "Sign", "TopK"),
-}
+ACTIVATION_BY_OPERATOR: dict[str, Activation] = {"LogSoftmax": "softmax", "Sigmoid": "sigmoid", "Softmax": "softmax"}
+# The operators at the end of a network after which no scores of classes are left.
+# fmt: off
+SCORELESS = frozenset({
+    "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "NonMaxSuppression", "NonZero", "Not",
+    "OneHot", "Round", "Sign", "TopK",
+})
+# fmt: on
 FLATTENED = "the output was flattened to [N,K]"
 MOVED = "the classes of the output were moved from the last axis to the second"
 PADDED = "a class whose logit is 0 was put before the only one: the softmax of both is its sigmoid"
@@ -38,14 +41,14 @@ KEPT = "the output is a score already, and not by a plain softmax or sigmoid, wh
 class FoundHead:
     """The end of a network: the form of its output, and that of the tensor that became its output instead.
 
-    `removed` are the operators after that tensor, the last one first. `already` is the activation that the network has
-    at its end: None where it has none, and `none` where it stays, because it is `inseparable` or the user asked for it.
+    `removed` are the operators after that tensor, the last one first. `own_activation` is the activation at the end of
+    the network: None where it has none, and `none` where it is kept, because it is `inseparable` or on request.
     """
 
     output: Form
     form: Form
     removed: tuple[Any, ...]
-    already: Activation | None
+    own_activation: Activation | None
     inseparable: bool = False
 
     def check(self, raw: Array, logits: Array) -> None:
@@ -84,17 +87,17 @@ def find_head(model: ModelProto, raw: Array, image: ImageInput, requested: Activ
     node = graph.producer.get(end)
     inseparable = False
     if node is not None and _acts_on_classes(node, form_at_end, opset_version(model)):
-        already: Activation | None = "none"
+        own_activation: Activation | None = "none"
         if requested != "none":
-            already, name, form = ACTIVATIONS[node.op_type], node.input[0], form_at_end
+            own_activation, name, form = ACTIVATION_BY_OPERATOR[node.op_type], node.input[0], form_at_end
             removed.append(node.op_type)
     else:
-        values = output.arrange(raw) if cut is None else np.zeros((0, form.classes_count))
-        already = inseparable_activation(bounds(graph, name), values)
-        inseparable = already == "none"
+        values = output.arrange(raw) if cut is None else np.zeros((0, form.class_count))
+        own_activation = inseparable_activation(bounds(graph, name), values)
+        inseparable = own_activation == "none"
     name, form = _before_squeezing(graph, name, form)
     _set_output(model, name)
-    return FoundHead(output, form, tuple(removed), already, inseparable)
+    return FoundHead(output, form, tuple(removed), own_activation, inseparable)
 
 
 def _choose_form(graph: Graph, raw: Array, image: ImageInput, version: int) -> Form:
@@ -116,16 +119,16 @@ def choose_activation(head: FoundHead, requested: Activation | None) -> Activati
     Two classes that were made of one have the softmax where the one had the sigmoid. Raises `BundleError` where the
     user's would come on top of another one.
     """
-    one, already = head.form.classes_count == 1, head.already
-    if already == "none" and requested in (None, "none"):
+    one, own = head.form.class_count == 1, head.own_activation
+    if own == "none" and requested in (None, "none"):
         return "none"
-    if already is not None and requested not in (None, "none", already) and not (one and already != "none"):
+    if own is not None and requested not in (None, "none", own) and not (one and own != "none"):
         end = f"ends in a {head.removed[-1]}" if head.removed else "gives scores between 0 and 1 already"
-        remedy = "none" if already == "none" else f"{already}, or none to keep the output as it is"
+        remedy = "none" if own == "none" else f"{own}, or none to keep the output as it is"
         raise BundleError(
             f"the network {end}, which contradicts --activation {requested}: leave it out, or use {remedy}"
         )
-    chosen = requested or already or "softmax"
+    chosen = requested or own or "softmax"
     return "softmax" if one and chosen == "sigmoid" else chosen
 
 
@@ -137,14 +140,14 @@ def append_logits(
     `name` is that of the network's own output where it has several. Raises `BundleError` as `choose_activation` does.
     """
     form, activation = found.form, choose_activation(found, requested)
-    k = form.classes_count
+    k = form.class_count
     if form.permutation != list(range(len(form.shape))):
         _append(model, "Transpose", perm=form.permutation)
     target = (k, *form.cell_sizes)
     if form.permuted_shape[1:] != target:
         flat = len(target) == 1 and len(form.shape) > 1
         _append(model, "Flatten") if flat else _append(model, "Reshape", np.array([0, *target]))
-    added = None if k > 1 else "complement" if found.already == "none" else "zero"
+    added = None if k > 1 else "complement" if found.own_activation == "none" else "zero"
     if added == "zero":
         _append(model, "Pad", np.array([0, 1, *[0] * len(form.cell_sizes)] + [0] * (len(target) + 1)))
     elif added == "complement":
@@ -166,13 +169,13 @@ def _notes(found: FoundHead, head: OutputHead) -> list[str]:
 def _before_argmax(graph: Graph, shape: Sequence[int]) -> tuple[str, Form | None]:
     """The tensor whose greatest entries the output names, with its form; the output itself where it is no argmax."""
     name = graph.outputs[0]
-    while (node := graph.producer.get(name)) is not None and node.op_type in RESHAPING | {"Cast", "Identity"}:
+    while (node := graph.producer.get(name)) is not None and node.op_type in RESHAPES | {"Cast", "Identity"}:
         name = node.input[0]
     if node is None or node.op_type != "ArgMax":
         if node is not None and node.op_type in SCORELESS:
             raise BundleError(
-                f"the output is that of a {node.op_type}, from which no score can be told: let the network return what "
-                f"comes before it (in a file, name that tensor with --output: {node.input[0]})"
+                f"the output is that of a {node.op_type}, which holds no scores of classes: let the network return "
+                f"what comes before it (in a file, name that tensor with --output: {node.input[0]})"
             )
         return graph.outputs[0], None
     return node.input[0], form_after_argmax(node, graph, shape)
@@ -209,7 +212,7 @@ def _acts_on_classes(node: NodeProto, form: Form, version: int) -> bool:
     """Whether an activation is over the classes and no other axis; `BundleError` for a softmax over one class."""
     if node.op_type == "Sigmoid":
         return True
-    if node.op_type not in ACTIVATIONS or form.classes is None:
+    if node.op_type not in ACTIVATION_BY_OPERATOR or form.classes is None:
         return False
     default = -1 if version >= 13 else 1
     axis = attributes(node).get("axis", default) % len(form.shape)
@@ -218,7 +221,7 @@ def _acts_on_classes(node: NodeProto, form: Form, version: int) -> bool:
     else:  # it was over all axes from this one on
         others = (n for i, n in enumerate(form.shape) if i >= axis and i != form.classes)
         acts = axis <= form.classes and all(n == 1 for n in others)
-    if acts and form.classes_count == 1:
+    if acts and form.class_count == 1:
         raise BundleError(f"the network ends in a {node.op_type} over one class, which gives the same for all images")
     return acts
 

@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 from percept_models.graph.builder import Builder
 from percept_models.graph.execution import run
 from percept_models.graph.reader import Array, Graph
-from percept_models.graph.subgraph import required_nodes
+from percept_models.graph.subgraph import remove_unused, required_nodes
 
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
@@ -50,7 +50,7 @@ def clip_activations(model: ModelProto) -> ModelProto | None:
             inputs = [graph.producer[node.input[0]].input[0], *(limit.name for limit in limits)]
             node.CopyFrom(helper.make_node("Clip", inputs, [name]))
             copy.graph.initializer.extend(limits)
-    return _without_unused(copy)
+    return remove_unused(copy)
 
 
 def restore_rounding(trunk: ModelProto, quantized: ModelProto) -> ModelProto:
@@ -74,7 +74,7 @@ def restore_rounding(trunk: ModelProto, quantized: ModelProto) -> ModelProto:
     del copy.graph.node[:]
     copy.graph.node.extend(builder.nodes)
     copy.graph.initializer.extend(builder.constants.values())
-    return _without_unused(copy)
+    return remove_unused(copy)
 
 
 def _pair_range(graph: Graph, node: NodeProto) -> tuple[Array, Array] | None:
@@ -120,15 +120,4 @@ def _with_constants(model: ModelProto, values: Mapping[str, Array]) -> ModelProt
     del copy.graph.node[:]
     copy.graph.node.extend(kept)
     copy.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in values.items())
-    return _without_unused(copy)
-
-
-def _without_unused(model: ModelProto) -> ModelProto:
-    """Remove nodes and weights that no output needs, in place, and return the model."""
-    nodes = list(required_nodes(list(model.graph.node), {output.name for output in model.graph.output}))
-    used = {name for node in nodes for name in node.input}
-    stored = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    del model.graph.node[:], model.graph.initializer[:]
-    model.graph.node.extend(nodes)
-    model.graph.initializer.extend(stored)
-    return model
+    return remove_unused(copy)

@@ -15,12 +15,11 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from percept.errors import BundleError
 
-Layout = Literal["NCHW", "NHWC"]
-CHANNEL_AXIS: dict[Layout, int] = {"NCHW": 1, "NHWC": 3}
+ImageLayout = Literal["NCHW", "NHWC"]
+CHANNEL_AXIS: dict[ImageLayout, int] = {"NCHW": 1, "NHWC": 3}
 CHANNELS_FIRST, CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]  # the permutations from one layout to the other
-
-
 CHANNEL_COUNTS = (3, 1, 4)  # of images; the first one in doubt
+# The types that an input may have.
 TYPES = (TensorProto.FLOAT, TensorProto.UINT8, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
@@ -30,7 +29,7 @@ class ImageInput(NamedTuple):
     A network that takes `pixels`, uint8, normalizes them itself.
     """
 
-    layout: Layout
+    layout: ImageLayout
     height: int
     width: int
     channels: int = 3

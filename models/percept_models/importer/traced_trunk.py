@@ -10,10 +10,10 @@ from percept.bundle.manifest import Activation
 from percept_models.autodiff.tail import LOGITS
 from percept_models.graph.execution import run
 from percept_models.graph.reader import Array
-from percept_models.graph.subgraph import required_nodes
+from percept_models.graph.subgraph import remove_unused, required_nodes
 from percept_models.importer.output_head import ConvertedOutput, append_logits, find_head
 from percept_models.importer.signature import ImageInput
-from percept_models.sources.trunk import PIXELS, PREFIX
+from percept_models.sources.trunk import PARAMETER_PREFIX, PIXELS
 
 RAW = f"{LOGITS}.raw"  # the name of the network's own output while the logits are made of it: that of no module
 
@@ -42,7 +42,7 @@ def convert_trunk(
     # Inference finds no shape behind a reshape to sizes that are computed from N, but torch states it.
     computed = {name for node in model.graph.node for name in node.output} - {LOGITS, RAW}
     model.graph.value_info.extend(value for value in trunk.graph.value_info if value.name in computed)
-    return _with_required_nodes(model), converted
+    return remove_unused(model, PARAMETER_PREFIX), converted
 
 
 def _rename(model: ModelProto, old: str, new: str) -> None:
@@ -65,14 +65,3 @@ def _with_only_output(model: ModelProto) -> ModelProto:
     copy.CopyFrom(model)
     del copy.graph.output[1:], copy.graph.value_info[:]
     return copy
-
-
-def _with_required_nodes(model: ModelProto) -> ModelProto:
-    """The same model without the nodes that no output needs, and their constants; parameters stay."""
-    nodes = list(required_nodes(model.graph.node, {value.name for value in model.graph.output}))
-    used = {name for node in nodes for name in node.input}
-    stored = [tensor for tensor in model.graph.initializer if tensor.name in used or tensor.name.startswith(PREFIX)]
-    del model.graph.node[:], model.graph.initializer[:]
-    model.graph.node.extend(nodes)
-    model.graph.initializer.extend(stored)
-    return model

@@ -32,7 +32,7 @@ from percept_models.sources.tracing_modes import ActivationInputs, Exportable, O
 PIXELS = "pixels"
 RESERVED = frozenset({"", PIXELS, LOGITS, IMAGE, ACTIVATIONS, SEED, GRADIENTS})
 CONTAINERS = (nn.Sequential.forward, nn.Module.forward)  # their modules are as deep as they are
-PREFIX = "network."  # of every initializer that is a parameter of the network
+PARAMETER_PREFIX = "network."  # of every initializer that is a parameter of the network
 
 
 class Trunk(nn.Module):
@@ -183,9 +183,9 @@ def trace(
 ) -> onnx.ModelProto:
     """The trunk as an ONNX model with a symbolic batch N; its `logits` are the network's own output, of this name.
 
-    Every initializer is named `PREFIX` and the name of its torch parameter; none is merged with another or left out,
-    because `export.weights.read_parameters` reads them back. The model holds no path of the machine that made it.
-    Raises `ValueError` where a layer is not a module of its own that is used and returns a feature map.
+    Every initializer is named `PARAMETER_PREFIX` and the name of its torch parameter; none is merged with another or
+    left out, because `export.weights.read_parameters` reads them back. The model holds no path of the machine that made
+    it. Raises `ValueError` where a layer is not a module of its own that is used and returns a feature map.
     """
     trunk = Trunk(network.cpu(), preprocessing, layers, OutputHead(output=output)).eval()
     pixels = example_pixels(preprocessing)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from percept_models.graph.digits import BATCH, UNKNOWN, Axis, Digit, kept_position, reshape, side
+from percept_models.graph.factors import BATCH, UNKNOWN, CompositeAxis, Factor, kept_position, reshape, side
 
 Y, X = side("y", 8), side("x", 12)
 IMAGE = (BATCH, UNKNOWN, Y, X)
@@ -45,16 +45,16 @@ def test_windows_in_the_batch_come_back() -> None:
 
 def test_heads_in_the_batch_come_back() -> None:
     """As in torch's attention, whose tokens come before the batch."""
-    tokens = Axis((*Y.digits, *X.digits))
+    tokens = CompositeAxis((*Y.factors, *X.factors))
     heads = reshape((96, None, 10), (96, None, 5), (tokens, BATCH, UNKNOWN))
     assert heads[0] == tokens
-    assert heads[1] == Axis((*BATCH.digits, Digit("", 2)))
+    assert heads[1] == CompositeAxis((*BATCH.factors, Factor("", 2)))
     assert reshape((96, None, 5), (96, None, 10), heads) == (tokens, BATCH, UNKNOWN)
 
 
 def test_rows_of_the_batch_in_one_axis_come_back() -> None:
     """A linear layer over [N * T, C]."""
-    tokens = Axis((*Y.digits, *X.digits))
+    tokens = CompositeAxis((*Y.factors, *X.factors))
     flat = reshape((None, 96, 5), (None, 5), (BATCH, tokens, UNKNOWN))
     assert flat[0].holds_batch
     assert reshape((None, 5), (None, 96, 5), flat) == (BATCH, tokens, UNKNOWN)
@@ -67,12 +67,12 @@ def test_groups_of_channels_keep_the_map() -> None:
 
 
 def test_tokens_after_a_class_token_stay_whole() -> None:
-    tokens = Axis((*Y.digits, *X.digits), prefix=1)
+    tokens = CompositeAxis((*Y.factors, *X.factors), prefix=1)
     split = reshape((None, 97, 10), (None, 97, 2, 5), (BATCH, tokens, UNKNOWN))
     assert split == (BATCH, tokens, UNKNOWN, UNKNOWN)
     assert reshape((None, 97, 2, 5), (None, 97, 10), split) == (BATCH, tokens, UNKNOWN)
     batched = reshape((97, None, 10), (97, None, 5), (tokens, BATCH, UNKNOWN))
-    assert batched[1] == Axis((*BATCH.digits, Digit("", 2)))
+    assert batched[1] == CompositeAxis((*BATCH.factors, Factor("", 2)))
     assert kept_position((None, 97, 10), (None, 97, 2, 5), 1) == 1
     assert kept_position((2, None, 97), (None, 97), 2) == 1
 
@@ -82,7 +82,7 @@ def test_tokens_after_a_class_token_stay_whole() -> None:
     [(range(1, 98), 1), (range(2, 98), 0), (range(98), 2), (range(2), None), (range(3, 98), None), (range(97), None)],
 )
 def test_selected_tokens_must_hold_every_cell(selected: range, prefix: int | None) -> None:
-    tokens = Axis((*Y.digits, *X.digits), prefix=2)
+    tokens = CompositeAxis((*Y.factors, *X.factors), prefix=2)
     assert tokens.select(selected) == (UNKNOWN if prefix is None else tokens._replace(prefix=prefix))
 
 
