@@ -1,7 +1,7 @@
 """The names of layers: those of torch modules as they are, those of ONNX tensors so that a reader understands them.
 
-A tensor of a file gets the path of the module that computes it, where the file has one, or keeps a name that says
-something. A name that is only an operator and a number, such as `clip_162`, becomes the stage and size of the map:
+A tensor of a file gets the path of the module that computes it, where the file has one, or keeps its name. A name that
+is only an operator and a number, such as `clip_162`, becomes the stage and size of the map:
 `stage3_56x56`. The old names remain as aliases.
 """
 

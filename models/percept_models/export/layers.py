@@ -1,6 +1,6 @@
 """The tapped layers of a bundle: which ones, under which names, and how the manifest describes each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -60,17 +60,23 @@ def select_layers(options: ExportOptions, source: SourceNetwork, graph: Graph, t
     layouts = {name: _read_layout(flow, graph, name, source) for name in layers if name != IMAGE}
     paths = {tensor: path for tensor, path in source.modules.items() if path in given and path not in source.nesting}
     names = {tensor: name for tensor, name in (paths | readable).items() if tensor in layouts and tensor not in given}
-    unavailable = {name: NO_CELLS for name in layouts if flow.layout(name) and not flow.uses_cells(name)}
-    if suggested and not options.layers and task == "classification" and flow.loses_grid_after(suggested[-1]):
-        unavailable |= dict.fromkeys(layouts, NO_GRID)
+    is_last_suggested = bool(suggested) and not options.layers and task == "classification"
+    loses_grid = is_last_suggested and flow.loses_grid_after(suggested[-1])
     return SelectedLayers(
         tensors=tuple(dict.fromkeys([IMAGE, *layers])),
         named=tuple(layers) if options.layers else (),
         cam_layer=cam_layer,
         layouts=layouts,
         names=names,
-        unavailable=unavailable,
+        unavailable=_find_unavailable(flow, layouts, loses_grid),
     )
+
+
+def _find_unavailable(flow: DataFlow, tensors: Iterable[str], loses_grid: bool) -> dict[str, str]:
+    """The reason for each tensor that gets no gradients; `loses_grid` concerns them all."""
+    if loses_grid:
+        return dict.fromkeys(tensors, NO_GRID)
+    return {name: NO_CELLS for name in tensors if flow.layout(name) and not flow.uses_cells(name)}
 
 
 def _tensors_by_name(source: SourceNetwork, readable: Mapping[str, str]) -> dict[str, str]:

@@ -39,8 +39,8 @@ ROUNDING = "integers became floats: the trunk rounds activations as before, the 
 class SourceNetwork:
     """A trunk, the reference that it must agree with, and what the source states about both.
 
-    `nesting` maps each tensor that may be tapped to the nesting of its module, `modules` to the path of the module that
-    it is the output of, and `aliases` to its name in the file, if these differ from its own name. `labels` may be
+    By the name of a tensor, `nesting` has the nesting of its module for each tensor that may be tapped, `modules` the
+    path of the module that returns it, and `aliases` its name in the file if that is another one. `labels` may be
     empty. `activation` gives the scores, and `head` says how the logits were made of the network's own output. Where
     the source rounds activations to integers, `trunk` does not, and `quantized` is the trunk that does. A source that
     `normalizes` its pixels itself leaves nothing to guess about mean and std.

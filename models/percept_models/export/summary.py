@@ -1,6 +1,6 @@
 """What `percept export` prints of a bundle before writing it: each property, and the option that replaces a guess."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 
 from percept.bundle.manifest import IMAGE
 from percept.bundle.preprocessing import Preprocessing
@@ -23,8 +23,7 @@ def report_description(
     tapped: TappedNetwork,
 ) -> None:
     """Report what the bundle will contain, one property to a line."""
-    given = options.preprocessing
-    preprocessing, labels = description.preprocessing, description.labels
+    labels = description.labels
 
     def line(subject: str, value: str, option: str, is_given: bool) -> None:
         report(format_line(subject, value, None if is_given else option))
@@ -32,16 +31,7 @@ def report_description(
     report(format_line("weights", source.weights))
     line("license", description.provenance.license, "--license", bool(options.license))
     line("task", f"{description.task}, {description.activation}", "--activation", bool(options.activation))
-    line("size", f"{preprocessing.height} x {preprocessing.width}", "--size", "height" in given)
-    line(
-        "resize",
-        _format_resize(preprocessing),
-        "--resize, --crop, --resize-size",
-        bool(given.keys() & {"resize", "resize_size"}),
-    )
-    line("channels", preprocessing.channels, "--channels", "channels" in given)
-    line("mean", _format_numbers(preprocessing.mean), "--mean", "mean" in given or source.normalizes)
-    line("std", _format_numbers(preprocessing.std), "--std", "std" in given or source.normalizes)
+    _report_preprocessing(line, description.preprocessing, options.preprocessing.keys(), source.normalizes)
     line("labels", _format_labels(labels), "--labels", bool(options.labels))
     if description.background is not None:
         line("background", labels[description.background], "--background", options.background is not None)
@@ -51,13 +41,25 @@ def report_description(
     line("CAM layer", description.cam_layer, "--cam-layer", bool(options.cam_layer))
 
 
+def _report_preprocessing(
+    line: Callable[[str, str, str, bool], None], preprocessing: Preprocessing, given: Set[str], normalizes: bool
+) -> None:
+    """Report the fields of the preprocessing; those that were `given`, or of no use to the network, are no guesses."""
+    resize_given = bool(given & {"resize", "resize_size"})
+    line("size", f"{preprocessing.height} x {preprocessing.width}", "--size", "height" in given)
+    line("resize", _format_resize(preprocessing), "--resize, --crop, --resize-size", resize_given)
+    line("channels", preprocessing.channels, "--channels", "channels" in given)
+    line("mean", _format_numbers(preprocessing.mean), "--mean", "mean" in given or normalizes)
+    line("std", _format_numbers(preprocessing.std), "--std", "std" in given or normalizes)
+
+
 def format_shape(shape: Shape) -> str:
     """A shape as `Nx3x224x224`; N is a symbolic size."""
     return "x".join("N" if size is None else str(size) for size in shape)
 
 
 def _format_layer(layer: TappedLayer, shape: Shape) -> str:
-    """The name and size of a layer, and why it has no gradients."""
+    """The name and size of a layer, and why it has no gradients if it has none."""
     return f"{layer.name} {format_shape(shape[1:])}" + ("" if layer.tail else f"; {layer.unavailable}")
 
 

@@ -17,9 +17,10 @@ CHANNELS_BY_COUNT: Mapping[int, Channels] = {1: "GRAY", 3: "RGB", 4: "RGBA"}
 
 
 def guess_channels(network: nn.Module, guess: Preprocessing) -> Channels:
-    """The channels that the first convolution takes; those of the guess where it takes no image, or is not the first.
+    """The channels that the first convolution takes; those of the guess where it takes no image.
 
-    `guess` has the size at which the network is run.
+    Where the network runs only with the channels of the guess, on images of its size, these are returned too: the first
+    convolution is then not the one that takes the image.
     """
     suggested = CHANNELS_BY_COUNT.get(_first_convolution_channels(network) or 0, guess.channels)
     if CHANNEL_COUNTS[suggested] == CHANNEL_COUNTS[guess.channels]:

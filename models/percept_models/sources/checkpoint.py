@@ -1,7 +1,7 @@
 """Files of weights: torch's and safetensors, read without running code that they hold.
 
-In comes a file; out comes what it holds, for `percept_models.sources.state_dict` to find the weights in. What cannot be
-read so is refused with a sentence on how to save the weights alone.
+In comes a file; out comes the object that it holds, in which `percept_models.sources.state_dict` finds the weights. A
+file that cannot be read without running code is refused with a sentence on how to save the weights alone.
 """
 
 import pathlib
@@ -30,7 +30,12 @@ UNSAFE_GLOBAL = re.compile(r"GLOBAL ([\w.]+) was not an allowed global|[Uu]nsupp
 
 # What training scripts store beside the weights, and torch does not allow by itself: plain values, no code. Files name
 # NumPy's functions by the modules of NumPy 1 or 2, and Lightning's dictionary by that of its version.
-_ATTRIBUTE_DICTS = ("lightning.fabric", "lightning_fabric"), ("pytorch_lightning", "lightning.pytorch")
+ATTRIBUTE_DICT_MODULES = (
+    "lightning.fabric.utilities.data",
+    "lightning.pytorch.utilities.parsing",
+    "lightning_fabric.utilities.data",
+    "pytorch_lightning.utilities.parsing",
+)
 SAFE_GLOBALS: list[Any] = [
     Namespace,
     np.dtype,
@@ -40,13 +45,12 @@ SAFE_GLOBALS: list[Any] = [
     *((multiarray._reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
     *((pathlib.PurePosixPath, f"pathlib{local}.PosixPath") for local in ("", "._local")),
     *((pathlib.PureWindowsPath, f"pathlib{local}.WindowsPath") for local in ("", "._local")),
-    *((dict, f"{package}.utilities.data.AttributeDict") for package in _ATTRIBUTE_DICTS[0]),
-    *((dict, f"{package}.utilities.parsing.AttributeDict") for package in _ATTRIBUTE_DICTS[1]),
+    *((dict, f"{module}.AttributeDict") for module in ATTRIBUTE_DICT_MODULES),
 ]
 
 
 def read_checkpoint(file: Path) -> Any:
-    """What a file holds; raises `BundleError` with the remedy where it cannot be read."""
+    """The Python object that a file holds; raises `BundleError` with the remedy where the file cannot be read."""
     if not file.is_file():
         raise BundleError(f"the file of weights {file} does not exist")
     if file.suffix == ".safetensors":

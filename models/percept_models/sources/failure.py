@@ -1,6 +1,6 @@
 """Why a torch network cannot be loaded, run or exported, in one line.
 
-An exception of torch, a library or the user's code comes in; what it means for the user leaves.
+An exception of torch, a library or the user's code comes in; a sentence about its cause and remedy leaves.
 """
 
 import re

@@ -8,7 +8,7 @@ CHANNELS, STEPS = 9, 256
 
 @dataclass(frozen=True)
 class VisualizeOptions:
-    """What to draw: the layers (empty: all), the number of channels of each and of steps, and the photo to invert.
+    """The layers to draw (empty: all), the number of channels of each, the number of steps, and the photo to invert.
 
     Without a photo the golden input is inverted.
     """
