@@ -38,9 +38,9 @@ async def read_form(
 ) -> tuple[P, list[bytes]]:
     """The parameters of query and form, and the images of the form; the same parameters and no image without a form.
 
-    A model that the query names must exist and have room in its queue before the form is received. What the form adds
-    is checked by the caller, as if the query had it. Raises `BadRequest`, `BadParameter` or `ImageTooLarge`, and as
-    `AppState.find_model`.
+    A model that the query names must exist and have room in its queue before the form is received. The caller checks
+    the returned parameters as if all were in the query. Raises `BadRequest`, `BadParameter`, `ImageTooLarge` or
+    `UnsupportedMediaType`, and what `AppState.find_model` and `check_capacity` raise.
     """
     if not request.headers.get("content-type", "").lower().startswith(MULTIPART):
         return params, []
@@ -80,7 +80,7 @@ class _FormParser(MultiPartParser):
     complete = False
 
     def on_headers_finished(self) -> None:
-        """Decide whether the part is an image: for the parser that is a part with a file name."""
+        """Give an image part a file name, because Starlette's parser takes every other part for a text field."""
         part = self._current_part
         disposition = part.content_disposition or b"form-data"
         _, options = parse_options_header(disposition)
@@ -94,7 +94,7 @@ class _FormParser(MultiPartParser):
         super().on_headers_finished()
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        """Collect the data of a part; a parameter has few bytes."""
+        """Collect the data of a part; raises `MultiPartException` for a text field of more than `MAX_FIELD_BYTES`."""
         part = self._current_part
         if part.file is None and len(part.data) + end - start > MAX_FIELD_BYTES:
             raise MultiPartException(

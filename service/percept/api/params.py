@@ -28,7 +28,10 @@ class Params(BaseModel):
         return {name for name in self.model_fields_set if getattr(self, name) != fields[name].get_default()}
 
     def merged(self, fields: ImmutableMultiDict[str, Any]) -> Self:
-        """The same parameters with those of a form; raises `BadParameter` if one is wrong or has another value here."""
+        """These parameters of the query with those of a form.
+
+        Raises `BadParameter` for a wrong parameter of the form, and for one with another value in the query.
+        """
         lists = repeatable_parameters(type(self))
         try:
             form = self.model_validate(

@@ -103,15 +103,20 @@ def resolve(model: Model, question: Question) -> ResolvedQuestion:
         effective=question.effective,
         outputs=frozenset(outputs).union(*map(model.network.outputs_for_gradients, layers)),
     )
-    classes = len(resolved.targets) or min(resolved.top, len(manifest.labels))
-    maps = len(resolved.methods) * len(groups) * classes
+    _check_measurements(resolved)
+    return resolved
+
+
+def _check_measurements(resolved: ResolvedQuestion) -> None:
+    """Raise `BadParameter` for too many maps, or for a measurement that cannot be made of them."""
+    classes = len(resolved.targets) or min(resolved.top, len(resolved.model.manifest.labels))
+    maps = len(resolved.methods) * len(resolved.groups) * classes
     if maps > MAX_MAPS:
         raise BadParameter(f"the request is for {maps} maps; at most {MAX_MAPS} are made at once")
     if resolved.faithfulness:
         _require_faithfulness(resolved, maps)
     if resolved.effective:
         _require_effective_field(resolved)
-    return resolved
 
 
 def needs_probe(model: Model, question: Question) -> bool:

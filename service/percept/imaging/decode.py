@@ -84,13 +84,13 @@ def _open(data: bytes, max_bytes: int, max_pixels: int) -> ImageFile:
     if image.width * image.height > max_pixels:
         raise ImageTooLarge(f"the image has {image.width} x {image.height} pixels; at most {max_pixels} are accepted")
     if image.format in ("TIFF", "PNG"):
-        _adapt(image)
+        _correct_metadata(image)
     # Decode in one block: between two blocks the thread would have to wait for the interpreter lock.
     image.decodermaxblock = max(len(data), 1)
     return image
 
 
-def _adapt(image: ImageFile) -> None:
+def _correct_metadata(image: ImageFile) -> None:
     """Correct what Pillow would decode wrongly; raises `NotAnImage` where that is impossible."""
     try:
         if image.format == "TIFF":

@@ -1,6 +1,6 @@
 """The image formats that are decoded, and the names of other content, by its first bytes.
 
-Bytes that Pillow did not open come in; the error that says what they are, and what is accepted, leaves.
+Bytes that Pillow did not open come in; the error that names them and the accepted formats leaves.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ EXTRAS = {"HEIF": "heif", "JXL": "jxl"}  # format → extra of `percept-serve`
 
 
 class Signature(NamedTuple):
-    """The bytes at an offset by which some content is known; `format` is Pillow's name of an image format."""
+    """The bytes at an offset by which a kind of content is recognized; `format` is Pillow's name of an image format."""
 
     name: str
     magic: bytes

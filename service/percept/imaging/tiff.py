@@ -86,6 +86,7 @@ def _in_machine_order(tile: Any) -> Any:
 
 
 def _are_planes_readable(image: ImageFile, tags: Mapping[int, Any]) -> bool:
+    """Whether Pillow decodes the samples rightly if they are in separate planes."""
     if tags.get(PLANES) != SEPARATE:
         return True
     if image.mode in ("LA", "La"):
