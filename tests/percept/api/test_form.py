@@ -180,7 +180,7 @@ def test_fields_are_bounded(client: httpx.Client) -> None:
     assert str(MAX_FIELDS) in problem_of(many)[2]
 
 
-def test_request_waits_in_the_queue_of_the_model_that_the_form_names(bundles: Path) -> None:
+def test_form_selects_the_queue_of_its_model(bundles: Path) -> None:
     app = create_app(Settings(models=bundles, device="cpu", max_queue=1, threads=1))
     with TestClient(app) as client, ExitStack() as places:
         repository = app.state.percept.repository

@@ -100,12 +100,12 @@ def test_grey_of_other_types_is_scaled_by_its_extremes(dtype: str, order: Litera
     assert np.abs(grey - LEVELS).max() <= 1
 
 
-def test_unsigned_32_bit_grey_below_16_bits_is_scaled_by_its_extremes() -> None:
+def test_small_unsigned_32_bit_grey_is_scaled_by_its_extremes() -> None:
     assert np.abs(decode_grey(encode_tiff(LEVELS.astype(np.uint32))) - LEVELS).max() <= 1
 
 
 @pytest.mark.parametrize(("value", "level"), [(np.nan, 0), (-np.inf, 0), (np.inf, 255)])
-def test_values_that_are_not_finite_leave_the_others_alone(value: float, level: int) -> None:
+def test_values_that_are_not_finite_are_left_out_of_the_scale(value: float, level: int) -> None:
     values = FLOATS + 1000
     values[2, 2] = value
     expected = LEVELS.copy()

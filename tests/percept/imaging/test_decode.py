@@ -152,7 +152,7 @@ def test_small_jpeg_and_png_are_decoded_in_full(kind: str, size: tuple[int, int]
 @pytest.mark.parametrize(
     "rule", [*RULES.values(), LARGE_RULES["squeeze"].model_copy(update={"resize_size": (128, 144)})]
 )
-def test_jpeg_is_decoded_in_full_for_small_inputs_and_exact_pixels(rule: Preprocessing) -> None:
+def test_small_inputs_and_exact_pixels_decode_jpeg_in_full(rule: Preprocessing) -> None:
     data = encode_photo(draw_marker((1601, 1250), (600, 500), 250), "JPEG")
     photo, geometry = decode_reduced(rule, data, 10**7, 10**7)
     assert photo.size == geometry.size == (1601, 1250)

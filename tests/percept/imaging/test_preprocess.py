@@ -50,7 +50,7 @@ def test_input_may_extend_beyond_a_resized_photo() -> None:
     assert (pixels[:, [0, 6, 7]] == (1, 2, 3)).all()
 
 
-def test_photo_in_extreme_proportions_is_not_resized_as_a_whole() -> None:
+def test_extremely_long_photo_is_not_resized_as_a_whole() -> None:
     """It would have 256 x 2,560,000 pixels; the part that the network sees is nearly the same."""
     rule = Preprocessing(height=224, width=224, resize="crop", resize_size=(256, 256))
     strip = Image.fromarray(np.random.default_rng(0).integers(0, 256, (10000, 1, 3), np.uint8))

@@ -41,7 +41,7 @@ def test_head_has_the_headers_of_get(client: httpx.Client, path: str) -> None:
     }
 
 
-def test_head_of_a_cached_image_has_the_headers_of_get(client: httpx.Client) -> None:
+def test_head_of_a_cached_image_has_the_same_headers(client: httpx.Client) -> None:
     id = client.post("/predict", content=PHOTO).json()["id"]
     for path in (f"/cam/{id}?format=json", f"/features/{id}?layer=colour&format=npy"):
         head, get = client.head(path), client.get(path)

@@ -33,7 +33,7 @@ def test_class_is_found_whatever_case_and_spaces(target: str) -> None:
     assert class_index(manifest, target) == 2
 
 
-def test_class_is_not_found_by_a_label_that_two_have() -> None:
+def test_similar_labels_are_not_confused() -> None:
     manifest = create_manifest("classification", labels=["a_b", "A B", "c"])
     assert [class_index(manifest, label) for label in ("a_b", "A B")] == [0, 1]
     with pytest.raises(UnknownClass, match="did you mean"):

@@ -37,7 +37,7 @@ def test_contrast_is_the_spread_over_photos_by_that_over_classes() -> None:
     assert measure_contrast(np.array([[1.0, np.nan], [1.0, 2.0]])) == 0
 
 
-def test_export_warns_of_a_guess_that_hides_the_photo(
+def test_export_warns_of_a_wrong_normalization(
     colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     export = ["export", str(colours), "--out", str(tmp_path)]
@@ -49,7 +49,7 @@ def test_export_warns_of_a_guess_that_hides_the_photo(
     assert " warning " not in capsys.readouterr().out
 
 
-def test_logits_that_overflow_are_doubted(colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overflowing_logits_cause_a_warning(colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = open_network(ExportOptions(str(colours), "check", Path()), lambda line: None)
     monkeypatch.setattr(contrast, "OVERFLOWING", 20)
     message = doubt(network, network.preprocessing, monkeypatch)
@@ -60,9 +60,7 @@ def test_logits_that_overflow_are_doubted(colours: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.prove
 @pytest.mark.parametrize("name", TRAINED)
-def test_pretrained_files_are_doubted_with_0_to_255_only(
-    shared: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pretrained_files_warn_with_0_to_255_only(shared: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for SqueezeNet: it was trained on 0 to 255, in another order of channels."""
     file = shared / "models" / f"{name}.onnx"
     network = open_network(ExportOptions(str(file), "check", Path()), lambda line: None)

@@ -41,7 +41,7 @@ def test_candidates_are_what_their_options_give(channels: Channels) -> None:
     assert {c.preprocessing.short_side for c in candidates} == {None, 256}
 
 
-def test_preprocessing_of_an_export_comes_first_where_the_table_lacks_it() -> None:
+def test_preprocessing_outside_the_table_comes_first() -> None:
     own = merge_preprocessing(WHOLE, {"mean": (1.0,), "std": (2.0,)})
     first = list_candidates(own, {"mean": (1.0,), "std": (2.0,)})[0]
     assert (first.is_own, first.preprocessing, first.options) == (True, own, "")

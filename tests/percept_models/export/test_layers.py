@@ -159,7 +159,7 @@ def test_cells_behind_a_class_token_are_refused_for_gradients(tmp_path: Path) ->
     assert lines[-1].endswith(f"the nearest layer with gradients is {manifest.layers[1].name}")
 
 
-def test_cam_layer_without_gradients_gives_way_to_the_nearest(tmp_path: Path) -> None:
+def test_nearest_layer_replaces_cam_layer_without_gradients(tmp_path: Path) -> None:
     """Its own line says why it has none, and the end of the export which layer takes its place."""
     source = f"{factories.MODULE}:product_classifier"
     manifest, lines = export(tmp_path, source, ["stage2", "stage1"])

@@ -102,6 +102,6 @@ def test_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
             check(tmp_path / "mine")
 
 
-def test_tables_that_need_no_torch_agree_with_those_that_do() -> None:
+def test_tables_without_torch_agree_with_those_of_torch() -> None:
     assert LIBRARIES.keys() == SOURCES.keys()
     assert sorted(NAMES) == sorted(RECIPES)

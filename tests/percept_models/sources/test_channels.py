@@ -40,11 +40,11 @@ class Repeated(nn.Module):
 
 
 @pytest.mark.parametrize(("channels", "expected"), [(1, "GRAY"), (3, "RGB"), (4, "RGBA")])
-def test_first_convolution_tells_the_channels(channels: int, expected: str) -> None:
+def test_channels_are_guessed_from_the_first_convolution(channels: int, expected: str) -> None:
     assert guess_channels(convolution(channels), GUESS) == expected
 
 
-def test_first_convolution_of_other_tensors_tells_nothing() -> None:
+def test_first_convolution_of_other_tensors_is_ignored() -> None:
     class Strict(Attention):
         def forward(self, x: Tensor) -> Tensor:
             assert x.shape[1] == 3
@@ -54,13 +54,13 @@ def test_first_convolution_of_other_tensors_tells_nothing() -> None:
     assert guess_channels(nn.Flatten(), GUESS) == "RGB"
 
 
-def test_failed_network_is_tried_with_other_channels() -> None:
+def test_failure_names_channels_that_run() -> None:
     assert "it runs on GRAY images, not on RGB: use --channels GRAY" in describe_mismatch(Repeated(), GUESS)
     assert "takes 2 channels: only networks of images with 1, 3 or 4" in describe_mismatch(convolution(2), GUESS)
     assert describe_mismatch(nn.Linear(5, 5), GUESS) == ""
 
 
-def test_guess_for_grey_and_alpha_comes_from_that_for_rgb() -> None:
+def test_guess_for_rgb_is_converted_to_other_channels() -> None:
     grey, rgba = convert_guess(GUESS, "GRAY"), convert_guess(GUESS, "RGBA")
     assert grey.mean == pytest.approx((255 * (0.299 * 0.485 + 0.587 * 0.456 + 0.114 * 0.406),))
     assert grey.std == pytest.approx((255 * 0.6780 / 3,), rel=1e-3)
@@ -68,7 +68,7 @@ def test_guess_for_grey_and_alpha_comes_from_that_for_rgb() -> None:
     assert convert_guess(GUESS, "BGR").mean == GUESS.mean[::-1]
 
 
-def test_probing_leaves_the_network_as_it_is() -> None:
+def test_guess_does_not_change_the_network() -> None:
     network = convolution(1)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     guess_channels(network, GUESS)

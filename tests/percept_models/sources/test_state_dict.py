@@ -63,7 +63,7 @@ def test_wrapper_inside_of_a_name_is_removed(tmp_path: Path) -> None:
     assert is_changed(network)
 
 
-def test_tensors_of_lightning_beside_the_network_are_left_out(tmp_path: Path) -> None:
+def test_other_tensors_of_lightning_are_left_out(tmp_path: Path) -> None:
     state = {f"model.{key}": value for key, value in changed_state().items()} | {"criterion.weight": torch.ones(5)}
     network = Classifier()
     load_weights(network, saved(tmp_path, {"state_dict": state, "pytorch-lightning_version": "2.5"}))
@@ -106,7 +106,7 @@ def test_arrays_of_numpy_are_weights_too(tmp_path: Path) -> None:
     assert is_changed(network)
 
 
-def test_missing_batch_counters_do_no_harm(tmp_path: Path) -> None:
+def test_missing_batch_counters_are_accepted(tmp_path: Path) -> None:
     """Files of torch 0.4 lack `num_batches_tracked`."""
     state = {k: v for k, v in nn.BatchNorm2d(2).state_dict().items() if k != "num_batches_tracked"}
     load_weights(nn.BatchNorm2d(2), saved(tmp_path, state))

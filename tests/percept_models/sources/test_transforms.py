@@ -90,7 +90,7 @@ def test_input_equals_that_of_timm(config: Mapping[str, Any]) -> None:
         np.testing.assert_array_equal(percept_pixels(photo, preprocessing), transform(photo), str(photo.size))
 
 
-def test_another_size_is_resized_by_the_crop_pct_of_timm() -> None:
+def test_other_size_uses_the_crop_pct_of_timm() -> None:
     """303 pixels for 288 of 0.95: the 235 of 224 in proportion would be 302."""
     config = TIMM["center 224x224 of 0.95"]
     preprocessing = merge_preprocessing(_timm_preprocessing(config), {"height": 288, "width": 288}, 0.95)
@@ -99,7 +99,7 @@ def test_another_size_is_resized_by_the_crop_pct_of_timm() -> None:
     np.testing.assert_array_equal(percept_pixels(photo, preprocessing), transform(photo))
 
 
-def test_segmenter_gets_the_pixels_of_torchvision_at_the_proportions_of_its_size() -> None:
+def test_segmenter_input_equals_that_of_torchvision() -> None:
     """torchvision resizes the short side to 520 and keeps the proportions, which a bundle of one size cannot."""
     transform = torchvision.transforms._presets.SemanticSegmentation(resize_size=520)
     preprocessing = merge_preprocessing(_torchvision_preprocessing(transform), {"height": 520, "width": 693})
@@ -129,7 +129,7 @@ def test_photos_give_the_pixels_of_the_framework(shared: Path, library: str) -> 
     assert len(files) >= 100
 
 
-def test_odd_pictures_give_the_pixels_of_the_framework(shared: Path) -> None:
+def test_odd_images_give_the_pixels_of_the_framework(shared: Path) -> None:
     """Tiny and grey PNGs of every colour type, from the photo that Percept decodes."""
     preprocessing, transform = (
         _torchvision_preprocessing(preset(TORCHVISION["ResNet"])),

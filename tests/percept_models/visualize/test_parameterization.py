@@ -12,7 +12,7 @@ def test_faint_images_are_nearly_grey() -> None:
         assert (ImageParameterization(2, (32, 48, 3), contrast=FAINT)() - 127.5).abs().max() < 64
 
 
-def test_grey_images_vary_as_much_as_the_luma_of_colours() -> None:
+def test_grey_images_have_the_contrast_of_luma() -> None:
     with torch.no_grad():
         grey = ImageParameterization(8, (32, 48, 1), contrast=NATURAL)()
         luma = torch.einsum(

@@ -102,9 +102,7 @@ def test_unacceptable_format_is_refused_before_the_body(client: httpx.Client) ->
         ("/features?model=classification-squeeze&version=9", 404, "unknown_model"),
     ],
 )
-def test_wrong_query_of_a_form_is_refused_before_the_form(
-    client: httpx.Client, path: str, status: int, code: str
-) -> None:
+def test_wrong_query_is_refused_before_the_form(client: httpx.Client, path: str, status: int, code: str) -> None:
     """As far as no field of the form can make it right."""
     with send_headers(client, path, 1_000_000, media_type="multipart/form-data; boundary=x") as connection:
         found, problem = receive(connection)
