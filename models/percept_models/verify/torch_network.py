@@ -49,10 +49,9 @@ def check_against_torch(runner: BundleRunner, network: nn.Module) -> Iterator[Ch
     manifest = runner.manifest
     layouts = {layer.name: Layout(layer.layout, *layer.shape) for layer in manifest.layers}
     module = Trunk(network.cpu(), manifest.preprocessing, names, manifest.head, manifest.logits, layouts)
-    module.requires_grad_(True)
     if runner.augmented:
         runner = runner.first_images(_affordable_images(module.float(), runner.pixels))
-    torch_runs = TorchRuns(module, runner)
+    torch_runs = TorchRuns(module.requires_grad_(True), runner)
     expected = torch_runs.exact
     yield torch_runs.judge(Check("logits", difference(runner.outputs[LOGITS], expected[LOGITS]), LIMIT), LOGITS)
     yield torch_runs.judge(_check_own_output(runner, network), LOGITS)
@@ -133,6 +132,8 @@ def _round_to_float32(_module: nn.Module, _inputs: Any, output: Any) -> Any:
 
 def _affordable_images(module: Trunk, pixels: Array) -> int:
     """How many of the images the network is run on: float64 and gradients take ten times as long as one pass."""
+    # The counter asks for the gradients of inputs that require them, such as class tokens.
+    module.requires_grad_(False)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(torch.from_numpy(pixels[:1]))
     return max(MIN_IMAGES, min(len(pixels), int(FLOPS // (counter.get_total_flops() or 1))))

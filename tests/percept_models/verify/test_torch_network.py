@@ -1,4 +1,4 @@
-"""The limit of gradients where rounding alone makes torch's own gradients jump."""
+"""A bundle against its torch network, also where rounding alone makes torch's own gradients jump."""
 
 from pathlib import Path
 
@@ -37,6 +37,28 @@ class Shifted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Compute the output."""
         return self.head(torch.relu(self.mix(self.stem(x)) - self.shift).mean((2, 3)))
+
+
+class Product(nn.Module):
+    """Multiplies two inputs."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Compute the output."""
+        return x * y
+
+
+class Scaled(nn.Module):
+    """A classifier that hands a parameter to a module, as class-attention networks do with the class token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.product, self.head = nn.Conv2d(3, 8, 3), Product(), nn.Linear(8, 5)
+        self.scale = nn.Parameter(torch.rand(1, 8, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the output."""
+        x = self.stem(x)
+        return self.head(self.product(x, self.scale.expand(x.shape[0], -1, -1, -1)).mean((2, 3)))
 
 
 @pytest.fixture
@@ -78,3 +100,10 @@ def test_limit_follows_the_jumps_of_torch(bundle: Path, network: Shifted, images
 def test_limit_stays_on_images_without_jumps(bundle: Path, network: Shifted) -> None:
     checks = {check.name: check for check in verify_bundle(bundle, network)}
     assert checks["stem gradients"].limit == GRADIENT_LIMIT
+
+
+def test_network_that_hands_a_parameter_to_a_module_is_verified(tmp_path: Path) -> None:
+    network = Scaled()
+    checks = verify_bundle(export_bundle(tmp_path, network, layers=("stem",), cam_layer="stem"), network)
+    assert {check.name for check in checks} >= {"logits", "stem gradients"}
+    assert all(check.passed for check in checks)
