@@ -3,7 +3,6 @@
 In comes a source of `percept export` or the folder of a bundle; its trunk is cut at the layer `image`.
 """
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from percept.bundle.integrity import read_manifest
 from percept.bundle.manifest import IMAGE, MANIFEST, Activation
 from percept.bundle.preprocessing import Preprocessing
 from percept.errors import BundleError
+from percept.runtime.cpu_count import count_cpus
 from percept.runtime.session import Session
 from percept_models.autodiff.tail import LOGITS
 from percept_models.export.options import ExportOptions
@@ -82,4 +82,4 @@ def _from_image(trunk: ModelProto) -> Session:
     graph.initializer.extend(weights)
     graph.input.append(helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, ["N", *shape[1:]]))
     graph.output.append(logits)
-    return Session(model.SerializeToString(), threads=os.cpu_count() or 1)
+    return Session(model.SerializeToString(), threads=count_cpus())

@@ -38,17 +38,21 @@ def _bounds(graph: Graph, name: str, known: dict[str, Bounds], depth: int) -> Bo
     """The bounds of a tensor; `known` holds those that were computed before, and gets these."""
     if name in known:
         return known[name]
-    value, node = graph.value(name), graph.producer.get(name)
-    if value is not None and value.size:
-        known[name] = float(value.min()), float(value.max())
-    elif node is None or node.op_type not in RULES or depth > MAX_DEPTH:
-        known[name] = UNBOUNDED
+    node = graph.producer.get(name)
+    if node is None or node.op_type not in RULES or depth > MAX_DEPTH:
+        known[name] = _stored(graph, name)
     else:
         operands = node.input[: 1 if node.op_type in FIRST_INPUT_ONLY else None]
         inputs = [_bounds(graph, x, known, depth + 1) for x in operands if x]
         low, high = RULES[node.op_type](Operation(inputs, node, graph))
         known[name] = (low, high) if low <= high else UNBOUNDED  # a NaN is no bound
     return known[name]
+
+
+def _stored(graph: Graph, name: str) -> Bounds:
+    """The bounds of a tensor whose values the graph stores."""
+    value = graph.value(name)
+    return (float(value.min()), float(value.max())) if value is not None and value.size else UNBOUNDED
 
 
 def _union(c: Operation) -> Bounds:
@@ -61,7 +65,7 @@ def _resize(c: Operation) -> Bounds:
 
 
 def _pad(c: Operation) -> Bounds:
-    fill = bounds(c.graph, c.node.input[2]) if len(c.node.input) > 2 and c.node.input[2] else (0.0, 0.0)
+    fill = _stored(c.graph, c.node.input[2]) if len(c.node.input) > 2 and c.node.input[2] else (0.0, 0.0)
     constant = attributes(c.node).get("mode", "constant") == "constant"
     return _union(c._replace(inputs=[c.inputs[0], fill])) if constant else c.inputs[0]
 
@@ -69,7 +73,7 @@ def _pad(c: Operation) -> Bounds:
 def _clip(c: Operation) -> Bounds:
     low, high = c.inputs[0]
     given = attributes(c.node)  # before opset 11
-    limits = [bounds(c.graph, x) if x else UNBOUNDED for x in [*c.node.input[1:3], "", ""][:2]]
+    limits = [_stored(c.graph, x) if x else UNBOUNDED for x in [*c.node.input[1:3], "", ""][:2]]
     least, most = given.get("min", limits[0][0]), given.get("max", limits[1][1])
     return min(max(low, least), most), max(min(high, most), least)
 
