@@ -222,6 +222,10 @@ def _check_layers(trunk: Trunk, pixels: Tensor, network: nn.Module, preprocessin
     with torch.no_grad():
         logits, *taps = trunk(pixels)
     expected = run_network(network, preprocessing, pixels, trunk.head.output).tensor.float()
+    if not expected.isfinite().all():
+        raise ValueError(
+            "the network's logits are NaN or infinite for images of noise: check its weights, and --mean and --std"
+        )
     if not torch.allclose(logits.float(), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
         raise ValueError("the network relies on in-place operations whose result it ignores: let it use the result")
     if len(logits) != len(pixels):

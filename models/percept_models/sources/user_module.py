@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+import torch
 from torch import nn
 
 from percept.errors import BundleError, did_you_mean
@@ -24,8 +25,10 @@ def load_user_network(module: str, request: SourceRequest) -> TorchSource:
         functions = [name for name, value in namespace.items() if callable(value) and not name.startswith("_")]
         raise BundleError(f"the module {module} has no {request.name!r}{did_you_mean(request.name, functions)}")
     network = namespace[request.name](**request.arguments)
-    if not isinstance(network, nn.Module):
-        raise BundleError(f"{module}:{request.name} returns {type(network).__name__}, not a torch.nn.Module")
+    network = getattr(network, "_orig_mod", network)  # what torch.compile was given: its wrapper cannot be traced
+    if not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule):
+        kind = "TorchScript" if isinstance(network, nn.Module) else type(network).__name__
+        raise BundleError(f"{module}:{request.name} returns {kind}, not a torch.nn.Module of Python code")
     weights = "as made by the factory" if request.pretrained else request.weights
     return TorchSource(network, guess_preprocessing(SIZE), weights)
 

@@ -169,6 +169,15 @@ def test_network_that_calls_view_is_traced(channels: Channels, count: int) -> No
     np.testing.assert_allclose(outputs["logits"], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_network_with_logits_that_are_not_finite_is_refused(value: float) -> None:
+    head = nn.Linear(4, 2)
+    head.bias.data[0] = value
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+    with pytest.raises(ValueError, match="logits are NaN or infinite"):
+        trace(network, PREPROCESSING, ["image"])
+
+
 def test_network_for_another_size_that_mixes_rows_is_rejected() -> None:
     rule = Preprocessing(height=64, width=48)
     with pytest.raises(ValueError, match="returns 8 rows for 2 images: it is for images of another --size"):

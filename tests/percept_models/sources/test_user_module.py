@@ -6,8 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from percept.bundle.integrity import read_manifest
+from percept.errors import BundleError
+from percept_models.sources.torch_source import SourceRequest
+from percept_models.sources.user_module import load_user_network
 
 NETWORK = """
 from torch import nn
@@ -56,3 +61,27 @@ def test_command_exports_a_network_of_the_user(user: Path) -> None:
     command = [str(Path(sys.executable).with_name("percept")), "export", "models.net:small", "--name", "mine"]
     run([*command, "--size", "16", "--out", "bundles"], user)
     assert read_manifest(user / "bundles" / "mine" / "1").provenance.source == "models.net:small"
+
+
+def compiled() -> nn.Module:
+    """A network behind `torch.compile`."""
+    wrapper: nn.Module = torch.compile(nn.Conv2d(3, 2, 3))  # type: ignore[assignment]
+    return wrapper
+
+
+def scripted() -> nn.Module:
+    """A network in TorchScript."""
+    module: nn.Module = torch.jit.trace(nn.Conv2d(3, 2, 3).eval(), torch.zeros(1, 3, 8, 8))
+    return module
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own imports
+def test_compiled_network_is_what_was_compiled() -> None:
+    network = load_user_network(__name__, SourceRequest("compiled", {}, "default")).network
+    assert type(network) is nn.Conv2d
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit
+def test_torchscript_network_is_refused() -> None:
+    with pytest.raises(BundleError, match="returns TorchScript, not a torch"):
+        load_user_network(__name__, SourceRequest("scripted", {}, "default"))
