@@ -7,6 +7,7 @@ d(sum of s * y)/dA. Tensors between the cut and the logits may have seeds of the
 """
 
 from collections.abc import Iterable, Sequence
+from math import prod
 
 import numpy as np
 import onnx
@@ -84,15 +85,17 @@ def _gradients_end(graph: Graph, path: Sequence[NodeProto], varying: set[str], l
 
 
 def _recompute_sizes(builder: Builder, graph: Graph, cut: str, path: Sequence[NodeProto]) -> None:
-    """Add the nodes before the cut that compute the tensors without a batch axis that the path needs.
+    """Add the nodes before the cut that compute the tensors from sizes alone that the path needs.
 
-    Such tensors cannot cross the cut. They are sizes such as [N, 512], and N is measured at the cut, where it is the
-    same.
+    Such tensors cannot cross the cut: the server could not split them by image. They are sizes such as [N, 512], or
+    zeros of such a size, and N is measured at the cut, where it is the same.
     """
     computed = {cut}.union(*(node.output for node in path), graph.foldable)
+    values = _computed_from_values(graph)
 
     def missing(names: Iterable[str], known: set[str]) -> set[str]:
-        return {name for name in names if name and name not in known and not _has_batch_axis(graph, name)}
+        needed = {name for name in names if name and name not in known}
+        return {name for name in needed if name not in values or not _has_batch_axis(graph, name)}
 
     wanted = {name for node in path for name in missing(node.input, computed)}
     found: list[NodeProto] = []
@@ -107,6 +110,15 @@ def _recompute_sizes(builder: Builder, graph: Graph, cut: str, path: Sequence[No
             found.append(node)
     if not wanted:
         builder.nodes += reversed(found)
+
+
+def _computed_from_values(graph: Graph) -> set[str]:
+    """Return the inputs of the graph and the tensors that depend on their values, not only on their sizes."""
+    found = {value.name for value in graph.model.graph.input}
+    for node in graph.nodes:
+        if node.op_type not in ("Shape", "Size") and not found.isdisjoint(node.input):
+            found.update(node.output)
+    return found
 
 
 def _shape_at_cut(builder: Builder, graph: Graph, cut: str, node: NodeProto) -> list[NodeProto]:
@@ -136,15 +148,33 @@ def _copy(node: NodeProto) -> NodeProto:
 def _crossing(graph: Graph, nodes: Sequence[NodeProto], used: set[str]) -> tuple[str, ...]:
     """Return the tensors that the tail uses but neither computes nor stores, in the trunk's order.
 
-    Raises `UnsupportedOperator` where such a tensor has no batch axis: the server could not split it by image.
+    Raises `UnsupportedOperator` where such a tensor has not one row for each image: the server could not split it.
     """
     computed = {name for node in nodes for name in node.output}
     crossing = [name for name in graph.shapes if name in used - computed and name not in graph.foldable]
+    rows = _rows_per_image(graph)
     for name in crossing:
-        if not _has_batch_axis(graph, name):
+        if not _has_batch_axis(graph, name) or rows.get(name, 1) != 1:
             producer = graph.producer.get(name)
-            raise UnsupportedOperator(producer.op_type if producer else name)
+            raise UnsupportedOperator(
+                producer.op_type if producer else name, "what bypasses the layer has not one row for each image"
+            )
     return tuple(crossing)
+
+
+def _rows_per_image(graph: Graph) -> dict[str, int]:
+    """Return how many rows of a tensor belong to one image, where that is not one: 6 of [N*6], which was [N,2,3]."""
+    rows: dict[str, int] = {}
+    for node in graph.nodes:
+        sources = [name for name in node.input if graph.shapes.get(name, ())[:1] == (None,)]
+        count = max((rows.get(name, 1) for name in sources), default=1)
+        for name in node.output:
+            before, after = (graph.shapes.get(x, ())[1:] for x in (node.input[0] if node.input else "", name))
+            if node.op_type == "Reshape" and sources and None not in (*before, *after):
+                count = count * prod(size or 1 for size in before) // max(1, prod(size or 1 for size in after))
+            if count != 1 and _has_batch_axis(graph, name):
+                rows[name] = count
+    return rows
 
 
 def _rename(nodes: Iterable[NodeProto], names: dict[str, str]) -> None:

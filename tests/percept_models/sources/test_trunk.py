@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from percept.bundle.preprocessing import Channels, Preprocessing
+from percept_models.autodiff.errors import UnsupportedOperator
 from percept_models.autodiff.tail import build_tail
 from percept_models.graph.execution import run
 from percept_models.graph.reader import Graph
@@ -52,6 +53,33 @@ def test_tail_recomputes_sizes_and_stacks(layer: str) -> None:
     outputs = run(tail, feeds | {"activations": activations[layer].detach().numpy(), "seed": seed.numpy()})
     np.testing.assert_allclose(outputs["logits"], logits.detach().numpy(), atol=1e-5)
     assert difference(outputs["gradients"], expected.numpy()) < 1e-5
+
+
+class Unpooled(nn.Module):
+    """Pooling with indices, a convolution, and the inverse of the pooling, which torch writes for all images at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.middle = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the output."""
+        y, indices = self.pool(self.stem(x))
+        return self.unpool(self.middle(y), indices)
+
+
+def test_zeros_of_all_images_are_computed_in_the_tail() -> None:
+    graph = Graph(trace(Unpooled(), PREPROCESSING, ("stem",)))
+    assert build_tail(graph, "stem")[1] == ()
+
+
+def test_layer_that_is_bypassed_by_rows_of_all_images_has_no_tail() -> None:
+    """The indices of the pooling, which torch writes as one list for the whole batch."""
+    graph = Graph(trace(Unpooled(), PREPROCESSING, ("middle",)))
+    with pytest.raises(UnsupportedOperator, match="not one row for each image"):
+        build_tail(graph, "middle")
 
 
 class Nested(nn.Module):
