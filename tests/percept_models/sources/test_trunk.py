@@ -56,7 +56,7 @@ def test_tail_recomputes_sizes_and_stacks(layer: str) -> None:
 
 
 class Unpooled(nn.Module):
-    """Pooling with indices, a convolution, and the inverse of the pooling, which torch writes for all images at once."""
+    """Pooling with indices, a convolution, and the inverse of the pooling, which torch writes for all images in one."""
 
     def __init__(self) -> None:
         super().__init__()
