@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy._core import multiarray
 
 from percept.errors import BundleError, first_line
 
@@ -36,13 +35,14 @@ ATTRIBUTE_DICT_MODULES = (
     "lightning_fabric.utilities.data",
     "pytorch_lightning.utilities.parsing",
 )
+NUMPY_SCALAR, NUMPY_ARRAY = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]  # they make what is unpickled
 SAFE_GLOBALS: list[Any] = [
     Namespace,
     np.dtype,
     np.ndarray,
     *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
-    *((multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    *((multiarray._reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *((NUMPY_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((NUMPY_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
     *((pathlib.PurePosixPath, f"pathlib{local}.PosixPath") for local in ("", "._local")),
     *((pathlib.PureWindowsPath, f"pathlib{local}.WindowsPath") for local in ("", "._local")),
     *((dict, f"{module}.AttributeDict") for module in ATTRIBUTE_DICT_MODULES),
