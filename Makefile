@@ -40,7 +40,7 @@ test: .venv/developing ## run all tests and print the line coverage of the serve
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -q tests/percept
 	$(BIN)/coverage combine --quiet
-	@echo "coverage of the server: $$($(BIN)/coverage report --format=total) %"
+	@printf 'coverage of the server in percent: '; $(BIN)/coverage report --format=total
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --ignore tests/percept --numprocesses auto --dist loadfile
 
 lowest: .venv/developing ## test with the lowest versions that pyproject.toml allows
