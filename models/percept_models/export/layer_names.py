@@ -17,7 +17,7 @@ TENSORS = frozenset({"convolution", "getitem", "input", "node", "output", "t", "
 
 
 def name_layers(graph: Graph, layouts: Mapping[str, Layout], module_paths: Mapping[str, str]) -> dict[str, str]:
-    """Return the new names of the tensors that get one; the tensors are those of `layouts`, in the order of stages."""
+    """Return the new names of the tensors of a file that get one: those of `layouts`, in the order of stages."""
     operators = {node.op_type.lower() for node in graph.nodes} | TENSORS
     names: dict[str, str] = {}
     taken = {name.lower() for name in (*graph.shapes, *graph.producer, *RESERVED)}

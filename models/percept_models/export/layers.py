@@ -49,7 +49,8 @@ def select_layers(options: ExportOptions, source: SourceNetwork, graph: Graph, t
     """
     flow = DataFlow(graph, LOGITS)
     suggested = suggest_layers(graph, task, source.nesting)
-    readable = name_layers(graph, {name: _read_layout(flow, graph, name, source) for name in suggested}, source.modules)
+    unnamed = {} if source.is_torch else {name: _read_layout(flow, graph, name, source) for name in suggested}
+    readable = name_layers(graph, unnamed, source.modules)
     tensors = _tensors_by_name(source, readable)
     given = [*options.layers, *filter(None, [options.cam_layer])]
     layers = [tensors.get(name, name) for name in (options.layers or suggested)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnx import ModelProto
+from torch import nn
 
 from percept.bundle.manifest import IMAGE, Activation, OutputHead
 from percept.bundle.preprocessing import Preprocessing
@@ -59,6 +60,11 @@ class SourceNetwork:
     modules: Mapping[str, str] = field(default_factory=dict)
     quantized: ModelProto | None = None
     normalizes: bool = False
+
+    @property
+    def is_torch(self) -> bool:
+        """Whether the source is a torch network: its tensors have the names of modules, which verification looks up."""
+        return isinstance(self.reference, nn.Module)
 
 
 def open_source(options: ExportOptions, report: Report) -> SourceNetwork:

@@ -1,5 +1,7 @@
 """Networks whose maps lie in other layouts, or whose modules have unusual names: sources for `percept export`."""
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 
@@ -96,6 +98,12 @@ class OddNames(nn.Module):
 def transformer() -> nn.Module:
     """With a class token."""
     return VisionTransformer()
+
+
+def operator_names() -> nn.Module:
+    """A classifier whose modules are named like operators."""
+    modules = {"conv": nn.Conv2d(3, 4, 3), "relu": nn.ReLU(), "pool": nn.AdaptiveAvgPool2d(1)}
+    return nn.Sequential(OrderedDict({**modules, "flatten": nn.Flatten(), "gemm": nn.Linear(4, 2)}))
 
 
 def odd_names() -> nn.Module:

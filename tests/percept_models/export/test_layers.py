@@ -98,6 +98,11 @@ def test_modules_of_any_name_become_layers(tmp_path: Path) -> None:
     assert all(file.isascii() and not set(file) & set(" /:+") for file in files)
 
 
+def test_modules_named_like_operators_keep_their_names(tmp_path: Path) -> None:
+    manifest, _ = export(tmp_path, f"{MODULE}:operator_names")
+    assert [layer.name for layer in manifest.layers] == ["image", "relu"]
+
+
 def test_module_named_by_control_characters_is_no_layer() -> None:
     maps = find_feature_maps(odd_names(), Preprocessing(height=SIZE[0], width=SIZE[1]))
     assert set(ODD_NAMES) <= set(maps)
