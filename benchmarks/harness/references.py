@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from benchmarks.harness.files import FILES, file_reference
 from benchmarks.harness.made_up import SIZE, from_probability, two_classes
@@ -48,8 +49,10 @@ def find_reference(name: str, dtype: torch.dtype) -> Reference:
 
 
 def _torch_scores(network: nn.Module, transform: Transform, scores: Callable[[Any], Tensor], photo: Image.Image) -> Map:
+    """Scores from the output of a network; from its output on, in float64."""
     with torch.no_grad():
-        return np.asarray(scores(network(transform(photo)[None]))[0].float())
+        output = network(transform(photo)[None])
+    return np.asarray(scores(tree_map_only(Tensor, Tensor.double, output))[0])
 
 
 def _library_scores(source: str) -> Callable[[Any], Tensor]:
