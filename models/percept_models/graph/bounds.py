@@ -5,7 +5,7 @@ sigmoid, or of the mean of two, follow from them. Nothing is run.
 """
 
 from collections.abc import Callable, Mapping
-from math import inf, prod
+from math import inf, pi, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,6 +102,28 @@ def _divide(c: Operation) -> Bounds:
     return _multiply(c._replace(inputs=[c.inputs[0], (1 / q, 1 / p)])) if p > 0 or q < 0 else UNBOUNDED
 
 
+def _reciprocal(c: Operation) -> Bounds:
+    return _divide(c._replace(inputs=[(1.0, 1.0), c.inputs[0]]))
+
+
+def _absolute(c: Operation) -> Bounds:
+    low, high = c.inputs[0]
+    return max(low, -high, 0.0), max(-low, high)
+
+
+def _power(c: Operation) -> Bounds:
+    """The rule of `x ^ p` with a stored p > 0: increasing where x is not negative, as an even power of |x| is."""
+    (low, high), (p, same) = c.inputs
+    if p != same or p <= 0 or (low < 0 and p % 2):
+        return UNBOUNDED
+    low, high = (low, high) if low >= 0 else _absolute(c)
+    return _increasing(lambda x: x**p)(c._replace(inputs=[(low, high)]))
+
+
+def _where(c: Operation) -> Bounds:
+    return _union(c._replace(inputs=c.inputs[1:]))
+
+
 def _mean(c: Operation) -> Bounds:
     low, high = _add(c)
     return low / len(c.inputs), high / len(c.inputs)
@@ -133,8 +155,10 @@ SELECTING_OR_AVERAGING = (
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(SELECTING_OR_AVERAGING, _union),
     **dict.fromkeys(("HardSigmoid", "Sigmoid", "Softmax"), _always(0, 1)),
-    **dict.fromkeys(("Softsign", "Tanh"), _always(-1, 1)),
+    **dict.fromkeys(("Cos", "Erf", "Sin", "Softsign", "Tanh"), _always(-1, 1)),
+    "Abs": _absolute,
     "Add": _add,
+    "Atan": _always(-pi / 2, pi / 2),
     "Clip": _clip,
     "Div": _divide,
     "Exp": _increasing(np.exp),
@@ -146,10 +170,14 @@ RULES: Mapping[str, Rule] = {
     "Mul": _multiply,
     "Neg": lambda c: (-c.inputs[0][1], -c.inputs[0][0]),
     "Pad": _pad,
+    "Pow": _power,
+    "Reciprocal": _reciprocal,
     "Relu": _relu,
     "Resize": _resize,
+    "Sqrt": _increasing(np.sqrt),
     "Sub": _subtract,
     "Sum": _add,
+    "Where": _where,
 }
 # The operators whose other inputs are shapes, axes, indices or limits, not values.
 # fmt: off

@@ -19,7 +19,13 @@ from percept_models.graph.factors import RESHAPES
 from percept_models.graph.output_form import Form, form_after_argmax, form_in_input, forms_of_output
 from percept_models.graph.reader import Array, Graph, attributes
 from percept_models.importer.model_file import opset_version
-from percept_models.importer.scores import TOLERANCE, inseparable_activation, output_error, sums_to_one
+from percept_models.importer.scores import (
+    TOLERANCE,
+    inseparable_activation,
+    lies_between_0_and_1,
+    output_error,
+    sums_to_one,
+)
 from percept_models.importer.signature import ImageInput
 
 ACTIVATION_BY_OPERATOR: dict[str, Activation] = {"LogSoftmax": "softmax", "Sigmoid": "sigmoid", "Softmax": "softmax"}
@@ -34,6 +40,10 @@ FLATTENED = "the output was flattened to [N,K]"
 MOVED = "the classes of the output were moved from the last axis to the second"
 PADDED = "a class whose logit is 0 was put before the only one: the softmax of both is its sigmoid"
 COMPLEMENT = "the output is a probability p of one class: a class with 1 - p was put before it"
+DOUBT = (
+    "no activation was found at the end, though all outputs for noise are between 0 and 1: if they are scores already, "
+    "export with --activation none"
+)
 KEPT = "the output is a score already, and not by a plain softmax or sigmoid, which could be removed: it was kept"
 
 
@@ -42,7 +52,8 @@ class FoundHead:
     """The end of a network: the form of its output, and that of the tensor that became its output instead.
 
     `removed` are the operators after that tensor, the last one first. `own_activation` is the activation at the end of
-    the network: None where it has none, and `none` where it is kept, because it is `inseparable` or on request.
+    the network: None where it has none, and `none` where it is kept, because it is `inseparable` or on request. An
+    output is `doubtful` where it looks like scores, and no operator shows that it is.
     """
 
     output: Form
@@ -50,6 +61,7 @@ class FoundHead:
     removed: tuple[Any, ...]
     own_activation: Activation | None
     inseparable: bool = False
+    doubtful: bool = False
 
     def check(self, raw: Array, logits: Array) -> None:
         """Raise `BundleError` unless the removed operators make the network's own output of the logits."""
@@ -85,7 +97,7 @@ def find_head(model: ModelProto, raw: Array, image: ImageInput, requested: Activ
     removed = [] if cut is None else ["ArgMax"]
     end, form_at_end = _before_reshaping(graph, name, form)
     node = graph.producer.get(end)
-    inseparable = False
+    inseparable = doubtful = False
     if node is not None and _acts_on_classes(node, form_at_end, opset_version(model)):
         own_activation: Activation | None = "none"
         if requested != "none":
@@ -95,9 +107,10 @@ def find_head(model: ModelProto, raw: Array, image: ImageInput, requested: Activ
         values = output.arrange(raw) if cut is None else np.zeros((0, form.class_count))
         own_activation = inseparable_activation(bounds(graph, name), values)
         inseparable = own_activation == "none"
+        doubtful = own_activation is None and lies_between_0_and_1(values)
     name, form = _before_squeezing(graph, name, form)
     _set_output(model, name)
-    return FoundHead(output, form, tuple(removed), own_activation, inseparable)
+    return FoundHead(output, form, tuple(removed), own_activation, inseparable, doubtful)
 
 
 def _choose_form(graph: Graph, raw: Array, image: ImageInput, version: int) -> Form:
@@ -154,14 +167,14 @@ def append_logits(
         _append_complement(model)
     classes_last = found.output.classes == 3 and bool(found.output.cells)
     head = OutputHead(output=name, removed=found.removed, classes_last=classes_last, added=added)
-    return ConvertedOutput(head, (max(k, 2), *form.cell_sizes), activation, tuple(_notes(found, head)), form)
+    return ConvertedOutput(head, (max(k, 2), *form.cell_sizes), activation, tuple(_notes(found, head, requested)), form)
 
 
-def _notes(found: FoundHead, head: OutputHead) -> list[str]:
-    """What was changed, in words."""
+def _notes(found: FoundHead, head: OutputHead, requested: Activation | None) -> list[str]:
+    """What was changed, in words, and what the user should look at."""
     flattened = found.output.classes is not None and not found.output.cells and len(found.output.shape) > 2
     notes = [f"the {operator} at the end was removed" for operator in found.removed]
-    notes += [KEPT] * found.inseparable
+    notes += [KEPT] * found.inseparable + [DOUBT] * (found.doubtful and requested is None)
     notes += [FLATTENED] * flattened + [MOVED] * head.classes_last
     return notes + ([PADDED] if head.added == "zero" else [COMPLEMENT] if head.added else [])
 

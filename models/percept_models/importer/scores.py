@@ -70,3 +70,8 @@ def sums_to_one(scores: Array) -> bool:
     """Whether the scores of several classes are not negative and sum up to 1, in every image and cell."""
     several = len(scores) > 0 and scores.shape[1] > 1 and bool(scores.min() >= 0)
     return several and np.allclose(scores.sum(1), 1, atol=TOLERANCE)
+
+
+def lies_between_0_and_1(values: Array) -> bool:
+    """Whether all values, of which there are some, are from 0 to 1."""
+    return values.size > 0 and bool(values.min() >= 0 and values.max() <= 1)

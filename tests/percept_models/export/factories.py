@@ -53,6 +53,8 @@ HEADS: dict[str, tuple[int, Callable[[Tensor], Any]]] = {
     "squeezed": (1, lambda y: y.squeeze()),
     "sigmoid": (1, lambda y: torch.sigmoid(y)[:, 0]),
     "hard sigmoid": (1, F.hardsigmoid),
+    "softsign as a sigmoid": (4, lambda y: (F.softsign(8 * y) + 1) / 2),
+    "root of softmax": (4, lambda y: y.softmax(1).sqrt()),
     "sigmoids": (4, torch.sigmoid),
     "softmax": (4, lambda y: F.softmax(y, dim=1)),
     "log softmax": (4, lambda y: y.log_softmax(-1)),

@@ -46,6 +46,7 @@ CLASSIFIERS: dict[str, tuple[Activation, str | None, Callable[[Array], Array]]] 
     "sigmoid": ("softmax", "zero", lambda y: y),
     "hard sigmoid": ("none", "complement", lambda y: y),
     "softmax": ("softmax", None, lambda y: y),
+    "root of softmax": ("none", None, lambda y: y),
     "log softmax": ("softmax", None, np.exp),
 }
 
@@ -81,6 +82,15 @@ def test_wrong_activation_is_found_by_verification(
     monkeypatch.setitem(factories.HEADS, "softmax", (4, lambda y: (2 * y).softmax(1)))
     assert main(["verify", str(export.folder()), "--against", "torch"]) == 1
     assert re.search("FAIL .*own output", capsys.readouterr().out)
+
+
+def test_output_that_may_be_scores_is_doubted(export: Export, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where no operator shows that it is between 0 and 1; the user decides."""
+    source = f"{MODULE}:headed_classifier?head=softsign as a sigmoid"
+    assert export(source) == 0
+    assert "are between 0 and 1: if they are scores already" in capsys.readouterr().out
+    assert export(source, "--activation", "none", "--version", "2") == 0
+    assert "if they are scores already" not in capsys.readouterr().out
 
 
 # The head → the activation, and the scores [N,K,h,w] by the output, or those of class 1 of two.

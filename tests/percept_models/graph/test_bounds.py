@@ -42,6 +42,24 @@ CASES = {
     "pooled": ([node("Sigmoid", "x", "s"), node("GlobalAveragePool", "s", "y")], (0, 1)),
     "resized": ([node("Sigmoid", "x", "s"), node("Resize", "s - scales", "y", mode="linear")], (0, 1)),
     "resized by cubics": ([node("Sigmoid", "x", "s"), node("Resize", "s - scales", "y", mode="cubic")], (-inf, inf)),
+    "written-out sigmoid": (
+        [node("Neg", "x", "n"), node("Exp", "n", "e"), node("Add", "e one", "a"), node("Reciprocal", "a", "y")],
+        (0, 1),
+    ),
+    "reciprocal of what may be zero": ([node("Tanh", "x", "t"), node("Reciprocal", "t", "y")], (-inf, inf)),
+    "square root": ([node("Sigmoid", "x", "s"), node("Sqrt", "s", "y")], (0, 1)),
+    "square": ([node("Tanh", "x", "t"), node("Pow", "t two", "y")], (0, 1)),
+    "power of what is not negative": ([node("HardSigmoid", "x", "s"), node("Pow", "s high", "y")], (0, 1)),
+    "power of what may be negative": ([node("Tanh", "x", "t"), node("Pow", "t one", "y")], (-inf, inf)),
+    "negative power": ([node("Sigmoid", "x", "s"), node("Pow", "s low", "y")], (-inf, inf)),
+    "magnitude": ([node("Clip", "x low high", "c"), node("Abs", "c", "y")], (0, 0.75)),
+    "sine and cosine": ([node("Sin", "x", "s"), node("Cos", "x", "c"), node("Max", "s c", "y")], (-1, 1)),
+    "error function": ([node("Erf", "x", "y")], (-1, 1)),
+    "arc tangent": ([node("Atan", "x", "y")], (-np.pi / 2, np.pi / 2)),
+    "choice": (
+        [node("Sigmoid", "x", "s"), node("Greater", "s high", "b"), node("Where", "b s low", "y")],
+        (-0.5, 1),
+    ),
     "divided by what may be zero": ([node("Sigmoid", "x", "s"), node("Div", "one s", "y")], (-inf, inf)),
 }
 
