@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from percept.bundle.manifest import IMAGE, Layer
+from percept.errors import BundleError
 from percept_models.autodiff.tail import GRADIENTS, LOGITS
 from percept_models.graph.execution import run
 from percept_models.graph.layout import Layout
@@ -164,9 +165,8 @@ def _run_chunk(module: Trunk, runner: BundleRunner, chunk: Array) -> dict[str, A
     logits, *taps = module(torch.from_numpy(runner.pixels[chunk]))
     activations = dict(zip(module.layers, taps, strict=True))
     seed = torch.from_numpy(runner.seed[chunk]).to(logits.dtype)
-    g = torch.autograd.grad((logits * seed).sum(), taps, retain_graph=True)
-    results = {LOGITS: logits, **activations}
-    results |= {f"{name} gradients": gradient for name, gradient in zip(module.layers, g, strict=True)}
+    gradients = _gradients((logits * seed).sum(), activations)
+    results = {LOGITS: logits, **activations} | {f"{name} gradients": g for name, g in gradients.items()}
     for layer in runner.layers_with_tails:
         if layer.tail and layer.tail.seeds:
             taps = [activations[name] for name in layer.tail.seeds]
@@ -174,6 +174,20 @@ def _run_chunk(module: Trunk, runner: BundleRunner, chunk: Array) -> dict[str, A
             (g_means,) = torch.autograd.grad(torch.stack(means).sum(), activations[layer.name])
             results[f"{LAYER_MEANS} gradients"] = g_means
     return {name: _to_array(tensor) for name, tensor in results.items()}
+
+
+def _gradients(y: Tensor, activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The gradients of y at every layer; raises `BundleError` where torch has none."""
+    known = [name for name, A in activations.items() if A.requires_grad and y.requires_grad]
+    tensors = [activations[name] for name in known]
+    found = torch.autograd.grad(y, tensors, retain_graph=True, allow_unused=True) if known else ()
+    gradients = {name: g for name, g in zip(known, found, strict=True) if g is not None}
+    if missing := [name for name in activations if name not in gradients]:
+        raise BundleError(
+            f"torch has no gradients at the layer {missing[-1]!r}: let the network neither detach its maps nor run "
+            "under no_grad, and let it use every result of a module that it calls twice"
+        )
+    return gradients
 
 
 def _to_array(tensor: Tensor) -> Array:

@@ -107,3 +107,18 @@ def test_network_that_hands_a_parameter_to_a_module_is_verified(tmp_path: Path) 
     checks = verify_bundle(export_bundle(tmp_path, network, layers=("stem",), cam_layer="stem"), network)
     assert {check.name for check in checks} >= {"logits", "stem gradients"}
     assert all(check.passed for check in checks)
+
+
+class Detached(Scaled):
+    """A classifier whose backbone gets no gradients, as where only its head was trained."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the output."""
+        return self.head(self.stem(x).detach().mean((2, 3)))
+
+
+def test_layer_without_gradients_in_torch_is_named(tmp_path: Path) -> None:
+    network = Detached()
+    checks = verify_bundle(export_bundle(tmp_path, network, layers=("stem",), cam_layer="stem"), network)
+    (failed,) = (check for check in checks if not check.passed)
+    assert failed.note.startswith("torch has no gradients at the layer 'stem': let the network neither detach its maps")
